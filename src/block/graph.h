@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The graph: all nodes of a daemon. It changes on the main loop only, inside a drain of every handle that can reach the
+ * change (see docs/block-layer.md).
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+#include "gen/types.h"
+
+struct error;
+struct event_sink;
+struct graph;
+struct node;
+struct object_registry;
+
+struct graph *graph_new(struct object_registry *objects, struct event_sink *events);
+
+/* Closes all nodes, flushing what can be written; every handle must be gone. */
+void CO_FN co_graph_free(struct graph *graph);
+
+/* blockdev-add and -del. */
+bool CO_FN co_graph_add(struct graph *graph, const struct blockdev_options *options, struct error **err) MUST_CHECK;
+bool CO_FN co_graph_delete(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
+
+/* Borrowed; NULL and "Failed to find node with node-name='x'". */
+struct node *graph_find(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
+const char *node_name(const struct node *node);

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Exports: a node offered to the outside. The registry keeps them by id; a driver (nbd, vhost-user-blk, fuse,
+ * vduse-blk) is a vtable in one explicit array. All here runs on the main loop.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/compiler.h"
+#include "gen/types.h"
+
+struct error;
+struct event_sink;
+struct export;
+struct export_registry;
+struct graph;
+struct handle;
+struct loop;
+struct object_registry;
+
+struct export_driver {
+    enum block_export_type type;
+    size_t state_size;
+    /* The export's handle exists. On failure co_stop() is not called. */
+    bool (*co_start)(struct export *export, const struct block_export_options *options, struct error **err);
+    /* Whether clients are connected (removal in mode safe is refused then). */
+    bool (*in_use)(struct export *export);
+    /* Drops clients, waits for their requests; afterwards nothing of the driver uses the handle. */
+    void (*co_stop)(struct export *export);
+};
+
+struct export_registry *export_registry_new(struct graph *graph, struct object_registry *objects,
+                                            struct event_sink *events);
+void CO_FN co_export_registry_free(struct export_registry *registry); /* stops all, and the NBD server */
+
+bool CO_FN co_export_add(struct export_registry *registry, const struct block_export_options *options,
+                         struct error **err) MUST_CHECK;
+bool CO_FN co_export_delete(struct export_registry *registry, const char *id, enum block_export_remove_mode mode,
+                            struct error **err) MUST_CHECK;
+struct block_export_info_array *export_query(struct export_registry *registry);
+
+const char *export_id(const struct export *export);
+void *export_state(struct export *export);
+struct handle *export_handle(struct export *export);
+struct loop *export_loop(struct export *export); /* of its iothread, or the main loop */
+
+/* nbd-server-start and -stop, and --nbd-server. */
+bool CO_FN co_nbd_server_start(struct export_registry *registry, const struct nbd_server_options *options,
+                               struct error **err) MUST_CHECK;
+bool CO_FN co_nbd_server_stop(struct export_registry *registry, struct error **err) MUST_CHECK;

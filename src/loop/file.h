@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Files. All return 0 or a count, or a negative errno; interrupted calls are repeated, short ones are not unless said.
+ * Every descriptor is born close-on-exec and has one owner. On the sim back end paths name files of the simulated disk.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base/cleanup.h"
+#include "base/compiler.h"
+
+struct error;
+
+/* The descriptor, or -errno. `flags` as for open(2). */
+int CO_FN co_file_open(const char *path, int flags, mode_t mode);
+
+/* Closes `fd`; -1 is allowed. May be called outside of coroutines too. */
+void fd_close(int fd);
+AUTO_DEFINE(fd, int, fd_close)
+
+/* How requests of a file travel; `aio` of the file driver. Zero: the fastest that the loop has. */
+enum file_engine { FILE_ENGINE_DEFAULT, FILE_ENGINE_THREADS, FILE_ENGINE_NATIVE, FILE_ENGINE_IO_URING };
+
+/* Whether the running loop and the kernel can do it; the error says why not. */
+bool file_engine_available(enum file_engine engine, struct error **err) MUST_CHECK;
+
+/* Bytes moved: less than asked at the end of the file or where the system cuts. `flags`: RWF_*. */
+ssize_t CO_FN co_file_preadv(int fd, const struct iovec *iov, int count, uint64_t offset, enum file_engine engine);
+ssize_t CO_FN co_file_pwritev(int fd, const struct iovec *iov, int count, uint64_t offset, int rwf_flags,
+                              enum file_engine engine);
+
+/* All of it, or -errno; -EIO where a file ends early. */
+int CO_FN co_file_read_exact(int fd, void *to, size_t size, uint64_t offset);
+int CO_FN co_file_write_exact(int fd, const void *from, size_t size, uint64_t offset);
+
+int CO_FN co_file_sync(int fd, bool data_only);
+int CO_FN co_file_allocate(int fd, int mode, uint64_t offset, uint64_t bytes); /* fallocate(2) */
+int CO_FN co_file_truncate(int fd, uint64_t length);
+int CO_FN co_file_stat(int fd, struct stat *ret);
+int64_t CO_FN co_file_seek(int fd, int64_t offset, int whence); /* SEEK_DATA, SEEK_HOLE, SEEK_END */
+ssize_t CO_FN co_file_copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, size_t bytes);
+int CO_FN co_file_advise(int fd, uint64_t offset, uint64_t bytes, int advice); /* posix_fadvise(3) */
+int CO_FN co_file_ioctl(int fd, unsigned long request, void *argument);
+int CO_FN co_file_unlink(const char *path);
+int CO_FN co_file_rename(const char *from, const char *to);
+
+/* Open-file-description locks on [start, start + length). Immediate: 0, or -EAGAIN where somebody else is in the way.
+ */
+enum file_lock { FILE_LOCK_NONE, FILE_LOCK_SHARED, FILE_LOCK_EXCLUSIVE };
+int file_lock_set(int fd, uint64_t start, uint64_t length, enum file_lock lock);
+
+/* Whether somebody else holds a lock that would refuse `lock`: 1 or 0, or -errno; the holder's pid (0: unknown) in
+ * *ret_pid. */
+int file_lock_test(int fd, uint64_t start, uint64_t length, enum file_lock lock, pid_t *ret_pid);
+
+/* The whole file, NUL-terminated beyond *ret_size; owned. Refused when larger than `limit`. */
+bool CO_FN co_file_load(const char *path, size_t limit, char **ret_data, size_t *ret_size,
+                        struct error **err) MUST_CHECK;

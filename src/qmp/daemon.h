@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* All state of a storage daemon. Handlers of QMP commands get it; two of them fit in one test process. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "schema/event.h"
+
+struct chardev_registry;
+struct export_registry;
+struct graph;
+struct loop;
+struct monitor_registry;
+struct object_registry;
+
+struct daemon {
+    struct loop *main_loop;
+    struct event_sink events; /* to all monitors */
+    struct object_registry *objects;
+    struct chardev_registry *chardevs;
+    struct graph *graph;
+    struct export_registry *exports;
+    struct monitor_registry *monitors;
+};
+
+/* Makes all registries, and frees them in the reverse order, exports stopped, images flushed and closed. */
+struct daemon *daemon_new(void);
+void co_daemon_free(struct daemon *daemon);
+
+/* Asks the program to end: the `quit` command and signals. co_daemon_wait_quit() returns then. Main loop. */
+void daemon_quit(struct daemon *daemon);
+void co_daemon_wait_quit(struct daemon *daemon);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Types of the schema at run time: the generator describes each with a table, and the functions here parse, write, copy
+ * and free any value by it. Callers use the typed forms in gen/types.h: NAME_parse(), NAME_write(), NAME_clone(),
+ * NAME_free().
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+
+struct error;
+struct json;
+struct schema_type;
+
+/*
+ * A new value of `type` from JSON; NULL and the error, which names the path of the member ("Parameter 'cache.direct'
+ * expects boolean"). Unknown members, wrong types, missing members and numbers out of range are refused.
+ */
+void *schema_parse(const struct schema_type *type, const struct json *value, struct error **err) MUST_CHECK;
+
+/* As schema_parse(), for what came from a command line: all scalars are strings ("on", "4k" where the type is size). */
+void *schema_parse_keyval(const struct schema_type *type, const struct json *value, struct error **err) MUST_CHECK;
+
+struct json *schema_write(const struct schema_type *type, const void *value) MUST_CHECK;
+void *schema_clone(const struct schema_type *type, const void *value) MUST_CHECK;
+void schema_free(const struct schema_type *type, void *value);
+
+/* Names of an enum type's values: NULL past the end; -1 where no value has that name. */
+const char *schema_enum_name(const struct schema_type *type, int value);
+int schema_enum_value(const struct schema_type *type, const char *name);
+
+/*
+ * "driver=file,node-name=x,cache.direct=on" or JSON, as command-line options take it, to JSON. `implied_key` (NULL:
+ * none) is the key of a first word without "=". `ret_help` (NULL: not wanted) says that a word "help" or "?" was there.
+ */
+struct json *keyval_parse(const char *text, const char *implied_key, bool *ret_help, struct error **err) MUST_CHECK;
