@@ -34,7 +34,8 @@ struct handle_options {
 };
 
 /* A root on `node`; NULL and the error where the permissions clash ("Conflicts with use by ..."). */
-struct handle *co_handle_new(struct node *node, const struct handle_options *options, struct error **err) MUST_CHECK;
+struct handle *CO_FN co_handle_new(struct node *node, const struct handle_options *options,
+                                   struct error **err) MUST_CHECK;
 
 /* Waits for requests in flight. NULL is allowed. */
 void CO_FN co_handle_free(struct handle *handle);

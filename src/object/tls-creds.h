@@ -22,9 +22,9 @@ struct object *tls_creds_hold(struct object_registry *registry, const char *id,
  * `host_name`), and `authz_id` (servers; NULL: everybody). A stream over TLS, owned, or NULL. Deadlines and
  * cancellation hold.
  */
-struct stream *co_tls_stream_new(struct stream *lower, struct object *creds, const char *host_name,
-                                 const char *authz_id, struct error **err) MUST_CHECK;
+struct stream *CO_FN co_tls_stream_new(struct stream *lower, struct object *creds, const char *host_name,
+                                       const char *authz_id, struct error **err) MUST_CHECK;
 
 /* Whether the authz-* object `authz_id` lets `identity` in; an error also where there is no such object. */
-bool co_authz_check(struct object_registry *registry, const char *authz_id, const char *identity,
-                    struct error **err) MUST_CHECK;
+bool CO_FN co_authz_check(struct object_registry *registry, const char *authz_id, const char *identity,
+                          struct error **err) MUST_CHECK;

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "base/compiler.h"
 #include "schema/event.h"
 
 struct chardev_registry;
@@ -25,8 +26,8 @@ struct daemon {
 
 /* Makes all registries, and frees them in the reverse order, exports stopped, images flushed and closed. */
 struct daemon *daemon_new(void);
-void co_daemon_free(struct daemon *daemon);
+void CO_FN co_daemon_free(struct daemon *daemon);
 
 /* Asks the program to end: the `quit` command and signals. co_daemon_wait_quit() returns then. Main loop. */
 void daemon_quit(struct daemon *daemon);
-void co_daemon_wait_quit(struct daemon *daemon);
+void CO_FN co_daemon_wait_quit(struct daemon *daemon);

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder for the test; its path is short, because the paths of Unix sockets have at most 107 bytes."""
+    path = tempfile.mkdtemp(prefix='ashlar-')
+    yield pathlib.Path(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """Starts daemons: daemon('--blockdev', ...). They are stopped, and looked at, when the test ends."""
+    from harness import Daemon
+    running = []
+
+    def start(*arguments, **kwargs):
+        running.append(Daemon(tmp_path, *arguments, **kwargs))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.stop()
