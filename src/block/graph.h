@@ -27,4 +27,3 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *node_name, struct er
 
 /* Borrowed; NULL and "Failed to find node with node-name='x'". */
 struct node *graph_find(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
-const char *node_name(const struct node *node);

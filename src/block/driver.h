@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a block driver is: one `static const`-like table at the end of its file, listed in block_drivers[]
+ * (src/driver/drivers.c). The core checks the contract around each call, so that a driver sees only requests that
+ *  - lie inside the node (writes of a node that may grow excepted),
+ *  - are aligned to limits.request_alignment and no larger than transfer_max, zeroes_max or discard_max,
+ *  - carry only flags that the driver has said it supports (node_set_flags()),
+ *  - have an io_vector whose size is `bytes`.
+ * Requests of one node run at the same time, on any loop: a driver keeps its own state safe. A request returns on the
+ * loop on which it was made. Everything else runs on the main loop, one graph change at a time.
+ *
+ * I/O functions return 0 or a negative errno. NULL stands for what is said at each slot.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/io-vector.h"
+#include "block/handle.h"
+#include "block/permission.h"
+#include "gen/types.h"
+
+struct edge;
+struct error;
+struct node;
+
+enum block_driver_kind {
+    BLOCK_DRIVER_PROTOCOL, /* at the bottom: talks to the world outside */
+    BLOCK_DRIVER_FORMAT,   /* gives its children's bytes a meaning */
+    BLOCK_DRIVER_FILTER,   /* shows its filtered child's data, whatever else it does */
+};
+
+/* A change of a node's length. */
+struct truncate_request {
+    uint64_t length; /* bytes; a multiple of limits.request_alignment */
+    bool exact;      /* false: where the driver can't shrink or grow (a device), being at least that long is enough */
+    bool zero;       /* what is added must read as zeroes */
+    enum prealloc_mode preallocation;
+};
+
+/* What the core knows of an image from its driver; zero: nothing. */
+struct node_info {
+    uint32_t cluster_size; /* bytes; 0: has none */
+    bool dirty;            /* not closed cleanly */
+    bool encrypted;
+    bool compressed;
+};
+
+/*
+ * For drivers with work of their own (timers, write-back, connections) and those that hold requests back. `begin`:
+ * start nothing new, and let go what waits; then the core closes the handles and waits for the requests; then `co_wait`
+ * returns once own work rests; after the change `end`. Begins nest by the core: each driver sees one at a time.
+ */
+struct block_driver_drain {
+    void (*begin)(struct node *node);
+    void (*co_wait)(struct node *node); /* optional */
+    void (*end)(struct node *node);
+};
+
+/*
+ * For drivers that must ask the world outside before the node is used in another way: file locks, reopening for
+ * writing. `co_prepare`: may `perm` be used and all but `shared` be kept from others? Then exactly one of commit and
+ * abort follows. No request of the node is in flight from a prepare to its commit where PERM_WRITE comes or goes.
+ */
+struct block_driver_permission {
+    bool (*co_prepare)(struct node *node, uint32_t perm, uint32_t shared, struct error **err);
+    void (*co_commit)(struct node *node);
+    void (*co_abort)(struct node *node);
+};
+
+/* Options that change while the node is open, inside a drain. `options`: all, checked by the schema. */
+struct block_driver_reopen {
+    bool (*co_prepare)(struct node *node, const struct blockdev_options *options, struct error **err);
+    void (*co_commit)(struct node *node);
+    void (*co_abort)(struct node *node);
+};
+
+struct block_driver {
+    const char *name; /* its value in the schema's BlockdevDriver */
+    enum block_driver_kind kind;
+    size_t state_size; /* node_state(), zero-filled before co_open() */
+
+    /*
+     * Each request goes to the one child as it came, at most shifted: padding, serialising and splitting are left to
+     * that child, and the node's limits only tell. Requires co_preadv and co_pwritev to pass all flags on.
+     */
+    bool passthrough;
+
+    /*
+     * Opens: reads the options of its own branch, adds children (co_node_add_child()), sets the length
+     * (node_set_length()) where it has no `co_length`, and the flags it supports. node_read_only() and its like say how
+     * to open. On failure it has released all it took itself; children are the core's to drop.
+     */
+    bool (*co_open)(struct node *node, const struct blockdev_options *options, struct error **err);
+    /* Writes back what it holds, and releases all; no request is in flight. The core has flushed before. Optional. */
+    void (*co_close)(struct node *node);
+
+    /* Required, but for the writing ones of a driver that only reads (then the node is read-only). */
+    int (*co_preadv)(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov, unsigned flags);
+    int (*co_pwritev)(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov, unsigned flags);
+
+    /* NULL, or -ENOTSUP: the core writes zeroes from a buffer, unless IO_NO_FALLBACK. */
+    int (*co_pwrite_zeroes)(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags);
+
+    /* NULL, or -ENOTSUP: nothing happens, which is no error. Content afterwards is undefined. */
+    int (*co_pdiscard)(struct node *node, uint64_t offset, uint64_t bytes);
+
+    /* Writes what the driver caches to its children (NULL: it caches nothing); the core then flushes those written to.
+     */
+    int (*co_flush_to_children)(struct node *node);
+    /* Protocols: makes all completed writes durable. NULL: they always are. */
+    int (*co_flush)(struct node *node);
+
+    /*
+     * The state of the extent that starts at `offset`; at least limits.request_alignment of it. `want_zero` false: only
+     * BLOCK_ALLOCATED counts, cheap answers are welcome. NULL: filters ask their child, others say DATA and ALLOCATED.
+     * BLOCK_RECURSE with `host` and `host_offset` set: the core asks the host too.
+     */
+    int (*co_block_status)(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
+                           struct block_extent *ret);
+
+    /* Both the errno and the error. NULL: "Image format driver does not support resize", filters pass it on. */
+    int (*co_truncate)(struct node *node, const struct truncate_request *request, struct error **err);
+
+    /* Bytes, or -errno: asked after opening and where somebody else may have changed it. NULL: what was set. */
+    int64_t (*co_length)(struct node *node);
+
+    /* Bytes really used, for "actual-size", or -errno. NULL: filters and formats add up their children. */
+    int64_t (*co_allocated_size)(struct node *node);
+
+    /*
+     * Fills in what it knows; `limits` holds what the children demand. After opening, and whenever a child or the way
+     * it is opened has changed. NULL: the children's are right, or none.
+     */
+    bool (*co_refresh_limits)(struct node *node, struct node_limits *limits, struct error **err);
+
+    /*
+     * What the node needs of `edge` and leaves to others there, where its own parents use `perm` and leave `shared`.
+     * NULL: by the edge's role, permissions_by_role().
+     */
+    void (*child_permissions)(const struct node *node, const struct edge *edge, uint32_t perm, uint32_t shared,
+                              uint32_t *ret_perm, uint32_t *ret_shared);
+
+    /*
+     * Name for people and for other images' headers: a path or URL from which the node could be opened without further
+     * options; owned. NULL, also as a result: there is none, and the core makes a "json:{...}" of the options.
+     */
+    char *(*filename)(const struct node *node);
+
+    /* Optional facts; owned results, NULL: none. */
+    bool (*co_get_info)(struct node *node, struct node_info *ret, struct error **err);
+    struct image_info_specific *(*co_get_specific_info)(struct node *node);
+    struct block_stats_specific *(*get_specific_stats)(struct node *node);
+
+    /* Groups; NULL: none of it. */
+    const struct block_driver_drain *drain;
+    const struct block_driver_permission *permission;
+    const struct block_driver_reopen *reopen;
+};
+
+/* Every driver of this build; ends with NULL. */
+extern const struct block_driver *const block_drivers[];
+
+/* The driver of that name, or NULL: not in this build. */
+const struct block_driver *block_driver_find(const char *name);

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A node as its driver sees it, and the edges through which the driver reaches its children. Users outside of the graph
+ * have handles (handle.h) instead.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/io-vector.h"
+#include "block/handle.h"
+
+struct blockdev_options;
+struct blockdev_ref;
+struct edge;
+struct error;
+struct event_sink;
+struct graph;
+struct node;
+struct object_registry;
+struct truncate_request;
+
+/* The driver's own state, `state_size` bytes; lives as long as the node. */
+void *node_state(const struct node *node);
+const char *node_name(const struct node *node);
+const char *node_driver_name(const struct node *node);
+
+/* All options with which the node was opened; borrowed until it is reopened. Main loop. */
+const struct blockdev_options *node_options(const struct node *node);
+struct object_registry *node_objects(const struct node *node);
+struct event_sink *node_events(const struct node *node);
+
+/*
+ * How to open, inherited from the parent where the options are silent. Main loop.
+ * node_read_only(): it is open for reading only now, or to be opened so.
+ * node_auto_read_only(): the driver may open for reading only where it cannot write, or as long as nobody writes; it
+ * says so by node_set_read_only() (not wanted otherwise).
+ */
+bool node_read_only(const struct node *node);
+bool node_auto_read_only(const struct node *node);
+void node_set_read_only(struct node *node, bool read_only);
+bool node_force_share(const struct node *node);
+bool node_cache_direct(const struct node *node);
+bool node_cache_no_flush(const struct node *node);
+bool node_discard_unmap(const struct node *node);
+
+/* What the parents together use and share now: enum permission. Main loop. */
+uint32_t node_used_permissions(const struct node *node);
+uint32_t node_shared_permissions(const struct node *node);
+
+/*
+ * Flags of enum io_flags that the driver takes in writes (of IO_FUA, IO_COMPRESSED, IO_REGISTERED, IO_UNCHANGED) and in
+ * zero writes (of IO_FUA, IO_MAY_UNMAP, IO_NO_FALLBACK, IO_UNCHANGED). The core emulates or drops the others. In
+ * co_open() or inside a drain.
+ */
+void node_set_flags(struct node *node, unsigned write_flags, unsigned zero_flags);
+
+/* Bytes. Reading: any loop. Setting: any loop; those who look at the length from above are told on the main loop. */
+uint64_t node_length(const struct node *node);
+void node_set_length(struct node *node, uint64_t length);
+enum { NODE_LENGTH_ALIGNMENT = 1 };
+#define NODE_LENGTH_MAX (INT64_MAX & ~(int64_t)0xffffffff) /* sums of an offset and a request's size don't wrap */
+
+/* As of the last refresh; constant outside of a drain. Any loop. */
+const struct node_limits *node_get_limits(const struct node *node);
+
+/* There is something to flush although no write came through the node (write-back of the driver itself). Any loop. */
+void node_mark_dirty(struct node *node);
+
+/*
+ * Corruption found while running: from now on writes fail with -EIO and BLOCK_IMAGE_CORRUPTED has been sent, once.
+ * `offset` and `bytes`: where in the child, bytes 0: nowhere in particular. Any loop.
+ */
+void node_fence(struct node *node, uint64_t offset, uint64_t bytes, const char *format, ...) PRINTF_LIKE(4, 5);
+
+/* What a child is to its parent. */
+enum edge_role {
+    EDGE_DATA = 1u << 0,     /* holds data that the parent shows */
+    EDGE_METADATA = 1u << 1, /* holds the parent's own structures */
+    EDGE_FILTERED = 1u << 2, /* shown as it is by a filter */
+    EDGE_COW = 1u << 3,      /* shown where the parent has nothing: a backing image */
+    EDGE_PRIMARY = 1u << 4,  /* the one that stands for the parent: gives it its name and its size on disk */
+};
+
+/*
+ * Adds the child that `ref` defines or names; in co_open(), or inside a drain. `name` ("file", "backing", ...) is the
+ * option's name and copied. The edge is the node's and may be used at once; borrowed until it is removed.
+ * NULL and the error: the child cannot be opened, does not exist, or the permissions clash.
+ */
+struct edge *CO_FN co_node_add_child(struct node *node, const char *name, const struct blockdev_ref *ref,
+                                     unsigned role, struct error **err) MUST_CHECK;
+
+struct node *edge_child(const struct edge *edge);
+const char *edge_name(const struct edge *edge);
+unsigned edge_role(const struct edge *edge);
+
+/* The child by that name, the filtered or else primary one, the backing one; NULL: there is none. */
+struct edge *node_child(const struct node *node, const char *name);
+struct edge *node_primary(const struct node *node);
+struct edge *node_backing(const struct node *node);
+
+/*
+ * Requests to a child, from inside a request of the parent (or in open, close, and the driver's own work that its drain
+ * hooks stop). As those of handles: bounds are checked, what is unaligned or too large is padded and split; but nothing
+ * is counted and no gate holds them back. Writes past the end grow the child where the edge has PERM_RESIZE.
+ */
+int CO_FN co_edge_preadv(struct edge *edge, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                         unsigned flags);
+int CO_FN co_edge_pwritev(struct edge *edge, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                          unsigned flags);
+int CO_FN co_edge_pread(struct edge *edge, uint64_t offset, uint64_t bytes, void *to, unsigned flags);
+int CO_FN co_edge_pwrite(struct edge *edge, uint64_t offset, uint64_t bytes, const void *from, unsigned flags);
+int CO_FN co_edge_pwrite_zeroes(struct edge *edge, uint64_t offset, uint64_t bytes, unsigned flags);
+int CO_FN co_edge_pdiscard(struct edge *edge, uint64_t offset, uint64_t bytes);
+int CO_FN co_edge_flush(struct edge *edge);
+int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t bytes, bool want_zero,
+                               struct block_extent *ret);
+int CO_FN co_edge_truncate(struct edge *edge, const struct truncate_request *request, struct error **err);
