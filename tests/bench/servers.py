@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The servers that the benchmarks compare: ours, the peers, and the floor. Each serves one raw image on a Unix socket."""
+import os
+import pathlib
+import socket
+import subprocess
+import time
+
+
+class Server:
+    """A running server process. `command` gets the paths of the socket and the image."""
+
+    def __init__(self, name, command, directory, image):
+        self.name = name
+        self.socket = str(pathlib.Path(directory) / f'{name}.sock')
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+        began = time.perf_counter()
+        self.process = subprocess.Popen([str(word) for word in command(self.socket, image)], stdin=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE)
+        self.ready_ms = None
+        while True:
+            try:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(self.socket)
+                self.ready_ms = (time.perf_counter() - began) * 1000
+                break
+            except OSError:
+                assert self.process.poll() is None, f'{name} ended: {self.process.stderr.read().decode()}'
+                assert time.perf_counter() - began < 20, f'{name} does not listen'
+                time.sleep(0.0002)
+
+    def cpu_s(self):
+        """User and system time so far, of all its threads."""
+        fields = pathlib.Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')', 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+    def memory_mib(self):
+        for line in pathlib.Path(f'/proc/{self.process.pid}/status').read_text().splitlines():
+            if line.startswith('VmRSS:'):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stderr.close()
+
+
+def storage_daemon(path):
+    return lambda sock, image: [
+        path, '--blockdev', f'driver=file,node-name=disk,filename={image}', '--nbd-server',
+        f'addr.type=unix,addr.path={sock},max-connections=16', '--export', 'type=nbd,id=e,node-name=disk,name=,writable=on']
+
+
+def known(build):
+    """Name to command, in the order of the table's columns."""
+    return {
+        'ashlar': storage_daemon(pathlib.Path(build) / 'src' / 'bin' / 'ashlar-storaged'),
+        'qemu': storage_daemon('/usr/bin/qemu-storage-daemon'),
+        'nbdkit': lambda sock, image: ['nbdkit', '-f', '-U', sock, 'file', image],
+        'floor': lambda sock, image: [pathlib.Path(build) / 'tests' / 'nbd-floor', sock, image],
+    }
