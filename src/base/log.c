@@ -13,13 +13,21 @@ void log_set_program(const char *name)
     program = name;
 }
 
-/* One fputs() a line, so that lines of several threads do not mix. */
+/* One fputs() a line, so that lines of several threads do not mix; what would break the line is escaped. */
 static void line(const char *kind, const char *format, va_list args)
 {
     g_autofree char *text = g_strdup_vprintf(format, args);
-    g_autofree char *whole = g_strdup_printf("%s: %s%s\n", program, kind, text);
+    g_autoptr(GString) whole = g_string_new(NULL);
 
-    (void)fputs(whole, stderr);
+    g_string_append_printf(whole, "%s: %s", program, kind);
+    for (const char *c = text; *c; c++) {
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            g_string_append_printf(whole, "\\x%02x", (unsigned char)*c);
+        else
+            g_string_append_c(whole, *c);
+    }
+    g_string_append_c(whole, '\n');
+    (void)fputs(whole->str, stderr);
 }
 
 void log_error(const char *format, ...)
@@ -51,7 +59,8 @@ void log_info(const char *format, ...)
 
 void log_report(const struct error *error)
 {
-    log_error("%s", error_message(error));
     if (error_hint_text(error))
-        (void)fprintf(stderr, "%s\n", error_hint_text(error));
+        log_error("%s (%s)", error_message(error), error_hint_text(error));
+    else
+        log_error("%s", error_message(error));
 }

@@ -14,5 +14,5 @@ void log_error(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_warning(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_info(const char *format, ...) PRINTF_LIKE(1, 2);
 
-/* Logs the message of `error` as an error, then its hint on a line of its own. `error` is borrowed. */
+/* Logs the message of `error` as an error, its hint after it in parentheses. `error` is borrowed. */
 void log_report(const struct error *error);

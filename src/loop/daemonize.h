@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Going into the background: the process forks, and the parent waits until the child says that it has started, or ends.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+
+struct error;
+
+enum daemonize_side { DAEMONIZE_FAILED, DAEMONIZE_PARENT, DAEMONIZE_CHILD };
+
+/*
+ * Forks; before any thread or loop exists. In the parent it returns when the child has started or ended, with the exit
+ * status that tells which in *ret_value. In the child, which leads a session of its own, *ret_value is a descriptor for
+ * daemonize_finish(); ending without that call means failure.
+ */
+enum daemonize_side daemonize_fork(int *ret_value, struct error **err) MUST_CHECK;
+
+/*
+ * The child has started: it works in "/" from now on, with the null device as its standard streams; its parent ends
+ * with status 0. `fd` is taken.
+ */
+bool daemonize_finish(int fd, struct error **err) MUST_CHECK;
+
+/* Opens the null device for standard streams that are closed, so that no other descriptor gets their numbers. */
+void daemonize_ensure_streams(void);
