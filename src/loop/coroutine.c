@@ -410,3 +410,16 @@ void co_wait_end(struct co_wait *wait)
 {
     timer_disarm(&wait->timer);
 }
+
+int co_suspend_cancellable(void)
+{
+    struct co_wait wait;
+    int result = co_wait_begin(&wait);
+
+    if (result < 0)
+        return result;
+    co_suspend();
+    result = co_wait_reason(&wait);
+    co_wait_end(&wait);
+    return result;
+}

@@ -54,6 +54,9 @@ bool co_cancelled(void);
 void CO_FN co_suspend(void);
 void co_wake(struct coroutine *coroutine);
 
+/* As co_suspend(), but ended by cancelling (-ECANCELED) and by a deadline (-ETIMEDOUT) too; else 0. */
+int CO_FN co_suspend_cancellable(void) MUST_CHECK;
+
 /* Lets everything else that is ready run first. */
 void CO_FN co_yield (void);
 

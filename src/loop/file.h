@@ -59,6 +59,16 @@ int file_lock_set(int fd, uint64_t start, uint64_t length, enum file_lock lock);
  * *ret_pid. */
 int file_lock_test(int fd, uint64_t start, uint64_t length, enum file_lock lock, pid_t *ret_pid);
 
+/* A process that holds a lock there by another descriptor than `fd`, and its name (owned); false where none is found.
+ */
+bool CO_FN co_file_lock_holder(int fd, uint64_t start, uint64_t length, pid_t *ret_pid, char **ret_command) MUST_CHECK;
+
+/* Takes O_NONBLOCK from a file that was opened with it. */
+int fd_set_blocking(int fd);
+
+/* What direct I/O demands of memory and of offsets and lengths, in bytes; -ENOTSUP where the system does not tell. */
+int CO_FN co_file_direct_alignment(int fd, uint32_t *ret_memory, uint32_t *ret_offset);
+
 /* The whole file, NUL-terminated beyond *ret_size; owned. Refused when larger than `limit`. */
 bool CO_FN co_file_load(const char *path, size_t limit, char **ret_data, size_t *ret_size,
                         struct error **err) MUST_CHECK;

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -28,9 +29,9 @@ struct throttle_turns {
 
 /* Zero-filled memory: a group without limits. */
 struct throttle_group {
-    struct spin_lock spin;                  /* of all here, and of the queues of members */
-    struct throttle throttle;               /* times are loop_now_ns() */
-    bool active[THROTTLE_DIRECTION__COUNT]; /* read without the lock: whether there is anything to wait for */
+    struct spin_lock spin;                         /* of all here, and of the queues of members */
+    struct throttle throttle;                      /* times are loop_now_ns() */
+    atomic_bool active[THROTTLE_DIRECTION__COUNT]; /* read without the lock: whether there is anything to wait for */
     struct throttle_turns turns[THROTTLE_DIRECTION__COUNT];
     enum throttle_direction last; /* who went last */
     uint32_t members;
@@ -59,10 +60,11 @@ struct throttle_member {
 void throttle_member_init(struct throttle_member *member, struct throttle_group *group);
 void throttle_member_done(struct throttle_member *member);
 
-/* Waits until a request of so many bytes may go, and counts it. 0; or -ECANCELED or -ETIMEDOUT, and it is not counted.
- * Any loop. */
-int CO_FN co_throttle_wait(struct throttle_member *member, enum throttle_direction direction,
-                           uint64_t bytes) MUST_CHECK;
+/*
+ * Waits until a request of so many bytes may go, and counts it. Any loop. Who is cancelled, or past a deadline, goes at
+ * once: a request that is in the graph always finishes.
+ */
+void CO_FN co_throttle_wait(struct throttle_member *member, enum throttle_direction direction, uint64_t bytes);
 
 /* Between the two, which nest, requests of the member are counted and do not wait. On any loop's thread. */
 void throttle_member_drain_begin(struct throttle_member *member);
