@@ -178,7 +178,7 @@ static void uring_cancel(struct loop *loop, struct uring_op *op)
 static int uring_wait(struct loop *loop, struct io_uring_sqe *sqe)
 {
     struct uring_op op = {.coroutine = loop->current};
-    uint32_t batch = atomic_load_explicit(&loop->aio_max_batch, memory_order_relaxed);
+    uint32_t batch = loop_take_batch(loop);
 
     sqe->user_data = (uintptr_t)&op;
     if (unlikely(batch) && io_uring_sq_ready(&uring_of(loop)->ring) >= batch)

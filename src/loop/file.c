@@ -64,6 +64,11 @@ ssize_t co_file_pwritev(int fd, const struct iovec *iov, int count, uint64_t off
     return file_ops()->co_transfer(&request, engine);
 }
 
+void file_limit_batch(uint32_t requests)
+{
+    loop_self()->batch_hint = requests;
+}
+
 /* Moves all of it, however often the system cuts. */
 static int CO_FN co_transfer_exact(int fd, void *data, size_t size, uint64_t offset, bool write)
 {

@@ -35,6 +35,9 @@ ssize_t CO_FN co_file_preadv(int fd, const struct iovec *iov, int count, uint64_
 ssize_t CO_FN co_file_pwritev(int fd, const struct iovec *iov, int count, uint64_t offset, int rwf_flags,
                               enum file_engine engine);
 
+/* For the next transfer that the calling coroutine makes: with it, at most so many wait to be handed to the system. */
+void file_limit_batch(uint32_t requests);
+
 /* All of it, or -errno; -EIO where a file ends early. */
 int CO_FN co_file_read_exact(int fd, void *to, size_t size, uint64_t offset);
 int CO_FN co_file_write_exact(int fd, const void *from, size_t size, uint64_t offset);

@@ -308,6 +308,7 @@ struct loop {
     struct memory_lists memory;
     struct native_aio *native;      /* NULL: not used yet */
     _Atomic uint32_t aio_max_batch; /* 0: no limit; any thread */
+    uint32_t batch_hint;            /* the same for the next file request only */
     bool trimmed;                   /* nothing has been pooled since the last trim */
     struct context context;
     struct worker_pool workers;
@@ -316,6 +317,16 @@ struct loop {
 
 /* The calling thread's loop; asserts that there is one. */
 struct loop *loop_self(void);
+
+/* How many requests may gather once the one that is being made has been added; 0: no limit. Uses up the hint. */
+static inline uint32_t loop_take_batch(struct loop *loop)
+{
+    uint32_t limit = atomic_load_explicit(&loop->aio_max_batch, memory_order_relaxed);
+    uint32_t hint = loop->batch_hint;
+
+    loop->batch_hint = 0;
+    return hint && (!limit || hint < limit) ? hint : limit;
+}
 
 /* Makes the thread's loop known; NULL takes it back. */
 void loop_set_current(struct loop *loop);

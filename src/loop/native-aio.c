@@ -157,7 +157,7 @@ ssize_t co_native_aio_transfer(const struct file_request *request)
                 .aio_flags = IOCB_FLAG_RESFD,
             },
     };
-    uint32_t batch = atomic_load_explicit(&loop->aio_max_batch, memory_order_relaxed);
+    uint32_t batch = loop_take_batch(loop);
 
     /* A system that has run out of AIO contexts still gets its data. */
     if (!native_open(loop, NULL))
