@@ -15,7 +15,7 @@ struct qmp_command {
     const char *name;
     /* Checks `arguments` (an object), runs the handler, and writes what it returns to *ret, owned. */
     bool (*co_run)(struct daemon *daemon, const struct json *arguments, struct json **ret, struct error **err);
-    bool allow_oob;  /* may be executed out of band */
+    bool allow_oob; /* may be executed out of band */
     bool deprecated;
     bool unstable;
 };

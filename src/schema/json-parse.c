@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Parsing one JSON text (RFC 8259, strings in single quotes too). No recursion: open containers lie on a stack, and their
- * number is limited.
+ * Parsing one JSON text (RFC 8259, strings in single quotes too). No recursion: open containers lie on a stack, and
+ * their number is limited.
  */
 #include "schema/json-parse.h"
 
@@ -118,7 +118,8 @@ static char *parse_string(struct parser *parser, struct error **err)
     for (;;) {
         const char *run = parser->at;
 
-        while (parser->at < parser->end && *parser->at != quote && *parser->at != '\\' && (unsigned char)*parser->at >= ' ')
+        while (parser->at < parser->end && *parser->at != quote && *parser->at != '\\' &&
+               (unsigned char)*parser->at >= ' ')
             parser->at++;
         if (!g_utf8_validate_len(run, (gsize)(parser->at - run), NULL)) {
             fail(parser, err, "invalid UTF-8 in the string that ends");
@@ -362,7 +363,8 @@ struct json *json_parse_limited(const char *text, size_t size, const struct json
 {
     g_autoptr(GPtrArray) open = g_ptr_array_new();
     g_autoptr(GPtrArray) keys = g_ptr_array_new();
-    struct parser parser = {.start = text, .at = text, .end = text + size, .limits = *limits, .open = open, .keys = keys};
+    struct parser parser = {
+        .start = text, .at = text, .end = text + size, .limits = *limits, .open = open, .keys = keys};
     struct json *root = NULL;
 
     if (size > limits->bytes) {

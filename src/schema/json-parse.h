@@ -8,4 +8,5 @@
 extern const struct json_limits json_limits_default;
 
 /* As json_parse(), within `limits`. */
-struct json *json_parse_limited(const char *text, size_t size, const struct json_limits *limits, struct error **err) MUST_CHECK;
+struct json *json_parse_limited(const char *text, size_t size, const struct json_limits *limits,
+                                struct error **err) MUST_CHECK;

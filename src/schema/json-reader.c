@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Cuts a stream into the texts of values: brackets are balanced outside of strings, and the parser gets what lies between.
+ * Cuts a stream into the texts of values: brackets are balanced outside of strings, and the parser gets what lies
+ * between.
  *
  * After an error the reader discards until it is likely to be at the start of a value again: the end of the line, or an
- * opening brace followed by a quote. So one bad input gives one error, and a client that sends no line ends is heard again.
+ * opening brace followed by a quote. So one bad input gives one error, and a client that sends no line ends is heard
+ * again.
  */
 #include "schema/json.h"
 
@@ -25,12 +27,12 @@ enum state {
 struct json_reader {
     struct json_limits limits;
     enum state state;
-    GString *input;    /* text that has not been looked at, from `looked` on */
+    GString *input; /* text that has not been looked at, from `looked` on */
     size_t looked;
-    GString *value;    /* the text of the value so far */
-    size_t depth;      /* open brackets */
-    char quote;        /* inside a string: how it ends; or '\0' */
-    bool escaped;      /* the byte before was a backslash in a string */
+    GString *value;      /* the text of the value so far */
+    size_t depth;        /* open brackets */
+    char quote;          /* inside a string: how it ends; or '\0' */
+    bool escaped;        /* the byte before was a backslash in a string */
     struct error *error; /* found, to be handed out */
     struct json *ready;
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * JSON values. Small objects are searched in a row; large ones get an index of their keys, so that an object of a million
- * members costs no more than its size.
+ * JSON values. Small objects are searched in a row; large ones get an index of their keys, so that an object of a
+ * million members costs no more than its size.
  */
 #include "schema/json.h"
 
@@ -176,7 +176,8 @@ static void add_member(struct json *container, char *key, struct json *value)
 
     if (count == container->u.container.room) {
         container->u.container.room = count ? count * 2 : 4;
-        container->u.container.members = g_renew(struct member, container->u.container.members, container->u.container.room);
+        container->u.container.members =
+            g_renew(struct member, container->u.container.members, container->u.container.room);
     }
     container->u.container.members[count] = (struct member){key, value};
     container->u.container.count = count + 1;

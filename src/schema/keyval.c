@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * "driver=file,node-name=x,cache.direct=on" to JSON: a dot goes one level deeper, keys that are numbers make an array, ",,"
- * stands for a comma in a value. All scalars are strings; what they mean, the schema knows.
+ * "driver=file,node-name=x,cache.direct=on" to JSON: a dot goes one level deeper, keys that are numbers make an array,
+ * ",," stands for a comma in a value. All scalars are strings; what they mean, the schema knows.
  */
 #include <string.h>
 

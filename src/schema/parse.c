@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * JSON to values of the schema, strictly: what is unknown, missing, of the wrong type or out of range is refused, with the
- * path of the member. From a command line all scalars come as strings.
+ * JSON to values of the schema, strictly: what is unknown, missing, of the wrong type or out of range is refused, with
+ * the path of the member. From a command line all scalars come as strings.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -52,7 +52,8 @@ static bool wrong_type(const struct place *place, const char *expected, struct e
     return error_set(err, "Invalid parameter type for '%s', expected: %s", path, expected);
 }
 
-static bool out_of_range(const struct place *place, const struct schema_type *type, const char *value, struct error **err)
+static bool out_of_range(const struct place *place, const struct schema_type *type, const char *value,
+                         struct error **err)
 {
     g_autofree char *path = place_path(place);
     unsigned bits = type->size * 8;
@@ -67,7 +68,10 @@ static void store_integer(const struct schema_type *type, void *slot, uint64_t b
     uint8_t byte = (uint8_t)bits;
     uint16_t half = (uint16_t)bits;
     uint32_t word = (uint32_t)bits;
-    const void *from = type->size == 1 ? (void *)&byte : type->size == 2 ? (void *)&half : type->size == 4 ? (void *)&word : &bits;
+    const void *from = type->size == 1   ? (void *)&byte
+                       : type->size == 2 ? (void *)&half
+                       : type->size == 4 ? (void *)&word
+                                         : &bits;
 
     memcpy(slot, from, type->size);
 }
@@ -98,8 +102,8 @@ static bool parse_unsigned(const struct place *place, const struct schema_type *
     return true;
 }
 
-static bool parse_integer(const struct place *place, const struct schema_type *type, const struct json *value, void *slot,
-                          struct error **err)
+static bool parse_integer(const struct place *place, const struct schema_type *type, const struct json *value,
+                          void *slot, struct error **err)
 {
     enum json_kind kind = json_get_kind(value);
 
@@ -192,8 +196,8 @@ static void *parse_value(const struct place *place, const struct schema_type *ty
                          struct error **err);
 
 /* Parses those of the members that are there; `seen` counts them. */
-static bool parse_members(const struct place *place, const struct schema_type *type, const struct json *object, char *holder,
-                          size_t *seen, struct error **err)
+static bool parse_members(const struct place *place, const struct schema_type *type, const struct json *object,
+                          char *holder, size_t *seen, struct error **err)
 {
     for (uint32_t i = 0; i < type->count; i++) {
         const struct schema_member *member = &type->members[i];
@@ -209,7 +213,7 @@ static bool parse_members(const struct place *place, const struct schema_type *t
         (*seen)++;
         if (!parse_slot(&inner, member->type, value, holder + member->offset, err))
             return false;
-        if (member->has_offset)
+        if (member->has_offset >= 0)
             *(bool *)(holder + member->has_offset) = true;
     }
     const struct schema_variant *variant = schema_variant_of(type, holder);
@@ -226,8 +230,8 @@ static bool has_member(const struct schema_type *type, const void *holder, const
     return variant && has_member(variant->type, (const char *)holder + variant->offset, name);
 }
 
-static bool parse_struct(const struct place *place, const struct schema_type *type, const struct json *value, void *holder,
-                         struct error **err)
+static bool parse_struct(const struct place *place, const struct schema_type *type, const struct json *value,
+                         void *holder, struct error **err)
 {
     size_t seen = 0;
 
@@ -279,8 +283,8 @@ static bool branch_accepts(const struct schema_type *type, const struct json *va
     }
 }
 
-static bool parse_alternate(const struct place *place, const struct schema_type *type, const struct json *value, char *holder,
-                            struct error **err)
+static bool parse_alternate(const struct place *place, const struct schema_type *type, const struct json *value,
+                            char *holder, struct error **err)
 {
     for (uint32_t i = 0; i < type->count; i++) {
         const struct schema_member *branch = &type->members[i];
@@ -312,8 +316,8 @@ static bool parse_array(const struct place *place, const struct schema_type *typ
     return true;
 }
 
-static bool parse_scalar(const struct place *place, const struct schema_type *type, const struct json *value, void *slot,
-                         struct error **err)
+static bool parse_scalar(const struct place *place, const struct schema_type *type, const struct json *value,
+                         void *slot, struct error **err)
 {
     enum json_kind kind = json_get_kind(value);
 

@@ -6,7 +6,7 @@
 
 #include "schema/schema.h"
 
-#define BUILTIN(variable, type_kind, type_size, type_name) \
+#define BUILTIN(variable, type_kind, type_size, type_name)                                                             \
     const struct schema_type variable = {.kind = type_kind, .size = type_size, .name = type_name, .tag = -1}
 
 BUILTIN(schema_bool, SCHEMA_BOOL, sizeof(bool), "bool");
@@ -70,7 +70,7 @@ bool schema_member_present(const struct schema_member *member, const void *holde
 
     if (!member->optional)
         return true;
-    if (member->has_offset)
+    if (member->has_offset >= 0)
         return *(const bool *)(base + member->has_offset);
     assert(schema_type_is_pointer(member->type));
     void *pointer;

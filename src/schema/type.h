@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The tables that the generator makes of the schema: what parse, write, clone and free go by. Private to src/schema/. */
+/* The tables that the generator makes of the schema: what parse, write, clone and free go by. Private to src/schema/.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -26,8 +27,8 @@ struct schema_type;
 struct schema_member {
     const char *name;
     const struct schema_type *type;
-    uint32_t offset;     /* in the struct that holds it */
-    uint32_t has_offset; /* of its has_ flag; 0: has none */
+    uint32_t offset;    /* in the struct that holds it */
+    int32_t has_offset; /* of its has_ flag; -1: has none */
     bool optional;
 };
 
@@ -40,13 +41,13 @@ struct schema_variant {
 
 struct schema_type {
     enum schema_kind kind;
-    uint32_t size;    /* of the C value: scalars as such, others the struct behind the pointer */
-    const char *name; /* in the schema */
-    const char *const *names; /* enum: of its values */
+    uint32_t size;                       /* of the C value: scalars as such, others the struct behind the pointer */
+    const char *name;                    /* in the schema */
+    const char *const *names;            /* enum: of its values */
     const struct schema_member *members; /* struct; alternate: its branches */
     const struct schema_variant *variants;
     const struct schema_type *element; /* array */
-    uint32_t count;         /* of names or members */
+    uint32_t count;                    /* of names or members */
     uint32_t variant_count;
     int32_t tag; /* struct: index of the discriminator among members; -1: none */
 };

@@ -126,7 +126,7 @@ class Types:
     def member_table(self, name, members, holder, path=''):
         rows = []
         for member in members:
-            has = f'offsetof(struct {holder}, has_{member.c_name})' if self.has_flag(member) else '0'
+            has = f'offsetof(struct {holder}, has_{member.c_name})' if self.has_flag(member) else '-1'
             place = f'offsetof(struct {holder}, {path}{member.c_name})' if self.slot(member.type) is not None else '0'
             rows.append(f'    {{"{member.name}", {self.table(member.type)}, {place}, {has}, {str(member.optional).lower()}}},')
         if not rows:
