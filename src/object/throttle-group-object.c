@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The object type throttle-group: a group by its name. All limits are properties on their own (x-...), which only
+ * creation sets, and one property `limits` together, which can be set at any time.
+ */
+#include <inttypes.h>
+
+#include "base/error.h"
+#include "object/object.h"
+#include "object/throttle-group.h"
+#include "schema/json.h"
+
+/* Each limit: member in C, name, kind. */
+#define EACH_RATE(X)                                                                                                   \
+    X(iops_total, "iops-total", THROTTLE_IOPS_TOTAL)                                                                   \
+    X(iops_read, "iops-read", THROTTLE_IOPS_READ)                                                                      \
+    X(iops_write, "iops-write", THROTTLE_IOPS_WRITE)                                                                   \
+    X(bps_total, "bps-total", THROTTLE_BPS_TOTAL)                                                                      \
+    X(bps_read, "bps-read", THROTTLE_BPS_READ)                                                                         \
+    X(bps_write, "bps-write", THROTTLE_BPS_WRITE)
+
+static bool check_length(const char *prefix, const char *name, int64_t value, struct error **err)
+{
+    if (value >= 0 && value <= UINT32_MAX)
+        return true;
+    return error_set(err, "%s%s-max-length value must be in the range [0, %" PRIu32 "]", prefix, name, UINT32_MAX);
+}
+
+#define CHECK_LENGTH(member, name, kind)                                                                               \
+    if (limits->has_##member##_max_length && !check_length("", name, limits->member##_max_length, err))                \
+        return false;
+#define TAKE_RATE(member, name, kind)                                                                                  \
+    if (limits->has_##member)                                                                                          \
+        config->rates[kind].average = limits->member;                                                                  \
+    if (limits->has_##member##_max)                                                                                    \
+        config->rates[kind].max = limits->member##_max;                                                                \
+    if (limits->has_##member##_max_length)                                                                             \
+        config->rates[kind].max_length_s = limits->member##_max_length;
+
+/* What `limits` sets; what it does not mention stays. */
+static bool config_take_limits(struct throttle_config *config, const struct throttle_limits *limits, struct error **err)
+{
+    EACH_RATE(CHECK_LENGTH)
+    EACH_RATE(TAKE_RATE)
+    if (limits->has_iops_size)
+        config->iops_size = limits->iops_size;
+    return true;
+}
+
+#define CHECK_X_RATE(member, name, kind)                                                                               \
+    if ((options->has_x_##member && options->x_##member < 0) ||                                                        \
+        (options->has_x_##member##_max && options->x_##member##_max < 0) ||                                            \
+        (options->has_x_##member##_max_length && options->x_##member##_max_length < 0))                                \
+        return error_set(err, "Property values cannot be negative");                                                   \
+    if (options->has_x_##member##_max_length && !check_length("x-", name, options->x_##member##_max_length, err))      \
+        return false;
+#define TAKE_X_RATE(member, name, kind)                                                                                \
+    if (options->has_x_##member)                                                                                       \
+        config->rates[kind].average = options->x_##member;                                                             \
+    if (options->has_x_##member##_max)                                                                                 \
+        config->rates[kind].max = options->x_##member##_max;                                                           \
+    if (options->has_x_##member##_max_length)                                                                          \
+        config->rates[kind].max_length_s = options->x_##member##_max_length;
+
+static bool config_take_options(struct throttle_config *config, const struct throttle_group_properties *options,
+                                struct error **err)
+{
+    if (options->limits && !config_take_limits(config, options->limits, err))
+        return false;
+    EACH_RATE(CHECK_X_RATE)
+    if (options->has_x_iops_size && options->x_iops_size < 0)
+        return error_set(err, "Property values cannot be negative");
+    EACH_RATE(TAKE_X_RATE)
+    if (options->has_x_iops_size)
+        config->iops_size = options->x_iops_size;
+    return true;
+}
+
+static bool throttle_group_co_create(struct object *object, const struct object_options *options, struct error **err)
+{
+    struct throttle_group *group = object_state(object);
+    struct throttle_config config;
+
+    throttle_config_init(&config);
+    if (!config_take_options(&config, &options->u.throttle_group, err) || !throttle_config_check(&config, err))
+        return false;
+    throttle_group_configure(group, &config);
+    return true;
+}
+
+static void throttle_group_co_destroy(struct object *object)
+{
+    throttle_group_done(object_state(object));
+}
+
+#define WRITE_RATE(member, name, kind)                                                                                 \
+    json_set(limits, name, json_int(config.rates[kind].average));                                                      \
+    json_set(limits, name "-max", json_int(config.rates[kind].max));                                                   \
+    json_set(limits, name "-max-length", json_int(config.rates[kind].max_length_s));
+
+static struct json *get_limits(struct object *object)
+{
+    struct json *limits = json_object();
+    struct throttle_config config;
+
+    throttle_group_get_config(object_state(object), &config);
+    EACH_RATE(WRITE_RATE)
+    json_set(limits, "iops-size", json_int(config.iops_size));
+    return limits;
+}
+
+static bool set_limits(struct object *object, const struct json *value, struct error **err)
+{
+    struct throttle_group *group = object_state(object);
+    struct throttle_config config;
+    struct throttle_limits *limits = throttle_limits_parse(value, err);
+    bool ok;
+
+    if (!limits)
+        return false;
+    throttle_group_get_config(group, &config);
+    ok = config_take_limits(&config, limits, err) && throttle_config_check(&config, err);
+    throttle_limits_free(limits);
+    if (ok)
+        throttle_group_configure(group, &config);
+    return ok;
+}
+
+static bool set_nothing(struct object *object, const struct json *value, struct error **err)
+{
+    return error_set(err, "Property cannot be set after initialization");
+}
+
+static struct json *get_x_iops_size(struct object *object)
+{
+    struct throttle_config config;
+
+    throttle_group_get_config(object_state(object), &config);
+    return json_int(config.iops_size);
+}
+
+static struct throttle_rate get_rate(struct object *object, enum throttle_kind kind)
+{
+    struct throttle_config config;
+
+    throttle_group_get_config(object_state(object), &config);
+    return config.rates[kind];
+}
+
+#define DEFINE_GET(member, name, kind)                                                                                 \
+    static struct json *get_x_##member(struct object *object)                                                          \
+    {                                                                                                                  \
+        return json_int(get_rate(object, kind).average);                                                               \
+    }                                                                                                                  \
+    static struct json *get_x_##member##_max(struct object *object)                                                    \
+    {                                                                                                                  \
+        return json_int(get_rate(object, kind).max);                                                                   \
+    }                                                                                                                  \
+    static struct json *get_x_##member##_max_length(struct object *object)                                             \
+    {                                                                                                                  \
+        return json_int(get_rate(object, kind).max_length_s);                                                          \
+    }
+EACH_RATE(DEFINE_GET)
+
+#define PROPERTIES(member, name, kind)                                                                                 \
+    {"x-" name, "int", "as " name " of limits", get_x_##member, set_nothing},                                          \
+        {"x-" name "-max", "int", "as " name "-max of limits", get_x_##member##_max, set_nothing},                     \
+        {"x-" name "-max-length", "int", "as " name "-max-length of limits", get_x_##member##_max_length,              \
+         set_nothing},
+
+static const struct object_property throttle_group_properties[] = {
+    {"limits", "ThrottleLimits", "what all members together may do in a second", get_limits, set_limits},
+    EACH_RATE(PROPERTIES){"x-iops-size", "int", "as iops-size of limits", get_x_iops_size, set_nothing},
+    {NULL},
+};
+
+const struct object_class throttle_group_class = {
+    .type = OBJECT_TYPE_THROTTLE_GROUP,
+    .state_size = sizeof(struct throttle_group),
+    .properties = throttle_group_properties,
+    .co_create = throttle_group_co_create,
+    .co_destroy = throttle_group_co_destroy,
+};
+
+struct throttle_group *throttle_group_hold(struct object_registry *registry, const char *id, struct object **ret_object,
+                                           struct error **err)
+{
+    struct object *object = object_find(registry, id);
+
+    if (!object || object_get_class(object) != &throttle_group_class) {
+        error_set(err, "Throttle group '%s' does not exist", id);
+        return NULL;
+    }
+    *ret_object = object_hold(object);
+    return object_state(object);
+}
