@@ -18,12 +18,13 @@ struct export_registry;
 struct graph;
 struct handle;
 struct loop;
+struct nbd_server;
 struct object_registry;
 
 struct export_driver {
     enum block_export_type type;
     size_t state_size;
-    /* The export's handle exists. On failure co_stop() is not called. */
+    /* The export's handle exists; `export`'s state is zero-filled. On failure co_stop() is not called. */
     bool (*co_start)(struct export *export, const struct block_export_options *options, struct error **err);
     /* Whether clients are connected (removal in mode safe is refused then). */
     bool (*in_use)(struct export *export);
@@ -35,6 +36,10 @@ struct export_registry *export_registry_new(struct graph *graph, struct object_r
                                             struct event_sink *events);
 void CO_FN co_export_registry_free(struct export_registry *registry); /* stops all, and the NBD server */
 
+/*
+ * Deletion gives the running requests of a dropped client a moment to end; when they take longer, the export stays,
+ * shown as shutting down, and goes when they have. BLOCK_EXPORT_DELETED tells when it has gone.
+ */
 bool CO_FN co_export_add(struct export_registry *registry, const struct block_export_options *options,
                          struct error **err) MUST_CHECK;
 bool CO_FN co_export_delete(struct export_registry *registry, const char *id, enum block_export_remove_mode mode,
@@ -45,6 +50,9 @@ const char *export_id(const struct export *export);
 void *export_state(struct export *export);
 struct handle *export_handle(struct export *export);
 struct loop *export_loop(struct export *export); /* of its iothread, or the main loop */
+
+/* The NBD server of the export's registry; NULL: none is running. */
+struct nbd_server *export_nbd_server(struct export *export);
 
 /* nbd-server-start and -stop, and --nbd-server. */
 bool CO_FN co_nbd_server_start(struct export_registry *registry, const struct nbd_server_options *options,

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The NBD server: one listening address, and everybody who comes there. All on the main loop. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "gen/types.h"
+
+struct error;
+struct export_driver;
+struct nbd_server;
+struct object_registry;
+
+/* NULL and the error where it cannot listen, or its TLS credentials are not fit. */
+struct nbd_server *CO_FN co_nbd_server_new(struct object_registry *objects, const struct nbd_server_options *options,
+                                           struct error **err) MUST_CHECK;
+
+/* Stops listening and drops all clients; returns when the last is gone. Exports stay. */
+void CO_FN co_nbd_server_close(struct nbd_server *server);
+
+/* It must be closed and have no exports. NULL is allowed. */
+void nbd_server_free(struct nbd_server *server);
+
+/* The address in use: "unix:PATH", "inet:HOST:PORT". Borrowed. */
+const char *nbd_server_address(const struct nbd_server *server);
+
+extern const struct export_driver nbd_export_driver;

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The exports of a daemon, of all types, by id; and the one NBD server that all NBD exports share.
+ *
+ * Keeps: an export in the list has a handle and a started driver; it leaves the list, and its id is free again, when
+ * its driver has stopped and its handle is gone, and then the event is sent.
+ */
+#include <assert.h>
+
+#include "base/error.h"
+#include "base/trace.h"
+#include "block/graph.h"
+#include "block/handle.h"
+#include "export/export.h"
+#include "export/nbd/server.h"
+#include "gen/events.h"
+#include "loop/coroutine.h"
+#include "loop/lock.h"
+#include "loop/loop.h"
+#include "object/iothread.h"
+#include "object/object.h"
+
+enum { DELETE_PATIENCE_MS = 500 };
+
+struct export
+{
+    struct export_registry *registry;
+    const struct export_driver *driver;
+    char *id;
+    char *node_name;
+    struct handle *handle; /* NULL: it is being freed */
+    struct loop *loop;
+    struct object *iothread; /* held; NULL: the main loop's */
+    bool shutting_down;
+    void *state;
+};
+
+struct export_registry {
+    struct graph *graph;
+    struct object_registry *objects;
+    struct event_sink *events;
+    GPtrArray *exports;       /* the newest last */
+    struct co_condition gone; /* broadcast when one has left the list */
+    struct nbd_server *nbd_server;
+};
+
+/* Every type of export that this build has. */
+static const struct export_driver *const drivers[] = {&nbd_export_driver};
+
+static const struct export_driver *find_driver(enum block_export_type type, struct error **err)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++) {
+        if (drivers[i]->type == type)
+            return drivers[i];
+    }
+    error_set(err, "No driver found for the requested export type '%s'", block_export_type_name(type));
+    return NULL;
+}
+
+struct export_registry *export_registry_new(struct graph *graph, struct object_registry *objects,
+                                            struct event_sink *events)
+{
+    struct export_registry *registry = g_new0(struct export_registry, 1);
+
+    registry->graph = graph;
+    registry->objects = objects;
+    registry->events = events;
+    registry->exports = g_ptr_array_new();
+    return registry;
+}
+
+static struct export *find_export(struct export_registry *registry, const char *id)
+{
+    for (unsigned i = 0; i < registry->exports->len; i++) {
+        struct export *export = g_ptr_array_index(registry->exports, i);
+
+        if (!strcmp(export->id, id))
+            return export;
+    }
+    return NULL;
+}
+
+/* A letter, then letters, digits, '-', '.' and '_'. */
+static bool id_is_valid(const char *id)
+{
+    if (!g_ascii_isalpha(*id))
+        return false;
+    while (*id && (g_ascii_isalnum(*id) || strchr("-._", *id)))
+        id++;
+    return !*id;
+}
+
+static void CO_FN co_export_free(struct export *export)
+{
+    co_handle_free(TAKE(export->handle));
+    object_release(export->iothread);
+    g_free(export->state);
+    g_free(export->id);
+    g_free(export->node_name);
+    g_free(export);
+}
+
+static bool CO_FN co_export_open(struct export *export, const struct block_export_options *options, struct error **err)
+{
+    struct export_registry *registry = export->registry;
+    g_autofree char *name = g_strdup_printf("block export '%s'", export->id);
+    struct handle_options handle = {
+        .name = name,
+        .perm = PERM_CONSISTENT_READ,
+        .shared = PERM_ALL,
+        .writethrough = options->has_writethrough && options->writethrough,
+    };
+    struct node *node = graph_find(registry->graph, options->node_name, err);
+
+    if (!node)
+        return false;
+    if (options->iothread) {
+        export->loop = iothread_hold_loop(registry->objects, options->iothread, &export->iothread, err);
+        if (!export->loop)
+            return false;
+    }
+    if (options->has_writable && options->writable)
+        handle.perm |= PERM_WRITE;
+    export->handle = co_handle_new(node, &handle, err);
+    return export->handle;
+}
+
+bool co_export_add(struct export_registry *registry, const struct block_export_options *options, struct error **err)
+{
+    const struct export_driver *driver;
+    struct export *export;
+
+    if (!id_is_valid(options->id))
+        return error_set(err, "Invalid block export id '%.80s'", options->id);
+    if (find_export(registry, options->id))
+        return error_set(err, "Block export id '%s' is already in use", options->id);
+    driver = find_driver(options->type, err);
+    if (!driver)
+        return false;
+    export = g_new0(struct export, 1);
+    export->registry = registry;
+    export->driver = driver;
+    export->id = g_strdup(options->id);
+    export->node_name = g_strdup(options->node_name);
+    export->state = g_malloc0(driver->state_size);
+    export->loop = loop_current();
+    if (!co_export_open(export, options, err) || !driver->co_start(export, options, err)) {
+        co_export_free(export);
+        return false;
+    }
+    g_ptr_array_add(registry->exports, export);
+    TRACE(export_add, "%s", export->id);
+    return true;
+}
+
+/* Takes an export down that is marked as shutting down. */
+static void CO_FN co_export_remove(struct export *export)
+{
+    struct export_registry *registry = export->registry;
+    struct block_export_deleted_event event = {.id = export->id};
+
+    assert(export->shutting_down);
+    export->driver->co_stop(export);
+    co_handle_free(TAKE(export->handle));
+    g_ptr_array_remove(registry->exports, export);
+    TRACE(export_delete, "%s", export->id);
+    event_send_block_export_deleted(registry->events, &event);
+    co_export_free(export);
+    co_condition_broadcast(&registry->gone);
+}
+
+static void export_remove_run(void *opaque)
+{
+    co_export_remove(opaque);
+}
+
+bool co_export_delete(struct export_registry *registry, const char *id, enum block_export_remove_mode mode,
+                      struct error **err)
+{
+    struct export *export = find_export(registry, id);
+    struct co_deadline deadline;
+
+    if (!export)
+        return error_set(err, "Export '%s' is not found", id);
+    if (export->shutting_down)
+        return error_set(err, "Export '%s' is already shutting down", id);
+    if (mode == BLOCK_EXPORT_REMOVE_MODE_SAFE && export->driver->in_use(export)) {
+        error_set(err, "export '%s' still in use", id);
+        error_hint(err, "Use mode='hard' to force client disconnect");
+        return false;
+    }
+    export->shutting_down = true;
+    co_spawn(loop_current(), export_remove_run, export);
+    co_deadline_begin(&deadline, DELETE_PATIENCE_MS * INT64_C(1000000));
+    while (find_export(registry, id)) {
+        if (co_condition_wait(&registry->gone, NULL) < 0)
+            break;
+    }
+    co_deadline_end(&deadline);
+    return true;
+}
+
+/* Takes all exports down, or (driver not NULL) all of one type; newest first. */
+static void CO_FN co_export_remove_all(struct export_registry *registry, const struct export_driver *driver)
+{
+    for (;;) {
+        struct export *next = NULL;
+        bool waiting = false;
+
+        for (unsigned i = registry->exports->len; i-- && !next;) {
+            struct export *export = g_ptr_array_index(registry->exports, i);
+
+            if (driver && export->driver != driver)
+                continue;
+            if (export->shutting_down)
+                waiting = true;
+            else
+                next = export;
+        }
+        if (next) {
+            next->shutting_down = true;
+            co_export_remove(next);
+        } else if (waiting) {
+            co_condition_wait_always(&registry->gone, NULL);
+        } else {
+            return;
+        }
+    }
+}
+
+static void CO_FN co_nbd_server_end(struct export_registry *registry)
+{
+    struct nbd_server *server = TAKE(registry->nbd_server);
+
+    /* Without clients first, so that no new one comes to an export while others are taken down. */
+    co_nbd_server_close(server);
+    co_export_remove_all(registry, &nbd_export_driver);
+    nbd_server_free(server);
+}
+
+void co_export_registry_free(struct export_registry *registry)
+{
+    if (!registry)
+        return;
+    if (registry->nbd_server)
+        co_nbd_server_end(registry);
+    co_export_remove_all(registry, NULL);
+    g_ptr_array_unref(registry->exports);
+    co_condition_done(&registry->gone);
+    g_free(registry);
+}
+
+struct block_export_info_array *export_query(struct export_registry *registry)
+{
+    struct block_export_info_array *array = g_new0(struct block_export_info_array, 1);
+
+    array->items = g_new0(struct block_export_info *, registry->exports->len);
+    for (unsigned i = registry->exports->len; i--;) {
+        const struct export *export = g_ptr_array_index(registry->exports, i);
+        struct block_export_info *info = g_new0(struct block_export_info, 1);
+
+        info->id = g_strdup(export->id);
+        info->type = export->driver->type;
+        info->node_name = g_strdup(export->node_name);
+        info->shutting_down = export->shutting_down;
+        array->items[array->count++] = info;
+    }
+    return array;
+}
+
+const char *export_id(const struct export *export)
+{
+    return export->id;
+}
+
+void *export_state(struct export *export)
+{
+    return export->state;
+}
+
+struct handle *export_handle(struct export *export)
+{
+    return export->handle;
+}
+
+struct loop *export_loop(struct export *export)
+{
+    return export->loop;
+}
+
+struct nbd_server *export_nbd_server(struct export *export)
+{
+    return export->registry->nbd_server;
+}
+
+bool co_nbd_server_start(struct export_registry *registry, const struct nbd_server_options *options, struct error **err)
+{
+    if (registry->nbd_server)
+        return error_set(err, "NBD server already running");
+    registry->nbd_server = co_nbd_server_new(registry->objects, options, err);
+    return registry->nbd_server;
+}
+
+bool co_nbd_server_stop(struct export_registry *registry, struct error **err)
+{
+    if (!registry->nbd_server)
+        return error_set(err, "NBD server not running");
+    co_nbd_server_end(registry);
+    return true;
+}
