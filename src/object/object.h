@@ -16,13 +16,18 @@ struct error;
 struct json;
 struct object;
 
-/* One property, for qom-list, qom-get, qom-set and the help. */
+/* One property, for qom-list, qom-get, qom-set and the help. The accessors get it, to serve several with one function.
+ */
 struct object_property {
     const char *name;
     const char *type;        /* as QOM names it: "string", "bool", "int", "uint64", an enum's name, ... */
     const char *description; /* one line */
-    struct json *(*get)(struct object *object);                                       /* owned; NULL: write-only */
-    bool (*set)(struct object *object, const struct json *value, struct error **err); /* NULL: read-only */
+    unsigned index;          /* the class's own */
+    /* Owned; NULL: write-only. */
+    struct json *(*get)(struct object *object, const struct object_property *property);
+    /* NULL: read-only. */
+    bool (*set)(struct object *object, const struct object_property *property, const struct json *value,
+                struct error **err);
 };
 
 struct object_class {
@@ -58,6 +63,21 @@ const char *object_id(const struct object *object);
 const struct object_class *object_get_class(const struct object *object);
 void *object_state(struct object *object);
 struct object_registry *object_get_registry(struct object *object);
+
+/* All objects, in the order of their making. */
+size_t object_count(struct object_registry *registry);
+struct object *object_at(struct object_registry *registry, size_t index); /* borrowed; `index` below the count */
+
+/* The class of that name in this build; NULL: none. */
+const struct object_class *object_class_find(const char *type_name);
+
+/* Whether `id` starts with a letter and goes on with letters, digits, '-', '.', '_'. */
+bool object_id_well_formed(const char *id);
+
+/* qom-get (owned; NULL with the error) and qom-set of one object; "type" is a property of every object. */
+struct json *object_property_get(struct object *object, const char *name, struct error **err) MUST_CHECK;
+bool object_property_set(struct object *object, const char *name, const struct json *value,
+                         struct error **err) MUST_CHECK;
 
 /* Every type that this build has; ends with NULL. */
 extern const struct object_class *const object_classes[];

@@ -98,7 +98,7 @@ static void throttle_group_co_destroy(struct object *object)
     json_set(limits, name "-max", json_int(config.rates[kind].max));                                                   \
     json_set(limits, name "-max-length", json_int(config.rates[kind].max_length_s));
 
-static struct json *get_limits(struct object *object)
+static struct json *get_limits(struct object *object, const struct object_property *property)
 {
     struct json *limits = json_object();
     struct throttle_config config;
@@ -109,7 +109,8 @@ static struct json *get_limits(struct object *object)
     return limits;
 }
 
-static bool set_limits(struct object *object, const struct json *value, struct error **err)
+static bool set_limits(struct object *object, const struct object_property *property, const struct json *value,
+                       struct error **err)
 {
     struct throttle_group *group = object_state(object);
     struct throttle_config config;
@@ -126,12 +127,32 @@ static bool set_limits(struct object *object, const struct json *value, struct e
     return ok;
 }
 
-static bool set_nothing(struct object *object, const struct json *value, struct error **err)
+static bool set_nothing(struct object *object, const struct object_property *property, const struct json *value,
+                        struct error **err)
 {
     return error_set(err, "Property cannot be set after initialization");
 }
 
-static struct json *get_x_iops_size(struct object *object)
+/* What a property x-... shows: which part of the limit of a kind. */
+enum rate_part { RATE_AVERAGE, RATE_MAX, RATE_MAX_LENGTH, RATE_PARTS };
+
+static struct json *get_rate(struct object *object, const struct object_property *property)
+{
+    struct throttle_config config;
+    const struct throttle_rate *rate = &config.rates[property->index / RATE_PARTS];
+
+    throttle_group_get_config(object_state(object), &config);
+    switch (property->index % RATE_PARTS) {
+    case RATE_AVERAGE:
+        return json_int(rate->average);
+    case RATE_MAX:
+        return json_int(rate->max);
+    default:
+        return json_int(rate->max_length_s);
+    }
+}
+
+static struct json *get_iops_size(struct object *object, const struct object_property *property)
 {
     struct throttle_config config;
 
@@ -139,39 +160,36 @@ static struct json *get_x_iops_size(struct object *object)
     return json_int(config.iops_size);
 }
 
-static struct throttle_rate get_rate(struct object *object, enum throttle_kind kind)
-{
-    struct throttle_config config;
-
-    throttle_group_get_config(object_state(object), &config);
-    return config.rates[kind];
-}
-
-#define DEFINE_GET(member, name, kind)                                                                                 \
-    static struct json *get_x_##member(struct object *object)                                                          \
+#define RATE_PROPERTY(property_name, kind, part)                                                                       \
     {                                                                                                                  \
-        return json_int(get_rate(object, kind).average);                                                               \
-    }                                                                                                                  \
-    static struct json *get_x_##member##_max(struct object *object)                                                    \
-    {                                                                                                                  \
-        return json_int(get_rate(object, kind).max);                                                                   \
-    }                                                                                                                  \
-    static struct json *get_x_##member##_max_length(struct object *object)                                             \
-    {                                                                                                                  \
-        return json_int(get_rate(object, kind).max_length_s);                                                          \
-    }
-EACH_RATE(DEFINE_GET)
-
-#define PROPERTIES(member, name, kind)                                                                                 \
-    {"x-" name, "int", "as " name " of limits", get_x_##member, set_nothing},                                          \
-        {"x-" name "-max", "int", "as " name "-max of limits", get_x_##member##_max, set_nothing},                     \
-        {"x-" name "-max-length", "int", "as " name "-max-length of limits", get_x_##member##_max_length,              \
-         set_nothing},
+        .name = "x-" property_name,                                                                                    \
+        .type = "int",                                                                                                 \
+        .description = "as " property_name " of limits",                                                               \
+        .index = (kind)*RATE_PARTS + (part),                                                                           \
+        .get = get_rate,                                                                                               \
+        .set = set_nothing,                                                                                            \
+    },
+#define RATE_PROPERTIES(member, name, kind)                                                                            \
+    RATE_PROPERTY(name, kind, RATE_AVERAGE)                                                                            \
+    RATE_PROPERTY(name "-max", kind, RATE_MAX)                                                                         \
+    RATE_PROPERTY(name "-max-length", kind, RATE_MAX_LENGTH)
 
 static const struct object_property throttle_group_properties[] = {
-    {"limits", "ThrottleLimits", "what all members together may do in a second", get_limits, set_limits},
-    EACH_RATE(PROPERTIES){"x-iops-size", "int", "as iops-size of limits", get_x_iops_size, set_nothing},
-    {NULL},
+    {
+        .name = "limits",
+        .type = "ThrottleLimits",
+        .description = "what all members together may do in a second",
+        .get = get_limits,
+        .set = set_limits,
+    },
+    {
+        .name = "x-iops-size",
+        .type = "int",
+        .description = "as iops-size of limits",
+        .get = get_iops_size,
+        .set = set_nothing,
+    },
+    EACH_RATE(RATE_PROPERTIES){NULL},
 };
 
 const struct object_class throttle_group_class = {
