@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "base/compiler.h"
+#include "loop/lock.h"
 #include "schema/event.h"
 
 struct chardev_registry;
@@ -13,6 +14,8 @@ struct graph;
 struct loop;
 struct monitor_registry;
 struct object_registry;
+struct qmp_command_set;
+struct qmp_events;
 
 struct daemon {
     struct loop *main_loop;
@@ -22,10 +25,21 @@ struct daemon {
     struct graph *graph;
     struct export_registry *exports;
     struct monitor_registry *monitors;
+
+    /* The daemon's own. */
+    struct qmp_command_set *commands;
+    struct qmp_events *event_queue;
+    bool quit;
+    struct co_condition quit_asked;
 };
 
-/* Makes all registries, and frees them in the reverse order, exports stopped, images flushed and closed. */
-struct daemon *daemon_new(void);
+/* Makes all registries, on the running loop, which becomes the main loop. */
+struct daemon *daemon_new(void) MUST_CHECK;
+
+/*
+ * Ends everything, users before what they use: no further command, exports stopped, images flushed and closed, their
+ * events delivered, then monitors, chardevs, objects.
+ */
 void CO_FN co_daemon_free(struct daemon *daemon);
 
 /* Asks the program to end: the `quit` command and signals. co_daemon_wait_quit() returns then. Main loop. */
