@@ -2,10 +2,12 @@
 /*
  * What a block driver is: one `static const`-like table at the end of its file, listed in block_drivers[]
  * (src/driver/drivers.c). The core checks the contract around each call, so that a driver sees only requests that
- *  - lie inside the node (writes of a node that may grow excepted),
+ *  - lie inside the node's length rounded up to the alignment; what of that is beyond the real end reads as zeroes
+ *    (writes of a node that may grow may lie beyond),
  *  - are aligned to limits.request_alignment and no larger than transfer_max, zeroes_max or discard_max,
  *  - carry only flags that the driver has said it supports (node_set_flags()),
- *  - have an io_vector whose size is `bytes`.
+ *  - have an io_vector whose size is `bytes`, of at most IOV_MAX segments, each aligned to limits.memory_alignment in
+ *    address and length (that is a demand: leave it 1 where any memory will do).
  * Requests of one node run at the same time, on any loop: a driver keeps its own state safe. A request returns on the
  * loop on which it was made. Everything else runs on the main loop, one graph change at a time.
  *
@@ -85,7 +87,7 @@ struct block_driver {
 
     /*
      * Each request goes to the one child as it came, at most shifted: padding, serialising and splitting are left to
-     * that child, and the node's limits only tell. Requires co_preadv and co_pwritev to pass all flags on.
+     * that child, and the node's limits only tell. Requires all I/O functions but co_flush, which pass all flags on.
      */
     bool passthrough;
 
@@ -122,11 +124,14 @@ struct block_driver {
     int (*co_block_status)(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
                            struct block_extent *ret);
 
-    /* Both the errno and the error. NULL: "Image format driver does not support resize", filters pass it on. */
+    /* Both the errno and the error; the core takes over the new length. NULL: "Image format driver does not support
+     * resize", filters pass it on. */
     int (*co_truncate)(struct node *node, const struct truncate_request *request, struct error **err);
 
     /* Bytes, or -errno: asked after opening and where somebody else may have changed it. NULL: what was set. */
     int64_t (*co_length)(struct node *node);
+    /* Its length where it follows from that of its primary child. NULL: filters have the child's, others their own. */
+    uint64_t (*length_by_child)(const struct node *node, uint64_t child_length);
 
     /* Bytes really used, for "actual-size", or -errno. NULL: filters and formats add up their children. */
     int64_t (*co_allocated_size)(struct node *node);
@@ -150,6 +155,10 @@ struct block_driver {
      */
     char *(*filename)(const struct node *node);
 
+    /* The options that say which data it shows, for that "json:{...}"; children are added. Ends with NULL; NULL: none.
+     */
+    const char *const *significant_options;
+
     /* Optional facts; owned results, NULL: none. */
     bool (*co_get_info)(struct node *node, struct node_info *ret, struct error **err);
     struct image_info_specific *(*co_get_specific_info)(struct node *node);
@@ -163,6 +172,3 @@ struct block_driver {
 
 /* Every driver of this build; ends with NULL. */
 extern const struct block_driver *const block_drivers[];
-
-/* The driver of that name, or NULL: not in this build. */
-const struct block_driver *block_driver_find(const char *name);

@@ -6,10 +6,12 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/compiler.h"
 #include "gen/types.h"
 
+struct block_driver;
 struct error;
 struct event_sink;
 struct graph;
@@ -17,6 +19,9 @@ struct node;
 struct object_registry;
 
 struct graph *graph_new(struct object_registry *objects, struct event_sink *events);
+
+/* Uses another table of drivers than block_drivers[], ended by NULL; before any node is added. For tests. */
+void graph_set_drivers(struct graph *graph, const struct block_driver *const *drivers);
 
 /* Closes all nodes, flushing what can be written; every handle must be gone. */
 void CO_FN co_graph_free(struct graph *graph);
@@ -27,3 +32,8 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *node_name, struct er
 
 /* Borrowed; NULL and "Failed to find node with node-name='x'". */
 struct node *graph_find(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
+const char *node_name(const struct node *node);
+
+/* All nodes, oldest first; NULL for one that is not open at the moment. Main loop, without suspending in between. */
+size_t graph_node_count(const struct graph *graph);
+struct node *graph_node_at(const struct graph *graph, size_t index);

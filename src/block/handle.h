@@ -15,6 +15,7 @@
 
 struct error;
 struct handle;
+struct io_statistics;
 struct node;
 
 /* What a handle's owner wants to hear of; each is called on the main loop and optional. */
@@ -42,6 +43,10 @@ void CO_FN co_handle_free(struct handle *handle);
 bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint32_t shared,
                                      struct error **err) MUST_CHECK;
 struct node *handle_node(const struct handle *handle);
+const char *handle_name(const struct handle *handle); /* NULL: none */
+
+/* What has been done through it. Any loop. */
+void handle_get_statistics(const struct handle *handle, struct io_statistics *ret);
 
 /* Waits until no request made through the handle is in flight. */
 void CO_FN co_handle_drain(struct handle *handle);

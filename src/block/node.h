@@ -18,6 +18,7 @@ struct edge;
 struct error;
 struct event_sink;
 struct graph;
+struct io_statistics;
 struct node;
 struct object_registry;
 struct truncate_request;
@@ -26,6 +27,11 @@ struct truncate_request;
 void *node_state(const struct node *node);
 const char *node_name(const struct node *node);
 const char *node_driver_name(const struct node *node);
+
+/* Its name for people: a plain file name or URL, NULL where that would not say it all; or that or "json:{...}". Owned.
+ */
+char *node_plain_filename(const struct node *node);
+char *node_filename(const struct node *node);
 
 /* All options with which the node was opened; borrowed until it is reopened. Main loop. */
 const struct blockdev_options *node_options(const struct node *node);
@@ -57,14 +63,33 @@ uint32_t node_shared_permissions(const struct node *node);
  */
 void node_set_flags(struct node *node, unsigned write_flags, unsigned zero_flags);
 
+/* The same for reads: of IO_PREFETCH (without it the core reads and drops the data) and IO_REGISTERED. */
+void node_set_read_flags(struct node *node, unsigned read_flags);
+
+/* From now on requests marked IO_SERIALISING may be made to it. In open or inside a drain; there is no way back. */
+void node_allow_serialising(struct node *node);
+
 /* Bytes. Reading: any loop. Setting: any loop; those who look at the length from above are told on the main loop. */
 uint64_t node_length(const struct node *node);
 void node_set_length(struct node *node, uint64_t length);
-enum { NODE_LENGTH_ALIGNMENT = 1 };
-#define NODE_LENGTH_MAX (INT64_MAX & ~(int64_t)0xffffffff) /* sums of an offset and a request's size don't wrap */
+enum { NODE_LENGTH_ALIGNMENT = 512 }; /* what is set is rounded up: drivers show zeroes beyond their real end */
+#define NODE_LENGTH_MAX ((uint64_t)INT64_MAX & ~(uint64_t)0x3fffffff) /* rounded up to any alignment it still fits */
+
+/* block_resize: with the permission for it, inside a drain. Main loop, outside of other graph changes. */
+bool CO_FN co_node_resize(struct node *node, uint64_t length, struct error **err) MUST_CHECK;
+
+/* What has been done to it, through whichever parent; times are those of its handles. Main loop. */
+void node_get_statistics(const struct node *node, struct io_statistics *ret);
+
+/* What x-blockdev-set-iothread says; any loop serves any node, so it is only remembered. NULL: the main loop. */
+void node_set_iothread(struct node *node, const char *id);
 
 /* As of the last refresh; constant outside of a drain. Any loop. */
 const struct node_limits *node_get_limits(const struct node *node);
+
+/* An event BLOCK_WRITE_THRESHOLD once a write reaches beyond `threshold` bytes; 0: none. Any loop. */
+void node_set_write_threshold(struct node *node, uint64_t threshold);
+uint64_t node_get_write_threshold(const struct node *node);
 
 /* There is something to flush although no write came through the node (write-back of the driver itself). Any loop. */
 void node_mark_dirty(struct node *node);
@@ -89,8 +114,8 @@ enum edge_role {
  * option's name and copied. The edge is the node's and may be used at once; borrowed until it is removed.
  * NULL and the error: the child cannot be opened, does not exist, or the permissions clash.
  */
-struct edge *CO_FN co_node_add_child(struct node *node, const char *name, const struct blockdev_ref *ref,
-                                     unsigned role, struct error **err) MUST_CHECK;
+struct edge *CO_FN co_node_add_child(struct node *node, const char *name, const struct blockdev_ref *ref, unsigned role,
+                                     struct error **err) MUST_CHECK;
 
 struct node *edge_child(const struct edge *edge);
 const char *edge_name(const struct edge *edge);

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Every block driver that this build has, in the order in which lists show them. */
+#include <stddef.h>
+
+#include "block/driver.h"
+#include "driver/format/raw.h"
+#include "driver/protocol/file.h"
+#include "driver/protocol/null.h"
+
+const struct block_driver *const block_drivers[] = {
+    &file_driver, &host_cdrom_driver, &host_device_driver, &null_aio_driver, &null_co_driver, &raw_driver, NULL,
+};
