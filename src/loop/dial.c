@@ -50,6 +50,10 @@ int co_socket_dial(const struct socket_endpoint *endpoint, struct error **err)
     CO_ASSERT();
     if (endpoint->family == SOCKET_FD) {
         fd = fd_dial(endpoint, err);
+    } else if (loop_self()->ops->co_dial) {
+        fd = loop_self()->ops->co_dial(name);
+        if (fd < 0)
+            error_set_errno(err, fd, "Failed to connect to '%s'", name);
     } else {
         if (!co_endpoint_resolve(endpoint, false, &list, err))
             return -1;

@@ -289,6 +289,23 @@ static bool fd_listen(struct socket_listener *listener, const struct socket_endp
     return true;
 }
 
+/* On a loop whose sockets are not the system's. */
+static bool backend_listen(struct socket_listener *listener, const struct socket_endpoint *endpoint, int backlog,
+                           struct error **err)
+{
+    g_autofree char *name = endpoint_name(endpoint);
+    int fd = loop_self()->ops->listen(name, backlog);
+    guint64 port;
+
+    if (fd < 0)
+        return error_set_errno(err, fd, "Failed to bind socket to %s", name);
+    listener->fds[listener->count++] = fd;
+    if (endpoint->family == SOCKET_INET && g_ascii_string_to_unsigned(endpoint->port, 10, 0, UINT16_MAX, &port, NULL))
+        listener->port = (uint16_t)port;
+    listener->address = g_strdup_printf("%s:%s", endpoint->family == SOCKET_INET ? "inet" : "unix", name);
+    return true;
+}
+
 struct socket_listener *co_socket_listen(const struct socket_endpoint *endpoint, int backlog, struct error **err)
 {
     AUTO(socket_listener) listener = g_new0(struct socket_listener, 1);
@@ -298,6 +315,8 @@ struct socket_listener *co_socket_listen(const struct socket_endpoint *endpoint,
     assert(backlog > 0);
     listener->any_fd = -1;
     listener->keep_alive = endpoint->keep_alive;
+    if (loop_self()->ops->listen)
+        return backend_listen(listener, endpoint, backlog, err) ? TAKE(listener) : NULL;
     switch (endpoint->family) {
     case SOCKET_UNIX:
         done = co_unix_listen(listener, endpoint, backlog, err);

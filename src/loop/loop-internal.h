@@ -263,7 +263,8 @@ struct loop_backend_ops {
     void (*random_bytes)(struct loop *loop, void *to, size_t size);
     struct coroutine *(*pick)(struct loop *loop); /* the next to run of the ready ones; NULL: the first */
 
-    void (*watch)(struct loop *loop, struct watch *watch); /* until the loop ends */
+    void (*watch)(struct loop *loop, struct watch *watch); /* until the loop ends; real ones only */
+    bool (*buffer_fails)(struct loop *loop); /* whether loop_buffer_get() is to say that there is no memory; or NULL */
 
     int (*co_accept)(int fd);
     int (*co_connect)(int fd, const struct sockaddr *address, socklen_t size);
@@ -272,6 +273,11 @@ struct loop_backend_ops {
     ssize_t (*co_write)(int fd, const void *from, size_t size);
     int (*co_poll)(int fd, int events);
     void (*shutdown)(int fd, int how); /* shutdown(2); any thread */
+
+    /* Where sockets are not the system's: a listening and a connected one, by the endpoint's name; or -errno. */
+    int (*listen)(const char *name, int backlog);
+    int (*co_dial)(const char *name);
+
     int (*co_work)(worker_fn *function, void *opaque);
 
     const struct loop_file_ops *file;
@@ -279,6 +285,7 @@ struct loop_backend_ops {
 
 extern const struct loop_backend_ops uring_backend_ops;
 extern const struct loop_backend_ops epoll_backend_ops;
+extern const struct loop_backend_ops sim_backend_ops;
 
 /* --- Linux AIO, shared by the real back ends; all of the loop's thread --- */
 

@@ -29,6 +29,7 @@ static const char *const backend_names[] = {
 static const struct loop_backend_ops *const backends[] = {
     [LOOP_IO_URING] = &uring_backend_ops,
     [LOOP_EPOLL] = &epoll_backend_ops,
+    [LOOP_SIM] = &sim_backend_ops,
 };
 
 /* --- which loop is whose --- */

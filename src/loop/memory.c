@@ -109,6 +109,8 @@ void *loop_buffer_get(size_t size)
 
     if (size > SIZE_MAX / 4)
         return NULL;
+    if (unlikely(loop && loop->ops->buffer_fails) && loop->ops->buffer_fails(loop))
+        return NULL;
     class = buffer_class(size);
     if (class < MEMORY_CLASSES && pooled(loop) && loop->memory.buffers[class]) {
         struct memory_free *first = loop->memory.buffers[class];
