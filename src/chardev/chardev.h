@@ -28,7 +28,8 @@ bool CO_FN co_chardev_change(struct chardev_registry *registry, const char *id, 
                              struct chardev_return **ret, struct error **err) MUST_CHECK;
 bool CO_FN co_chardev_remove(struct chardev_registry *registry, const char *id, struct error **err) MUST_CHECK;
 bool CO_FN co_chardev_send_break(struct chardev_registry *registry, const char *id, struct error **err) MUST_CHECK;
-struct chardev_info_array *chardev_query(struct chardev_registry *registry);
+struct chardev_info_array *chardev_query(struct chardev_registry *registry); /* owned */
+struct chardev_backend_info_array *chardev_query_backends(void);             /* owned */
 
 /*
  * A command-line --chardev: JSON or "BACKEND,id=...,key=value..." in the reference's flat form, from which the schema's

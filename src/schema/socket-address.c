@@ -26,7 +26,7 @@ static bool inet_endpoint(const struct inet_socket_address *inet, struct socket_
         .mptcp = inet->has_mptcp && inet->mptcp,
     };
     if (ret->refuse_ipv4 && ret->refuse_ipv6)
-        return error_set(err, "address '%s:%s' allows neither IPv4 nor IPv6", inet->host, inet->port);
+        return error_set(err, "Cannot disable IPv4 and IPv6 at same time");
     return true;
 }
 
@@ -51,7 +51,7 @@ static bool fd_endpoint(const struct fd_socket_address *address, struct socket_e
     errno = 0;
     fd = strtol(address->str, &end, 10);
     if (!g_ascii_isdigit(*address->str) || *end || errno || fd > INT_MAX)
-        return error_set(err, "File descriptor '%s' is not a number", address->str);
+        return error_set(err, "Unable to parse FD number %s", address->str);
     *ret = (struct socket_endpoint){.family = SOCKET_FD, .fd = (int)fd};
     return true;
 }
