@@ -56,9 +56,12 @@ struct loop *nbd_export_pick_loop(struct nbd_export *export)
 
 static bool check_text(const char *what, const char *text, struct error **err)
 {
+    g_autofree char *short_text = NULL;
+
     if (!text || strlen(text) <= NBD_STRING_BYTES_MAX)
         return true;
-    return error_set(err, "%s '%.80s...' too long: %zu bytes, at most %d are allowed", what, text, strlen(text),
+    short_text = nbd_name_shorten(text, strlen(text));
+    return error_set(err, "%s '%s' too long: %zu bytes, at most %d are allowed", what, short_text, strlen(text),
                      NBD_STRING_BYTES_MAX);
 }
 
@@ -92,6 +95,7 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
     nbd->handle = export_handle(export);
     nbd->serial = ++nbd->server->next_serial;
     nbd->name = g_strdup(name);
+    nbd->short_name = nbd_name_shorten(name, strlen(name));
     nbd->description = g_strdup(own->description);
     nbd->writable = options->has_writable && options->writable;
     nbd->clients = g_ptr_array_new();
@@ -124,6 +128,7 @@ static void CO_FN co_stop(struct export *export)
         g_free(nbd->contexts[i].name);
     g_ptr_array_unref(nbd->clients);
     g_free(nbd->name);
+    g_free(nbd->short_name);
     g_free(nbd->description);
 }
 

@@ -59,6 +59,7 @@ struct nbd_export {
     struct handle *handle;
     uint64_t serial; /* unique in the server's life: names may be used again */
     char *name;
+    char *short_name;  /* for messages */
     char *description; /* NULL: none */
     bool writable;
     struct nbd_context contexts[NBD_CONTEXTS_MAX];

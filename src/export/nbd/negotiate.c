@@ -66,19 +66,6 @@ static enum outcome reply_error(struct option *option, enum nbd_option_reply typ
     return OUTCOME_NEXT;
 }
 
-/* A name for a message: its first characters, and "..." where there are more. Valid UTF-8 stays valid. */
-static char *shorten(const char *text, size_t length)
-{
-    enum { CHARACTERS_MAX = 80 };
-    g_autofree char *whole = g_strndup(text, length);
-    g_autofree char *start = NULL;
-
-    if (g_utf8_strlen(whole, -1) <= CHARACTERS_MAX)
-        return TAKE(whole);
-    start = g_utf8_substring(whole, 0, CHARACTERS_MAX);
-    return g_strconcat(start, "...", NULL);
-}
-
 /* The export of that name; else NULL, and the error is among the replies. */
 static struct nbd_export *find_export(struct option *option, const struct nbd_string *name)
 {
@@ -87,7 +74,7 @@ static struct nbd_export *find_export(struct option *option, const struct nbd_st
 
     if (export)
         return export;
-    short_name = shorten(name->text, name->length);
+    short_name = nbd_name_shorten(name->text, name->length);
     reply_error(option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", short_name);
     return NULL;
 }
@@ -159,8 +146,7 @@ static enum outcome serve_info(struct option *option)
     const char *why;
 
     if (!nbd_info_request_decode(option->data, option->length, &request, &why))
-        return reply_error(option, NBD_REP_ERR_INVALID, "export name in option '%s' %s", nbd_option_name(option->type),
-                           why);
+        return reply_error(option, NBD_REP_ERR_INVALID, "option '%s': %s", nbd_option_name(option->type), why);
     export = find_export(option, &request.name);
     if (!export)
         return OUTCOME_NEXT;
@@ -196,13 +182,13 @@ static enum outcome serve_export_name(struct option *option, struct error **err)
     static const uint8_t padding[NBD_EXPORT_REPLY_PADDING];
     const char *why;
 
-    if (!nbd_string_is_valid(&name, &why)) {
-        error_set(err, "export name %s", why);
+    if (!nbd_export_name_is_valid(&name, &why)) {
+        error_set(err, "%s", why);
         return OUTCOME_FAILED;
     }
     export = nbd_server_find_export(client->server, name.text, name.length);
     if (!export) {
-        g_autofree char *short_name = shorten(name.text, name.length);
+        g_autofree char *short_name = nbd_name_shorten(name.text, name.length);
 
         error_set(err, "export '%s' not present", short_name);
         return OUTCOME_FAILED;
@@ -276,8 +262,7 @@ static enum outcome serve_meta_context(struct option *option)
         return reply_error(option, NBD_REP_ERR_INVALID, "option '%s' needs structured replies, negotiated before it",
                            nbd_option_name(option->type));
     if (!nbd_meta_request_decode(option->data, option->length, &request, &why))
-        return reply_error(option, NBD_REP_ERR_INVALID, "export name in option '%s' %s", nbd_option_name(option->type),
-                           why);
+        return reply_error(option, NBD_REP_ERR_INVALID, "option '%s': %s", nbd_option_name(option->type), why);
     export = find_export(option, &request.name);
     if (!export)
         return OUTCOME_NEXT;

@@ -27,16 +27,17 @@ static void test_strings(void)
     g_autofree char *longest = g_strnfill(NBD_STRING_BYTES_MAX + 1, 'x');
     const char *why = NULL;
 
-    g_assert_true(nbd_string_is_valid(&(struct nbd_string){.text = "", .length = 0}, &why));
-    g_assert_true(nbd_string_is_valid(&(struct nbd_string){.text = "n\xc3\xa4me", .length = 5}, &why));
-    g_assert_true(nbd_string_is_valid(&(struct nbd_string){.text = longest, .length = NBD_STRING_BYTES_MAX}, &why));
+    g_assert_true(nbd_export_name_is_valid(&(struct nbd_string){.text = "", .length = 0}, &why));
+    g_assert_true(nbd_export_name_is_valid(&(struct nbd_string){.text = "n\xc3\xa4me", .length = 5}, &why));
+    g_assert_true(
+        nbd_export_name_is_valid(&(struct nbd_string){.text = longest, .length = NBD_STRING_BYTES_MAX}, &why));
     g_assert_false(
-        nbd_string_is_valid(&(struct nbd_string){.text = longest, .length = NBD_STRING_BYTES_MAX + 1}, &why));
-    g_assert_cmpstr(why, ==, "is longer than 4096 bytes");
-    g_assert_false(nbd_string_is_valid(&(struct nbd_string){.text = "a\0b", .length = 3}, &why));
-    g_assert_cmpstr(why, ==, "has an embedded NUL");
-    g_assert_false(nbd_string_is_valid(&(struct nbd_string){.text = "\xc3", .length = 1}, &why));
-    g_assert_cmpstr(why, ==, "is not UTF-8");
+        nbd_export_name_is_valid(&(struct nbd_string){.text = longest, .length = NBD_STRING_BYTES_MAX + 1}, &why));
+    g_assert_cmpstr(why, ==, "export name is longer than 4096 bytes");
+    g_assert_false(nbd_export_name_is_valid(&(struct nbd_string){.text = "a\0b", .length = 3}, &why));
+    g_assert_cmpstr(why, ==, "export name has an embedded NUL");
+    g_assert_false(nbd_export_name_is_valid(&(struct nbd_string){.text = "\xc3", .length = 1}, &why));
+    g_assert_cmpstr(why, ==, "export name is not UTF-8");
 }
 
 static void test_info_request(void)
@@ -88,7 +89,7 @@ static void test_meta_request_leftover(void)
     const char *why = NULL;
 
     g_assert_false(nbd_meta_request_decode(data, sizeof(data), &request, &why));
-    g_assert_cmpstr(why, ==, "has bytes left over behind its last query");
+    g_assert_cmpstr(why, ==, "bytes are left over behind the last query");
 }
 
 static void test_status_filter(void)

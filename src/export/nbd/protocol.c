@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/checked.h"
+#include "base/cleanup.h"
 
 const char *nbd_option_name(uint32_t option)
 {
@@ -103,17 +104,29 @@ bool nbd_option_header_decode(const uint8_t *from, struct nbd_option_header *ret
     return true;
 }
 
-bool nbd_string_is_valid(const struct nbd_string *string, const char **ret_why)
+bool nbd_export_name_is_valid(const struct nbd_string *string, const char **ret_why)
 {
     if (string->length > NBD_STRING_BYTES_MAX)
-        *ret_why = "is longer than 4096 bytes";
+        *ret_why = "export name is longer than 4096 bytes";
     else if (memchr(string->text, 0, string->length))
-        *ret_why = "has an embedded NUL";
+        *ret_why = "export name has an embedded NUL";
     else if (!g_utf8_validate(string->text, string->length, NULL))
-        *ret_why = "is not UTF-8";
+        *ret_why = "export name is not UTF-8";
     else
         return true;
     return false;
+}
+
+char *nbd_name_shorten(const char *text, size_t length)
+{
+    enum { CHARACTERS_MAX = 80 };
+    g_autofree char *whole = g_strndup(text, length);
+    g_autofree char *start = NULL;
+
+    if (g_utf8_strlen(whole, -1) <= CHARACTERS_MAX)
+        return TAKE(whole);
+    start = g_utf8_substring(whole, 0, CHARACTERS_MAX);
+    return g_strconcat(start, "...", NULL);
 }
 
 /* What is left of an option's data. */
@@ -161,10 +174,10 @@ bool nbd_info_request_decode(const uint8_t *data, size_t length, struct nbd_info
     struct nbd_info_request request = {0};
     uint16_t count;
 
-    *ret_why = "is longer than the option";
+    *ret_why = "export name is longer than the option";
     if (!take_string(&cursor, &request.name))
         return false;
-    *ret_why = "has no list of information requests of the stated length behind it";
+    *ret_why = "list of information requests has not the stated length";
     if (!take_be16(&cursor, &count) || cursor.left != (size_t)count * 2)
         return false;
     for (unsigned i = 0; i < count; i++) {
@@ -175,7 +188,7 @@ bool nbd_info_request_decode(const uint8_t *data, size_t length, struct nbd_info
         if (what <= NBD_INFO_BLOCK_SIZE)
             request.wanted |= 1u << what;
     }
-    if (!nbd_string_is_valid(&request.name, ret_why))
+    if (!nbd_export_name_is_valid(&request.name, ret_why))
         return false;
     *ret = request;
     return true;
@@ -187,10 +200,10 @@ bool nbd_meta_request_decode(const uint8_t *data, size_t length, struct nbd_meta
     struct nbd_meta_request request = {0};
     struct nbd_string query;
 
-    *ret_why = "is longer than the option";
+    *ret_why = "export name is longer than the option";
     if (!take_string(&cursor, &request.name))
         return false;
-    *ret_why = "has no queries of the stated number and lengths behind it";
+    *ret_why = "queries have not the stated number and lengths";
     if (!take_be32(&cursor, &request.query_count))
         return false;
     request.queries = cursor.at;
@@ -199,10 +212,10 @@ bool nbd_meta_request_decode(const uint8_t *data, size_t length, struct nbd_meta
         if (!take_string(&cursor, &query))
             return false;
     }
-    *ret_why = "has bytes left over behind its last query";
+    *ret_why = "bytes are left over behind the last query";
     if (cursor.left)
         return false;
-    if (!nbd_string_is_valid(&request.name, ret_why))
+    if (!nbd_export_name_is_valid(&request.name, ret_why))
         return false;
     *ret = request;
     return true;

@@ -162,9 +162,11 @@ struct nbd_string {
     uint32_t length;
 };
 
-/* Whether it is what the protocol calls a string: UTF-8, no NUL, at most NBD_STRING_BYTES_MAX long. Else *ret_why says
- * why not. */
-bool nbd_string_is_valid(const struct nbd_string *string, const char **ret_why) MUST_CHECK;
+/* UTF-8, no NUL, at most NBD_STRING_BYTES_MAX long; else *ret_why says why not. */
+bool nbd_export_name_is_valid(const struct nbd_string *string, const char **ret_why) MUST_CHECK;
+
+/* A name (UTF-8) for messages: its first 80 characters, and "..." where there are more. Owned. */
+char *nbd_name_shorten(const char *text, size_t length);
 
 /* The data of NBD_OPT_INFO and NBD_OPT_GO. */
 struct nbd_info_request {

@@ -168,9 +168,11 @@ static bool CO_FN co_refuse(struct nbd_client *client, const struct nbd_request_
     if (payload > UINT32_MAX || !co_receive_nothing(client, payload) || !co_wait_for_room(client, 0))
         return false;
     request = nbd_request_new(client, header, 0);
-    nbd_reply_error(request, error, "%s of %" PRIu64 " bytes at offset %" PRIu64 " (flags 0x%x) on export '%.80s': %s",
-                    nbd_command_name(header->type), header->length, header->offset, header->flags, client->export->name,
-                    why);
+    nbd_reply_error(request, error,
+                    "%s (type %u) of %" PRIu64 " bytes at offset %" PRIu64 ", flags 0x%x, on export '%s' of %" PRIu64
+                    " bytes: %s",
+                    nbd_command_name(header->type), header->type, header->length, header->offset, header->flags,
+                    client->export->short_name, handle_length(client->handle), why);
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/bytes.h"
+#include "base/cleanup.h"
 #include "base/trace.h"
 #include "export/nbd/nbd.h"
 #include "loop/coroutine.h"
@@ -19,7 +20,7 @@
 enum {
     SEND_SEGMENTS_MAX = 2 * NBD_CHUNKS_MAX + 126, /* in one call; any single reply fits */
     SEND_BYTES = 1024 * 1024,                     /* no further reply when there are more */
-    ERROR_TEXT_MAX = 256,
+    ERROR_TEXT_MAX = 640,
     ERROR_HEAD = 4 + 2, /* payload of an error chunk before its text */
 };
 
@@ -231,14 +232,17 @@ void nbd_reply_status(struct nbd_request *request, unsigned count, const size_t 
 /* Puts the text where the data were; without memory for it, or when it doesn't fit the mode, there is none. */
 static void error_text(struct nbd_request *request, const char *format, va_list arguments, uint32_t *ret_bytes)
 {
-    int length;
+    const char *end;
 
     *ret_bytes = 0;
+    if (request->buffer && request->buffer_bytes < ERROR_TEXT_MAX)
+        loop_buffer_put(TAKE(request->buffer), request->buffer_bytes);
     if (!request->buffer && !nbd_request_allocate(request, ERROR_TEXT_MAX))
         return;
-    length = vsnprintf((char *)request->buffer, MIN(request->buffer_bytes, ERROR_TEXT_MAX), format, arguments);
-    if (length > 0)
-        *ret_bytes = (uint32_t)MIN((size_t)length, MIN(request->buffer_bytes, ERROR_TEXT_MAX) - 1);
+    (void)vsnprintf((char *)request->buffer, ERROR_TEXT_MAX, format, arguments);
+    /* Where it has been cut, not inside of a character. */
+    (void)g_utf8_validate((char *)request->buffer, -1, &end);
+    *ret_bytes = (uint32_t)(end - (char *)request->buffer);
 }
 
 void nbd_reply_error(struct nbd_request *request, enum nbd_error error, const char *format, ...)
