@@ -212,6 +212,107 @@ static void CO_FN co_deadline_goes_at_once(void *opaque)
     co_deadline_end(&deadline);
 }
 
+/* --- in virtual time: how much gets through --- */
+
+struct flood {
+    struct scene *scene;
+    int member;
+    enum throttle_direction direction;
+    uint64_t bytes;
+    uint64_t *count; /* of what got through before the end */
+    int64_t end_ns;
+};
+
+static void CO_FN flood_co_run(void *opaque)
+{
+    struct flood *flood = opaque;
+
+    while (loop_now_ns() < flood->end_ns) {
+        co_throttle_wait(&flood->scene->members[flood->member], flood->direction, flood->bytes);
+        if (loop_now_ns() < flood->end_ns)
+            ++*flood->count;
+        (void)co_sleep_ns(1000);
+    }
+    co_group_done(&flood->scene->running);
+}
+
+enum { FLOOD_SECONDS = 10, FLOOD_DEPTH = 8 };
+static const int64_t second_ns = 1000000000;
+
+/* Floods the group from both members, one of which writes, at some depth; how much each got through. */
+static void CO_FN co_flood(struct scene *scene, uint64_t bytes, uint64_t *ret_counts)
+{
+    struct flood floods[2 * FLOOD_DEPTH];
+
+    ret_counts[0] = ret_counts[1] = 0;
+    co_group_add(&scene->running, G_N_ELEMENTS(floods));
+    for (int i = 0; i < (int)G_N_ELEMENTS(floods); i++) {
+        floods[i] = (struct flood){
+            .scene = scene,
+            .member = i % 2,
+            .direction = i % 2 ? THROTTLE_WRITE : THROTTLE_READ,
+            .bytes = bytes,
+            .count = &ret_counts[i % 2],
+            .end_ns = loop_now_ns() + FLOOD_SECONDS * second_ns,
+        };
+        co_spawn(scene->loop, flood_co_run, &floods[i]);
+    }
+    co_group_wait(&scene->running);
+}
+
+static void assert_rate(double amount, double expected)
+{
+    g_assert_cmpfloat(amount, >=, expected * FLOOD_SECONDS * 0.98);
+    g_assert_cmpfloat(amount, <=, expected * FLOOD_SECONDS * 1.02);
+}
+
+static void CO_FN co_exact_operations(void *opaque)
+{
+    static const int64_t rates[] = {100, 777, 3000};
+    struct scene *scene = opaque;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rates); i++) {
+        struct throttle_config config = limit_of(THROTTLE_IOPS_TOTAL, rates[i]);
+        uint64_t counts[2];
+
+        throttle_group_configure(&scene->group, &config);
+        co_flood(scene, 4096, counts);
+        assert_rate((double)(counts[0] + counts[1]), (double)rates[i]);
+        assert_rate((double)counts[0], (double)rates[i] / 2);
+    }
+}
+
+static void CO_FN co_exact_bytes(void *opaque)
+{
+    static const uint64_t sizes[] = {20000, 65536, 1 << 20};
+    struct scene *scene = opaque;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        struct throttle_config config = limit_of(THROTTLE_BPS_READ, 100 << 20);
+        uint64_t counts[2];
+
+        config.rates[THROTTLE_BPS_WRITE].average = 50 << 20;
+        throttle_group_configure(&scene->group, &config);
+        co_flood(scene, sizes[i], counts);
+        assert_rate((double)(counts[0] * sizes[i]), 100 << 20);
+        assert_rate((double)(counts[1] * sizes[i]), 50 << 20);
+    }
+}
+
+static void CO_FN co_exact_bursts(void *opaque)
+{
+    struct scene *scene = opaque;
+    struct throttle_config config = limit_of(THROTTLE_IOPS_TOTAL, 100);
+    uint64_t counts[2];
+
+    /* Five seconds at 1,000, and what leaks out meanwhile; then 100. */
+    config.rates[THROTTLE_IOPS_TOTAL].max = 1000;
+    config.rates[THROTTLE_IOPS_TOTAL].max_length_s = 5;
+    throttle_group_configure(&scene->group, &config);
+    co_flood(scene, 4096, counts);
+    assert_rate((double)(counts[0] + counts[1]), (5000 + 10 * 100) / 10.0);
+}
+
 /* --- several loops --- */
 
 enum { THREADS = 3, ROUNDS = 300 };
@@ -286,10 +387,25 @@ static void test_several_loops_share_a_group(void)
     static void test_##name(void)                                                                                      \
     {                                                                                                                  \
         scene_run(LOOP_AUTO, co_##name);                                                                               \
+        scene_run(LOOP_SIM, co_##name);                                                                                \
     }
+#define TEST_REAL(name)                                                                                                \
+    static void test_##name(void)                                                                                      \
+    {                                                                                                                  \
+        scene_run(LOOP_AUTO, co_##name);                                                                               \
+    }
+#define TEST_SIM(name)                                                                                                 \
+    static void test_##name(void)                                                                                      \
+    {                                                                                                                  \
+        scene_run(LOOP_SIM, co_##name);                                                                                \
+    }
+/* Their order is that of a run queue, which the simulated machine shuffles. */
+TEST_REAL(members_take_turns)
+TEST_REAL(directions_take_turns)
+TEST_SIM(exact_operations)
+TEST_SIM(exact_bytes)
+TEST_SIM(exact_bursts)
 TEST(no_limits)
-TEST(members_take_turns)
-TEST(directions_take_turns)
 TEST(reads_pass_limited_writes)
 TEST(drain_lets_go)
 TEST(cancelled_goes_at_once)
@@ -305,6 +421,9 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle-group/drain-lets-go", test_drain_lets_go);
     g_test_add_func("/throttle-group/cancelled-goes-at-once", test_cancelled_goes_at_once);
     g_test_add_func("/throttle-group/deadline-goes-at-once", test_deadline_goes_at_once);
+    g_test_add_func("/throttle-group/exact-operations", test_exact_operations);
+    g_test_add_func("/throttle-group/exact-bytes", test_exact_bytes);
+    g_test_add_func("/throttle-group/exact-bursts", test_exact_bursts);
     g_test_add_func("/throttle-group/several-loops-share-a-group", test_several_loops_share_a_group);
     return g_test_run();
 }
