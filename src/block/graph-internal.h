@@ -107,7 +107,7 @@ struct node {
     struct graph *graph;              /* const */
     char name[NODE_NAME_MAX + 1];     /* const */
     struct blockdev_options *options; /* main: owned */
-    bool opening;                     /* main: not to be found yet */
+    bool hidden;                      /* main: opening or closing: not to be found */
     bool monitor_owned;               /* main: until blockdev-del */
     bool auto_read_only;              /* main */
     bool force_share;                 /* main */
@@ -171,9 +171,7 @@ struct node_origin {
 
 struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_options *options,
                                 const struct node_origin *origin, struct error **err) MUST_CHECK;
-/* Closes what nobody uses: flushes, drops the children, and closes those that it used alone. */
-void CO_FN co_node_close(struct node *node);
-/* Closes `node` where neither the monitor nor a parent needs it. */
+/* Closes `node` where neither the monitor nor a parent needs it: flushes, drops the children, and so on downward. */
 void CO_FN co_node_release(struct node *node);
 bool CO_FN co_node_refresh_limits(struct node *node, struct error **err) MUST_CHECK;
 uint64_t node_changes(const struct node *node);

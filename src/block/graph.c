@@ -113,7 +113,7 @@ struct node *graph_find(struct graph *graph, const char *name, struct error **er
 {
     struct node *node = g_hash_table_lookup(graph->names, name);
 
-    if (!node || node->opening) {
+    if (!node || node->hidden) {
         error_set(err, "Failed to find node with node-name='%s'", name);
         return NULL;
     }
@@ -131,5 +131,5 @@ struct node *graph_node_at(const struct graph *graph, size_t index)
 
     assert(index < graph->nodes->len);
     node = g_ptr_array_index(graph->nodes, index);
-    return node->opening ? NULL : node;
+    return node->hidden ? NULL : node;
 }

@@ -185,7 +185,7 @@ static struct node *node_new(struct graph *graph, const struct block_driver *dri
     node->shared = PERM_ALL;
     node->limits = (struct node_limits){.request_alignment = 1, .memory_alignment = 1};
     node->transfer_max = TRANSFER_BYTES_MAX;
-    node->opening = true;
+    node->hidden = true;
     per_loop_init(&node->parts, sizeof(struct node_part), node_part_init);
     return node;
 }
@@ -269,18 +269,16 @@ struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_optio
         return NULL;
     }
     node_set_hook(node, NODE_HOOK_DETECT_ZEROES, node->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF);
-    node->opening = false;
+    node->hidden = false;
     return node;
 }
 
-void CO_FN co_node_close(struct node *node)
+static void CO_FN co_node_close(struct node *node)
 {
-    int ret;
+    int ret = co_node_flush(node);
 
+    assert(node->hidden);
     assert(!node->parents->len);
-    assert(!node->monitor_owned);
-    node->opening = true; /* nobody finds it any more */
-    ret = co_node_flush(node);
     if (ret)
         log_warning("Node '%s': closing without its last flush, which failed: %s", node->name, g_strerror(-ret));
     if (node->driver->co_close)
@@ -293,7 +291,17 @@ void CO_FN co_node_close(struct node *node)
 
 void CO_FN co_node_release(struct node *node)
 {
-    if (!node->monitor_owned && !node->parents->len && !node->opening)
+    bool last;
+
+    if (node->monitor_owned || node->parents->len || node->hidden)
+        return;
+    /* Whoever looks at all nodes holds the lock; and while we wait, somebody may have taken to this one. */
+    co_mutex_lock(&node->graph->lock);
+    last = !node->monitor_owned && !node->parents->len && !node->hidden;
+    if (last)
+        node->hidden = true;
+    co_mutex_unlock(&node->graph->lock);
+    if (last)
         co_node_close(node);
 }
 
@@ -390,6 +398,15 @@ void node_set_read_flags(struct node *node, unsigned read_flags)
 const struct node_limits *node_get_limits(const struct node *node)
 {
     return &node->limits;
+}
+
+bool node_has_handles(const struct node *node)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        if (((const struct edge *)g_ptr_array_index(node->parents, i))->handle)
+            return true;
+    }
+    return false;
 }
 
 void node_set_iothread(struct node *node, const char *id)

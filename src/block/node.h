@@ -84,6 +84,9 @@ void node_get_statistics(const struct node *node, struct io_statistics *ret);
 /* What x-blockdev-set-iothread says; any loop serves any node, so it is only remembered. NULL: the main loop. */
 void node_set_iothread(struct node *node, const char *id);
 
+/* Whether somebody outside of the graph uses it directly. Main loop. */
+bool node_has_handles(const struct node *node);
+
 /* As of the last refresh; constant outside of a drain. Any loop. */
 const struct node_limits *node_get_limits(const struct node *node);
 
