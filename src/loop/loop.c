@@ -155,6 +155,18 @@ bool loop_configure(struct loop *loop, const struct loop_options *options, struc
     return true;
 }
 
+/*
+ * Writing to a pipe that nobody reads fails with -EPIPE, as sockets do; there is no flag that would spare us the
+ * signal. Whoever has a handler of their own keeps it.
+ */
+static void ignore_sigpipe(void)
+{
+    struct sigaction now;
+
+    if (!sigaction(SIGPIPE, NULL, &now) && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+}
+
 static struct loop *loop_allocate(void)
 {
     struct loop *loop = aligned_alloc(alignof(struct loop), sizeof(*loop));
@@ -181,6 +193,7 @@ struct loop *loop_new(const struct loop_options *options, struct error **err)
     }
     worker_pool_init(&loop->workers);
     if (loop_configure(loop, options, err) && loop_open(loop, options, err)) {
+        ignore_sigpipe();
         context_adopt_thread(&loop->context);
         loop_set_current(loop);
         return loop;
