@@ -108,6 +108,24 @@ static void add_descendants(GPtrArray *list, GHashTable *seen)
     }
 }
 
+/* A driver that is not open yet, or no longer, has no work to rest from; it learns of the drain as it opens. */
+void node_rest(struct node *node)
+{
+    if (!node->driver_open || node->resting || !node->driver->drain)
+        return;
+    node->resting = true;
+    node->driver->drain->begin(node);
+}
+
+static void node_resume(struct node *node)
+{
+    if (!node->resting)
+        return;
+    node->resting = false;
+    if (node->driver_open)
+        node->driver->drain->end(node);
+}
+
 void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsigned count)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
@@ -123,15 +141,15 @@ void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsign
     for (unsigned i = 0; i < list->len; i++) {
         struct node *node = g_ptr_array_index(list, i);
 
-        if (node->drains++ == 0 && node->driver->drain)
-            node->driver->drain->begin(node);
+        if (node->drains++ == 0)
+            node_rest(node);
     }
     for (unsigned i = 0; i < drain->handles->len; i++)
         co_handle_close_gate(g_ptr_array_index(drain->handles, i));
     for (unsigned i = 0; i < list->len; i++) {
         struct node *node = g_ptr_array_index(list, i);
 
-        if (node->driver->drain && node->driver->drain->co_wait)
+        if (node->resting && node->driver->drain->co_wait)
             node->driver->drain->co_wait(node);
     }
 }
@@ -142,8 +160,8 @@ void drain_end(struct drain *drain)
         struct node *node = g_ptr_array_index(drain->nodes, i);
 
         assert(node->drains);
-        if (--node->drains == 0 && node->driver->drain)
-            node->driver->drain->end(node);
+        if (--node->drains == 0)
+            node_resume(node);
     }
     for (unsigned i = 0; i < drain->handles->len; i++)
         handle_open_gate(g_ptr_array_index(drain->handles, i));

@@ -118,6 +118,8 @@ struct node {
     uint32_t perm;                    /* main: what the parents use together */
     uint32_t shared;                  /* main: what all of them leave to others */
     unsigned drains;                  /* main: driver->drain has begun so many times */
+    bool resting;                     /* main: it knows */
+    bool driver_open;                 /* main: driver->co_open() has succeeded, and co_close() is yet to come */
     char *iothread;                   /* main: recorded by x-blockdev-set-iothread; NULL: the main loop */
     struct io_statistics past;        /* main: of handles that are gone */
 };
@@ -204,6 +206,8 @@ struct drain {
 /* Stops all requests that can reach one of `nodes`. Main loop, under graph->lock; every begin has its end. */
 void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsigned count);
 void drain_end(struct drain *drain);
+/* Tells the driver of a drain that goes on; to be called as it has opened. */
+void node_rest(struct node *node);
 /* Closes the gate of one handle, and waits until nothing that came through it is in flight; and opens it. */
 void CO_FN co_handle_close_gate(struct handle *handle);
 void handle_open_gate(struct handle *handle);

@@ -232,17 +232,26 @@ static void CO_FN co_drop_children(struct node *node)
         co_node_release(g_ptr_array_index(dropped, i));
 }
 
+static void CO_FN co_close_driver(struct node *node)
+{
+    node->driver_open = false;
+    if (node->driver->co_close)
+        node->driver->co_close(node);
+}
+
 static bool CO_FN co_open_driver(struct node *node, struct error **err)
 {
     if (!node->driver->co_open(node, node->options, err))
         return false;
+    node->driver_open = true;
+    if (node->drains)
+        node_rest(node);
     if (node->driver->passthrough) {
         node->read_flags = node->write_flags = node->zero_flags = UINT_MAX;
     }
     if (co_node_refresh_length(node, err) && co_node_refresh_limits(node, err))
         return true;
-    if (node->driver->co_close)
-        node->driver->co_close(node);
+    co_close_driver(node);
     return false;
 }
 
@@ -281,8 +290,7 @@ static void CO_FN co_node_close(struct node *node)
     assert(!node->parents->len);
     if (ret)
         log_warning("Node '%s': closing without its last flush, which failed: %s", node->name, g_strerror(-ret));
-    if (node->driver->co_close)
-        node->driver->co_close(node);
+    co_close_driver(node);
     co_drop_children(node);
     co_group_wait(&node->notices);
     name_release(node);
