@@ -1,60 +1,77 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Deep copies of values of the schema. */
+/* Copying values of the schema's types, with all that they own. */
 #include <assert.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-#include "schema/json.h"
-#include "schema/schema.h"
-#include "schema/type.h"
+#include "schema/schema-internal.h"
 
-/* Replaces the pointer in `slot`, which came with a flat copy, by one to a copy of what it points to. */
-static void clone_slot(const struct schema_type *type, void *slot)
+static void *clone_value(const struct schema_tables *tables, const struct schema_node *node, const void *value);
+
+/* Makes the slot, a copy of another's bytes, own what it points to. */
+static void clone_slot(const struct schema_tables *tables, const struct schema_node *node, void *slot)
 {
-    void *pointer;
-
-    if (!schema_type_is_pointer(type))
-        return;
-    memcpy(&pointer, slot, sizeof(pointer));
-    if (!pointer)
-        return;
-    if (type->kind == SCHEMA_STRING)
-        pointer = g_strdup(pointer);
-    else if (type->kind == SCHEMA_ANY)
-        pointer = json_clone(pointer);
-    else
-        pointer = schema_clone(type, pointer);
-    memcpy(slot, &pointer, sizeof(pointer));
+    switch ((enum schema_kind)node->kind) {
+    case SCHEMA_STRING:
+        *(char **)slot = g_strdup(*(char **)slot);
+        break;
+    case SCHEMA_ANY:
+        if (*(struct json **)slot)
+            *(struct json **)slot = json_clone(*(struct json **)slot);
+        break;
+    case SCHEMA_STRUCT:
+    case SCHEMA_ALTERNATE:
+    case SCHEMA_ARRAY:
+        *(void **)slot = clone_value(tables, node, *(void **)slot);
+        break;
+    default:
+        break;
+    }
 }
 
-static void clone_members(const struct schema_type *type, char *holder)
+static void clone_members(const struct schema_tables *tables, const struct schema_node *node, void *copy)
 {
-    for (uint32_t i = 0; i < type->count; i++)
-        clone_slot(type->members[i].type, holder + type->members[i].offset);
-    const struct schema_variant *variant = schema_variant_of(type, holder);
-    if (variant)
-        clone_members(variant->type, holder + variant->offset);
+    const struct schema_node *selected = schema_union_case(tables, node, copy);
+
+    for (unsigned i = 0; i < node->count; i++) {
+        const struct schema_member *member = &tables->members[node->first + i];
+
+        clone_slot(tables, schema_node_at(tables, member->type), (char *)copy + member->offset);
+    }
+    if (selected)
+        clone_members(tables, selected, (char *)copy + node->u_offset);
+}
+
+static void *clone_elements(const struct schema_tables *tables, const struct schema_node *node,
+                            const struct schema_array *array)
+{
+    struct schema_array *copy = g_new(struct schema_array, 1);
+
+    copy->count = array->count;
+    copy->items = g_memdup2(array->items, array->count * node->size);
+    for (size_t i = 0; i < copy->count; i++)
+        clone_slot(tables, schema_node_at(tables, node->first), (char *)copy->items + i * node->size);
+    return copy;
+}
+
+static void *clone_value(const struct schema_tables *tables, const struct schema_node *node, const void *value)
+{
+    void *copy;
+
+    if (!value)
+        return NULL;
+    if (node->kind == SCHEMA_ARRAY)
+        return clone_elements(tables, node, value);
+    copy = g_memdup2(value, node->size);
+    if (node->kind == SCHEMA_STRUCT)
+        clone_members(tables, node, copy);
+    else
+        clone_slot(tables, schema_node_at(tables, schema_alternate_branch(tables, node, copy)->type),
+                   (char *)copy + node->u_offset);
+    return copy;
 }
 
 void *schema_clone(const struct schema_type *type, const void *value)
 {
-    if (!value)
-        return NULL;
-    char *copy = g_memdup2(value, type->size);
-    if (type->kind == SCHEMA_STRUCT) {
-        clone_members(type, copy);
-    } else if (type->kind == SCHEMA_ALTERNATE) {
-        const struct schema_member *branch = &type->members[schema_load_enum(copy)];
-
-        clone_slot(branch->type, copy + branch->offset);
-    } else {
-        struct schema_array *array = (struct schema_array *)copy;
-        size_t size = schema_type_slot_size(type->element);
-
-        assert(type->kind == SCHEMA_ARRAY);
-        array->items = g_memdup2(array->items, array->count * size);
-        for (size_t i = 0; i < array->count; i++)
-            clone_slot(type->element, (char *)array->items + i * size);
-    }
-    return copy;
+    assert(value);
+    return clone_value(type->tables, schema_type_node(type), value);
 }

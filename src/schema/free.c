@@ -1,53 +1,74 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Freeing values of the schema, half-built ones too: zero-filled memory is a value without members. */
+/* Freeing values of the schema's types; half-built ones too, whose unset parts are zero. */
+#include <assert.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-#include "schema/json.h"
-#include "schema/schema.h"
-#include "schema/type.h"
+#include "schema/schema-internal.h"
 
-static void free_slot(const struct schema_type *type, void *slot)
+static void free_value(const struct schema_tables *tables, const struct schema_node *node, void *value);
+
+static void free_members(const struct schema_tables *tables, const struct schema_node *node, void *value)
 {
-    void *pointer;
+    const struct schema_node *selected = schema_union_case(tables, node, value);
 
-    if (!schema_type_is_pointer(type))
-        return;
-    memcpy(&pointer, slot, sizeof(pointer));
-    if (type->kind == SCHEMA_STRING)
-        g_free(pointer);
-    else if (type->kind == SCHEMA_ANY)
-        json_free(pointer);
-    else
-        schema_free(type, pointer);
+    for (unsigned i = 0; i < node->count; i++) {
+        const struct schema_member *member = &tables->members[node->first + i];
+
+        schema_free_slot(tables, schema_node_at(tables, member->type), (char *)value + member->offset);
+    }
+    if (selected)
+        free_members(tables, selected, (char *)value + node->u_offset);
 }
 
-static void free_members(const struct schema_type *type, char *holder)
+static void free_elements(const struct schema_tables *tables, const struct schema_node *node,
+                          const struct schema_array *array)
 {
-    for (uint32_t i = 0; i < type->count; i++)
-        free_slot(type->members[i].type, holder + type->members[i].offset);
-    const struct schema_variant *variant = schema_variant_of(type, holder);
-    if (variant)
-        free_members(variant->type, holder + variant->offset);
+    const struct schema_node *element = schema_node_at(tables, node->first);
+
+    for (size_t i = 0; i < array->count; i++)
+        schema_free_slot(tables, element, (char *)array->items + i * node->size);
+    g_free(array->items);
+}
+
+void schema_free_slot(const struct schema_tables *tables, const struct schema_node *node, void *slot)
+{
+    switch ((enum schema_kind)node->kind) {
+    case SCHEMA_STRING:
+        g_free(*(char **)slot);
+        break;
+    case SCHEMA_ANY:
+        json_free(*(struct json **)slot);
+        break;
+    case SCHEMA_STRUCT:
+    case SCHEMA_ALTERNATE:
+    case SCHEMA_ARRAY:
+        free_value(tables, node, *(void **)slot);
+        break;
+    default:
+        break;
+    }
+}
+
+static void free_value(const struct schema_tables *tables, const struct schema_node *node, void *value)
+{
+    if (!value)
+        return;
+    switch ((enum schema_kind)node->kind) {
+    case SCHEMA_STRUCT:
+        free_members(tables, node, value);
+        break;
+    case SCHEMA_ARRAY:
+        free_elements(tables, node, value);
+        break;
+    default:
+        assert(node->kind == SCHEMA_ALTERNATE);
+        schema_free_slot(tables, schema_node_at(tables, schema_alternate_branch(tables, node, value)->type),
+                         (char *)value + node->u_offset);
+    }
+    g_free(value);
 }
 
 void schema_free(const struct schema_type *type, void *value)
 {
-    if (!value)
-        return;
-    if (type->kind == SCHEMA_STRUCT) {
-        free_members(type, value);
-    } else if (type->kind == SCHEMA_ALTERNATE) {
-        const struct schema_member *branch = &type->members[schema_load_enum(value)];
-
-        free_slot(branch->type, (char *)value + branch->offset);
-    } else if (type->kind == SCHEMA_ARRAY) {
-        struct schema_array *array = value;
-        size_t size = schema_type_slot_size(type->element);
-
-        for (size_t i = 0; i < array->count; i++)
-            free_slot(type->element, (char *)array->items + i * size);
-        g_free(array->items);
-    }
-    g_free(value);
+    free_value(type->tables, schema_type_node(type), value);
 }

@@ -1,36 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * JSON values. Small objects are searched in a row; large ones get an index of their keys, so that an object of a
- * million members costs no more than its size.
+ * JSON values. Keeps: (1) each value has one owner, (2) keys of an object are unique once json_object_finish() was
+ * called, (3) nothing here recurses, since values nest as deep as a client likes.
  */
-#include "schema/json.h"
-
 #include <assert.h>
 #include <string.h>
 
-enum { INDEX_FROM = 32 }; /* members from which a key index pays */
-
-struct member {
-    char *key; /* NULL in arrays */
-    struct json *value;
-};
-
-struct json {
-    enum json_kind kind;
-    union {
-        bool boolean;
-        int64_t integer;
-        uint64_t big;
-        double real;
-        char *string;
-        struct {
-            struct member *members;
-            GHashTable *index; /* key to its number + 1; NULL below INDEX_FROM members */
-            size_t count;
-            size_t room;
-        } container;
-    } u;
-};
+#include "schema/json-internal.h"
 
 static struct json *json_new(enum json_kind kind)
 {
@@ -49,7 +25,7 @@ struct json *json_bool(bool boolean)
 {
     struct json *value = json_new(JSON_BOOL);
 
-    value->u.boolean = boolean;
+    value->boolean = boolean;
     return value;
 }
 
@@ -57,32 +33,37 @@ struct json *json_int(int64_t integer)
 {
     struct json *value = json_new(JSON_INT);
 
-    value->u.integer = integer;
+    value->integer = integer;
     return value;
 }
 
-struct json *json_uint(uint64_t big)
+struct json *json_uint(uint64_t natural)
 {
-    if (big <= INT64_MAX)
-        return json_int((int64_t)big);
-    struct json *value = json_new(JSON_UINT);
-    value->u.big = big;
+    struct json *value = json_new(natural <= INT64_MAX ? JSON_INT : JSON_UINT);
+
+    value->natural = natural;
     return value;
 }
 
-struct json *json_double(double real)
+struct json *json_double(double number)
 {
     struct json *value = json_new(JSON_DOUBLE);
 
-    value->u.real = real;
+    value->number = number;
     return value;
 }
 
 struct json *json_string(const char *string)
 {
+    assert(string);
+    return json_string_take(g_strdup(string));
+}
+
+struct json *json_string_take(char *string)
+{
     struct json *value = json_new(JSON_STRING);
 
-    value->u.string = g_strdup(string);
+    value->string = string;
     return value;
 }
 
@@ -94,6 +75,45 @@ struct json *json_array(void)
 struct json *json_object(void)
 {
     return json_new(JSON_OBJECT);
+}
+
+static bool is_container(const struct json *value)
+{
+    return value->kind == JSON_ARRAY || value->kind == JSON_OBJECT;
+}
+
+/* Frees `value` if it is a scalar, else puts it in front of the list. */
+static struct json *free_or_list(struct json *value, struct json *list)
+{
+    if (is_container(value)) {
+        value->next = list;
+        return value;
+    }
+    if (value->kind == JSON_STRING)
+        g_free(value->string);
+    g_free(value);
+    return list;
+}
+
+void json_free(struct json *value)
+{
+    struct json *list = value ? free_or_list(value, NULL) : NULL;
+
+    while (list) {
+        struct json *container = list;
+
+        list = container->next;
+        for (uint32_t i = 0; i < container->count; i++) {
+            if (container->kind == JSON_OBJECT) {
+                g_free(container->pairs[i].key);
+                list = free_or_list(container->pairs[i].value, list);
+            } else {
+                list = free_or_list(container->items[i], list);
+            }
+        }
+        g_free(container->items);
+        g_free(container);
+    }
 }
 
 enum json_kind json_get_kind(const struct json *value)
@@ -108,249 +128,368 @@ const char *json_kind_name(enum json_kind kind)
         [JSON_DOUBLE] = "number", [JSON_STRING] = "string", [JSON_ARRAY] = "array", [JSON_OBJECT] = "object",
     };
 
-    assert((size_t)kind < G_N_ELEMENTS(names));
+    assert(kind < G_N_ELEMENTS(names));
     return names[kind];
 }
 
 bool json_get_bool(const struct json *value)
 {
     assert(value->kind == JSON_BOOL);
-    return value->u.boolean;
+    return value->boolean;
 }
 
 int64_t json_get_int(const struct json *value)
 {
     assert(value->kind == JSON_INT);
-    return value->u.integer;
+    return value->integer;
 }
 
 uint64_t json_get_uint(const struct json *value)
 {
-    if (value->kind == JSON_UINT)
-        return value->u.big;
-    assert(value->kind == JSON_INT);
-    assert(value->u.integer >= 0);
-    return (uint64_t)value->u.integer;
+    assert(value->kind == JSON_UINT || (value->kind == JSON_INT && value->integer >= 0));
+    return value->natural;
 }
 
 double json_get_double(const struct json *value)
 {
-    switch (value->kind) {
-    case JSON_INT:
-        return (double)value->u.integer;
-    case JSON_UINT:
-        return (double)value->u.big;
-    default:
-        assert(value->kind == JSON_DOUBLE);
-        return value->u.real;
-    }
+    if (value->kind == JSON_INT)
+        return (double)value->integer;
+    if (value->kind == JSON_UINT)
+        return (double)value->natural;
+    assert(value->kind == JSON_DOUBLE);
+    return value->number;
 }
 
 const char *json_get_string(const struct json *value)
 {
     assert(value->kind == JSON_STRING);
-    return value->u.string;
-}
-
-static bool is_container(const struct json *value)
-{
-    return value->kind == JSON_ARRAY || value->kind == JSON_OBJECT;
+    return value->string;
 }
 
 size_t json_count(const struct json *container)
 {
     assert(is_container(container));
-    return container->u.container.count;
+    return container->count;
 }
 
 const struct json *json_at(const struct json *array, size_t index)
 {
     assert(array->kind == JSON_ARRAY);
-    assert(index < array->u.container.count);
-    return array->u.container.members[index].value;
+    assert(index < array->count);
+    return array->items[index];
 }
 
-static void add_member(struct json *container, char *key, struct json *value)
+static uint32_t next_capacity(uint32_t capacity)
 {
-    size_t count = container->u.container.count;
-
-    if (count == container->u.container.room) {
-        container->u.container.room = count ? count * 2 : 4;
-        container->u.container.members =
-            g_renew(struct member, container->u.container.members, container->u.container.room);
-    }
-    container->u.container.members[count] = (struct member){key, value};
-    container->u.container.count = count + 1;
+    assert(capacity <= UINT32_MAX / 2);
+    return capacity ? 2 * capacity : 4;
 }
 
 void json_append(struct json *array, struct json *value)
 {
     assert(array->kind == JSON_ARRAY);
-    add_member(array, NULL, value);
+    assert(value);
+    if (array->count == array->capacity) {
+        array->capacity = next_capacity(array->capacity);
+        array->items = g_renew(struct json *, array->items, array->capacity);
+    }
+    array->items[array->count++] = value;
 }
 
-/* The number of the member `key`, or the count of members. */
-static size_t find(const struct json *object, const char *key)
+/* Objects. */
+
+static uint32_t *object_index(const struct json *object)
 {
-    size_t count = object->u.container.count;
+    assert(object->capacity > JSON_SMALL);
+    return (uint32_t *)(void *)(object->pairs + object->capacity);
+}
+
+static size_t pairs_size(uint32_t capacity)
+{
+    return capacity * (sizeof(struct json_pair) + (capacity > JSON_SMALL ? sizeof(uint32_t) : 0));
+}
+
+static void object_reserve(struct json *object)
+{
+    uint32_t capacity = next_capacity(object->capacity);
+    struct json_pair *pairs;
+
+    if (object->count < object->capacity)
+        return;
+    pairs = g_malloc(pairs_size(capacity));
+    if (object->count) {
+        memcpy(pairs, object->pairs, object->count * sizeof(*pairs));
+        if (object->capacity > JSON_SMALL)
+            memcpy(pairs + capacity, object_index(object), object->count * sizeof(uint32_t));
+    }
+    g_free(object->pairs);
+    object->pairs = pairs;
+    object->capacity = capacity;
+}
+
+static int compare_keys(const void *a, const void *b, void *pairs)
+{
+    const struct json_pair *pair = pairs;
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    int order = strcmp(pair[left].key, pair[right].key);
+
+    /* Equal keys in their order, so that the result does not depend on how the sort works. */
+    return order ? order : (left > right) - (left < right);
+}
+
+static void object_make_index(struct json *object)
+{
+    uint32_t *index = object_index(object);
+
+    for (uint32_t i = 0; i < object->count; i++)
+        index[i] = i;
+    qsort_r(index, object->count, sizeof(*index), compare_keys, object->pairs);
+    object->unindexed = false;
+}
+
+/* Where `key` is in the index, or where it would be. */
+static uint32_t index_search(const struct json *object, const char *key, bool *ret_found)
+{
+    const uint32_t *index = object_index(object);
+    uint32_t low = 0, high = object->count;
+
+    assert(!object->unindexed);
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = strcmp(object->pairs[index[middle]].key, key);
+
+        if (!order) {
+            *ret_found = true;
+            return middle;
+        }
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *ret_found = false;
+    return low;
+}
+
+/* The number of the member, or -1. */
+static int64_t object_find(const struct json *object, const char *key)
+{
+    bool found;
+    uint32_t position;
 
     assert(object->kind == JSON_OBJECT);
-    if (object->u.container.index) {
-        size_t number = GPOINTER_TO_SIZE(g_hash_table_lookup(object->u.container.index, key));
-
-        return number ? number - 1 : count;
+    if (object->count <= JSON_SMALL) {
+        for (uint32_t i = 0; i < object->count; i++) {
+            if (!strcmp(object->pairs[i].key, key))
+                return i;
+        }
+        return -1;
     }
-    for (size_t i = 0; i < count; i++) {
-        if (!strcmp(object->u.container.members[i].key, key))
-            return i;
-    }
-    return count;
+    position = index_search(object, key, &found);
+    return found ? (int64_t)object_index(object)[position] : -1;
 }
 
-static void make_index(struct json *object)
+bool json_object_add(struct json *object, char *key, struct json *value)
 {
-    GHashTable *index = g_hash_table_new(g_str_hash, g_str_equal);
+    if (object->count <= JSON_SMALL && object_find(object, key) >= 0)
+        return false;
+    object_reserve(object);
+    object->pairs[object->count++] = (struct json_pair){.key = key, .value = value};
+    if (object->count > JSON_SMALL)
+        object->unindexed = true;
+    return true;
+}
 
-    for (size_t i = 0; i < object->u.container.count; i++)
-        g_hash_table_insert(index, object->u.container.members[i].key, GSIZE_TO_POINTER(i + 1));
-    object->u.container.index = index;
+const char *json_object_finish(struct json *object)
+{
+    const uint32_t *index;
+
+    assert(object->kind == JSON_OBJECT);
+    if (!object->unindexed)
+        return NULL;
+    object_make_index(object);
+    index = object_index(object);
+    for (uint32_t i = 1; i < object->count; i++) {
+        if (!strcmp(object->pairs[index[i - 1]].key, object->pairs[index[i]].key))
+            return object->pairs[index[i]].key;
+    }
+    return NULL;
+}
+
+/* Puts the last member, whose key is new, into the index. */
+static void index_last(struct json *object)
+{
+    uint32_t *index, position;
+    bool found;
+
+    if (object->count <= JSON_SMALL)
+        return;
+    if (object->count == JSON_SMALL + 1) {
+        object_make_index(object);
+        return;
+    }
+    object->count--;
+    position = index_search(object, object->pairs[object->count].key, &found);
+    assert(!found);
+    index = object_index(object);
+    memmove(index + position + 1, index + position, (object->count - position) * sizeof(*index));
+    index[position] = object->count++;
 }
 
 const struct json *json_get(const struct json *object, const char *key)
 {
-    size_t index = find(object, key);
+    int64_t index = object_find(object, key);
 
-    return index < object->u.container.count ? object->u.container.members[index].value : NULL;
+    return index < 0 ? NULL : object->pairs[index].value;
 }
 
 const struct json *json_member(const struct json *object, size_t index, const char **ret_key)
 {
     assert(object->kind == JSON_OBJECT);
-    assert(index < object->u.container.count);
-    *ret_key = object->u.container.members[index].key;
-    return object->u.container.members[index].value;
+    assert(index < object->count);
+    *ret_key = object->pairs[index].key;
+    return object->pairs[index].value;
 }
 
 void json_set(struct json *object, const char *key, struct json *value)
 {
-    size_t index = find(object, key);
-    size_t count = object->u.container.count;
+    int64_t index = object_find(object, key);
 
-    if (index < count) {
-        json_free(object->u.container.members[index].value);
-        object->u.container.members[index].value = value;
+    assert(value);
+    if (index >= 0) {
+        json_free(object->pairs[index].value);
+        object->pairs[index].value = value;
         return;
     }
-    char *copy = g_strdup(key);
-    add_member(object, copy, value);
-    if (object->u.container.index)
-        g_hash_table_insert(object->u.container.index, copy, GSIZE_TO_POINTER(count + 1));
-    else if (count + 1 >= INDEX_FROM)
-        make_index(object);
+    object_reserve(object);
+    object->pairs[object->count++] = (struct json_pair){.key = g_strdup(key), .value = value};
+    index_last(object);
 }
 
 struct json *json_take(struct json *object, const char *key)
 {
-    size_t index = find(object, key);
-    size_t count = object->u.container.count;
+    int64_t index = object_find(object, key);
+    struct json *value;
 
-    if (index == count)
+    if (index < 0)
         return NULL;
-    struct member *members = object->u.container.members;
-    struct json *value = members[index].value;
-    char *old_key = members[index].key;
-    g_clear_pointer(&object->u.container.index, g_hash_table_unref);
-    memmove(members + index, members + index + 1, (count - index - 1) * sizeof(*members));
-    object->u.container.count = count - 1;
-    g_free(old_key);
-    if (count - 1 >= INDEX_FROM)
-        make_index(object);
+    value = object->pairs[index].value;
+    g_free(object->pairs[index].key);
+    object->count--;
+    memmove(object->pairs + index, object->pairs + index + 1, (object->count - index) * sizeof(*object->pairs));
+    if (object->count > JSON_SMALL)
+        object_make_index(object);
     return value;
 }
 
-/* Moves the members of `value` to the end of `pile`, so that depth does not become recursion. */
-static void pile_members(GPtrArray *pile, struct json *value)
+/* Copies and comparisons of nested values: a stack of pairs that are still to be looked at. */
+
+struct pair_of_values {
+    const struct json *source;
+    struct json *copy;
+};
+
+/* A copy of a scalar, or an empty container with room for the members. */
+static struct json *clone_shallow(const struct json *source)
 {
-    for (size_t i = 0; i < value->u.container.count; i++) {
-        g_free(value->u.container.members[i].key);
-        g_ptr_array_add(pile, value->u.container.members[i].value);
-    }
-    g_free(value->u.container.members);
-    if (value->u.container.index)
-        g_hash_table_unref(value->u.container.index);
-}
+    struct json *copy = g_memdup2(source, sizeof(*source));
 
-void json_free(struct json *value)
-{
-    g_autoptr(GPtrArray) pile = NULL;
-
-    while (value) {
-        if (value->kind == JSON_STRING) {
-            g_free(value->u.string);
-        } else if (is_container(value)) {
-            if (!pile)
-                pile = g_ptr_array_new();
-            pile_members(pile, value);
-        }
-        g_free(value);
-        value = pile && pile->len ? g_ptr_array_remove_index(pile, pile->len - 1) : NULL;
-    }
-}
-
-/* Depth of values is bounded by the reader and by our own types, so that recursion is harmless here. */
-struct json *json_clone(const struct json *value)
-{
-    struct json *copy = json_new(value->kind);
-
-    if (value->kind == JSON_STRING) {
-        copy->u.string = g_strdup(value->u.string);
-    } else if (is_container(value)) {
-        for (size_t i = 0; i < value->u.container.count; i++) {
-            const struct member *member = &value->u.container.members[i];
-
-            if (value->kind == JSON_ARRAY)
-                json_append(copy, json_clone(member->value));
-            else
-                json_set(copy, member->key, json_clone(member->value));
-        }
+    if (source->kind == JSON_STRING)
+        copy->string = g_strdup(source->string);
+    if (!is_container(source))
+        return copy;
+    copy->items = NULL;
+    if (source->kind == JSON_ARRAY && source->count) {
+        copy->capacity = source->count;
+        copy->items = g_new(struct json *, copy->capacity);
+    } else if (source->kind == JSON_OBJECT && source->count) {
+        copy->pairs = g_malloc(pairs_size(source->capacity));
+        if (source->count > JSON_SMALL)
+            memcpy(object_index(copy), object_index(source), source->count * sizeof(uint32_t));
     } else {
-        copy->u = value->u;
+        copy->capacity = 0;
     }
     return copy;
 }
 
-static bool containers_equal(const struct json *a, const struct json *b)
+static struct json *clone_push(const struct json *source, GArray *stack)
 {
-    if (a->u.container.count != b->u.container.count)
-        return false;
-    for (size_t i = 0; i < a->u.container.count; i++) {
-        const struct member *member = &a->u.container.members[i];
-        const struct json *other = a->kind == JSON_ARRAY ? b->u.container.members[i].value : json_get(b, member->key);
+    struct pair_of_values pair = {.source = source, .copy = clone_shallow(source)};
 
-        if (!other || !json_equal(member->value, other))
-            return false;
-    }
-    return true;
+    if (is_container(source) && source->count)
+        g_array_append_val(stack, pair);
+    return pair.copy;
 }
 
-bool json_equal(const struct json *a, const struct json *b)
+struct json *json_clone(const struct json *value)
+{
+    g_autoptr(GArray) stack = g_array_new(FALSE, FALSE, sizeof(struct pair_of_values));
+    struct json *result = clone_push(value, stack);
+
+    while (stack->len) {
+        struct pair_of_values top = g_array_index(stack, struct pair_of_values, stack->len - 1);
+
+        g_array_set_size(stack, stack->len - 1);
+        for (uint32_t i = 0; i < top.source->count; i++) {
+            if (top.source->kind == JSON_ARRAY) {
+                top.copy->items[i] = clone_push(top.source->items[i], stack);
+            } else {
+                top.copy->pairs[i].key = g_strdup(top.source->pairs[i].key);
+                top.copy->pairs[i].value = clone_push(top.source->pairs[i].value, stack);
+            }
+        }
+    }
+    return result;
+}
+
+static bool equal_shallow(const struct json *a, const struct json *b)
 {
     if (a->kind != b->kind)
         return false;
-    switch (a->kind) {
+    switch ((enum json_kind)a->kind) {
     case JSON_NULL:
         return true;
     case JSON_BOOL:
-        return a->u.boolean == b->u.boolean;
+        return a->boolean == b->boolean;
     case JSON_INT:
-        return a->u.integer == b->u.integer;
     case JSON_UINT:
-        return a->u.big == b->u.big;
+        return a->natural == b->natural;
     case JSON_DOUBLE:
-        return a->u.real == b->u.real;
+        return a->number == b->number;
     case JSON_STRING:
-        return !strcmp(a->u.string, b->u.string);
+        return !strcmp(a->string, b->string);
     default:
-        return containers_equal(a, b);
+        return a->count == b->count;
+    }
+}
+
+struct pair_to_compare {
+    const struct json *a;
+    const struct json *b;
+};
+
+bool json_equal(const struct json *a, const struct json *b)
+{
+    g_autoptr(GArray) stack = g_array_new(FALSE, FALSE, sizeof(struct pair_to_compare));
+    struct pair_to_compare pair = {.a = a, .b = b};
+
+    for (;;) {
+        if (!equal_shallow(pair.a, pair.b))
+            return false;
+        for (uint32_t i = 0; is_container(pair.a) && i < pair.a->count; i++) {
+            struct pair_to_compare member;
+
+            if (pair.a->kind == JSON_ARRAY)
+                member = (struct pair_to_compare){pair.a->items[i], pair.b->items[i]};
+            else
+                member = (struct pair_to_compare){pair.a->pairs[i].value, json_get(pair.b, pair.a->pairs[i].key)};
+            if (!member.b)
+                return false;
+            g_array_append_val(stack, member);
+        }
+        if (!stack->len)
+            return true;
+        pair = g_array_index(stack, struct pair_to_compare, stack->len - 1);
+        g_array_set_size(stack, stack->len - 1);
     }
 }

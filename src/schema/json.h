@@ -69,8 +69,10 @@ struct json_limits {
     size_t tokens;
 };
 struct json_reader;
+/* NULL: 64 MiB, 1024 levels, 2 Mi tokens. */
 struct json_reader *json_reader_new(const struct json_limits *limits);
-void json_reader_free(struct json_reader *reader);
+void json_reader_free(struct json_reader *reader); /* NULL is allowed */
+AUTO_DEFINE(json_reader, struct json_reader *, json_reader_free)
 
 /* Hands over text; it is copied as far as needed. */
 void json_reader_feed(struct json_reader *reader, const char *text, size_t size);

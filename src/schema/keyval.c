@@ -1,194 +1,203 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * "driver=file,node-name=x,cache.direct=on" to JSON: a dot goes one level deeper, keys that are numbers make an array,
- * ",," stands for a comma in a value. All scalars are strings; what they mean, the schema knows.
+ * "driver=file,cache.direct=on" to JSON: dots lead into objects, numbers between dots into arrays, two commas are one
+ * in a value. All scalars become strings; the types are found out by schema_parse_keyval().
  */
+#include <assert.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/error.h"
-#include "base/units.h"
-#include "schema/json.h"
+#include "schema/json-internal.h"
 #include "schema/schema.h"
 
-enum { KEY_DEPTH_MAX = 64, KEY_BYTES_MAX = 255, ITEMS_MAX = 1 << 16 };
+/* Bytes of a key, which bounds the depth too. */
+enum { KEY_MAX = 127 };
 
-static bool is_number(const char *fragment)
+/* A name, or a number (an element of an array), from `key` on. Returns its length; 0: neither. */
+static size_t fragment_length(const char *key, bool first)
 {
-    return *fragment && strspn(fragment, "0123456789") == strlen(fragment);
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", digits[] = "0123456789";
+    size_t length = first ? 0 : strspn(key, digits);
+
+    if (length)
+        return length;
+    if (!*key || !strchr(letters, *key))
+        return 0;
+    while (key[length] && (strchr(letters, key[length]) || strchr(digits, key[length]) || strchr("_-", key[length])))
+        length++;
+    return length;
 }
 
-static bool valid_fragment(const char *fragment)
+static bool is_index(const char *key)
 {
-    if (is_number(fragment))
-        return true;
-    if (!g_ascii_isalpha(fragment[0]) && fragment[0] != '_')
-        return false;
-    for (const char *at = fragment; *at; at++) {
-        if (!g_ascii_isalnum(*at) && *at != '-' && *at != '_')
-            return false;
-    }
-    return true;
+    return g_ascii_isdigit(*key);
 }
 
-/* The object under `key` in `object`, made where there is none; NULL where a scalar is in the way. */
-static struct json *descend(struct json *object, const char *key)
+/* The fragment of `key` that ends at `end`; numbers without leading zeroes, so that equal ones are equal. */
+static char *fragment_of(const char *start, const char *end)
 {
-    const struct json *there = json_get(object, key);
-
-    if (!there) {
-        json_set(object, key, json_object());
-        there = json_get(object, key);
-    }
-    return json_get_kind(there) == JSON_OBJECT ? (struct json *)(uintptr_t)there : NULL;
+    while (*start == '0' && start + 1 < end)
+        start++;
+    return g_strndup(start, (gsize)(end - start));
 }
 
-/* Puts `value` under the dotted `key`. */
+/* Puts a string under the dotted `key`; the last word for a key counts. */
 static bool put(struct json *root, const char *key, const char *value, struct error **err)
 {
-    g_auto(GStrv) fragments = g_strsplit(key, ".", KEY_DEPTH_MAX + 1);
-    guint count = g_strv_length(fragments);
     struct json *object = root;
+    const char *start = key;
 
-    if (!count || count > KEY_DEPTH_MAX || is_number(fragments[0]))
-        return error_set(err, "Invalid parameter '%s'", key);
-    for (guint i = 0; i < count; i++) {
-        if (strlen(fragments[i]) > KEY_BYTES_MAX || !valid_fragment(fragments[i]))
+    for (;;) {
+        size_t length = fragment_length(start, start == key);
+        const char *end = start + length;
+        g_autofree char *fragment = fragment_of(start, end);
+        const struct json *member;
+
+        if (!length || (*end && *end != '.'))
             return error_set(err, "Invalid parameter '%s'", key);
+        member = json_get(object, fragment);
+        if (member && (json_get_kind(member) == JSON_OBJECT) != (*end == '.'))
+            return error_set(err, "Parameters '%.*s.*' used inconsistently", (int)(end - key), key);
+        if (!*end) {
+            json_set(object, fragment, json_string(value));
+            return true;
+        }
+        if (!member) {
+            member = json_object();
+            json_set(object, fragment, (struct json *)member);
+        }
+        /* Owned by `root`, and so ours to change. */
+        object = (struct json *)member;
+        start = end + 1;
     }
-    for (guint i = 0; i + 1 < count; i++) {
-        object = descend(object, fragments[i]);
-        if (!object)
-            return error_set(err, "Parameters '%s.*' used inconsistently", fragments[i]);
-    }
-    const struct json *there = json_get(object, fragments[count - 1]);
-    if (there && json_get_kind(there) == JSON_OBJECT)
-        return error_set(err, "Parameters '%s.*' used inconsistently", key);
-    /* As people rely on it: the last one counts. */
-    json_set(object, fragments[count - 1], json_string(value));
-    return true;
 }
 
-/* The value at *at, up to a single comma or the end; ",," is a comma. Owned. */
-static char *take_value(const char **at)
+/* The value up to a single comma, and where the next word starts. */
+static char *value_of(const char *text, const char **ret_next)
 {
     GString *value = g_string_new(NULL);
 
-    while (**at) {
-        if (**at == ',' && *++*at != ',')
+    for (; *text; text++) {
+        if (text[0] == ',' && text[1] != ',')
             break;
-        g_string_append_c(value, *(*at)++);
+        text += text[0] == ',';
+        g_string_append_c(value, *text);
     }
+    *ret_next = *text ? text + 1 : text;
     return g_string_free(value, FALSE);
 }
 
-static bool is_help(const char *word)
+static bool is_help(const char *word, size_t length)
 {
-    return !strcmp(word, "help") || !strcmp(word, "?");
+    return (length == 4 && !strncmp(word, "help", 4)) || (length == 1 && *word == '?');
 }
 
-/* One "key=value", or a word alone. */
-static bool take_parameter(struct json *root, const char **at, const char *implied_key, bool *help, struct error **err)
+/* One word of `text` into `root`. */
+static bool parse_word(struct json *root, const char *text, const char *implied_key, bool *help, const char **ret_next,
+                       struct error **err)
 {
-    size_t size = strcspn(*at, "=,");
-    bool assigned = (*at)[size] == '=';
-    g_autofree char *key = NULL;
+    size_t length = strcspn(text, "=,");
     g_autofree char *value = NULL;
+    g_autofree char *key = NULL;
 
-    if (assigned) {
-        key = g_strndup(*at, size);
-        *at += size + 1;
-        value = take_value(at);
-        return put(root, key, value, err);
-    }
-    value = take_value(at);
-    if (help && is_help(value)) {
+    if (text[length] != '=' && text[length + (text[length] != '\0')] != ',' && is_help(text, length)) {
         *help = true;
+        *ret_next = text + length + (text[length] == ',');
         return true;
     }
-    if (implied_key)
+    if (implied_key && length && text[length] != '=') {
+        value = value_of(text, ret_next);
         return put(root, implied_key, value, err);
-    if (!*value)
-        return error_set(err, "Expected '=' after parameter ''");
-    return error_set(err, "Expected '=' after parameter '%s'", value);
+    }
+    if (length > KEY_MAX)
+        return error_set(err, "Invalid parameter '%.40s...': longer than %d bytes", text, KEY_MAX);
+    key = g_strndup(text, length);
+    if (text[length] != '=')
+        return length ? error_set(err, "Expected '=' after parameter '%s'", key)
+                      : error_set(err, "Invalid parameter ''");
+    value = value_of(text + length + 1, ret_next);
+    return put(root, key, value, err);
 }
 
-/* `object` whose keys are 0, 1, ... becomes an array; others stay. Owned; NULL and the error. Takes `object`. */
-static struct json *to_array(struct json *object, const char *path, struct error **err)
+/* An array of the members of `object`, whose keys are all numbers; the values move over. */
+static struct json *array_of(struct json *object, const char *path, struct error **err)
 {
-    size_t count = json_count(object);
-    size_t numbers = 0;
+    size_t count = json_count(object), missing = 0;
+    g_autofree struct json **elements = g_new0(struct json *, count);
+    struct json *array;
 
     for (size_t i = 0; i < count; i++) {
-        const char *key;
+        guint64 index = g_ascii_strtoull(object->pairs[i].key, NULL, 10);
 
-        (void)json_member(object, i, &key);
-        numbers += is_number(key);
+        if (index < count)
+            elements[index] = object->pairs[i].value;
     }
-    if (!numbers)
-        return object;
-    if (numbers < count || count > ITEMS_MAX) {
-        error_set(err, "Parameters '%s.*' used inconsistently", path);
-        json_free(object);
+    while (missing < count && elements[missing])
+        missing++;
+    if (missing < count) {
+        error_set(err, "Parameter '%s.%zu' missing", path, missing);
         return NULL;
     }
-    AUTO(json) array = json_array();
+    array = json_array();
     for (size_t i = 0; i < count; i++) {
-        g_autofree char *key = g_strdup_printf("%zu", i);
-        struct json *item = json_take(object, key);
-
-        if (!item) {
-            error_set(err, "Parameter '%s.%zu' missing", path, i);
-            json_free(object);
-            return NULL;
-        }
-        json_append(array, item);
+        json_append(array, elements[i]);
+        object->pairs[i].value = json_null();
     }
-    json_free(object);
-    return TAKE(array);
+    return array;
 }
 
-/* Makes arrays in `value` (taken), from the inside out; the depth is that of the keys, which is limited. */
-static struct json *make_arrays(struct json *value, const char *path, struct error **err)
+/* Turns objects whose keys are numbers into arrays, innermost first; *slot is replaced. KEY_MAX bounds the recursion.
+ */
+static bool make_arrays(struct json **slot, const char *path, struct error **err)
 {
-    if (json_get_kind(value) != JSON_OBJECT)
-        return value;
-    for (size_t i = 0; i < json_count(value); i++) {
-        const char *key;
-        const struct json *member = json_member(value, i, &key);
+    struct json *object = *slot, *array;
+    size_t indices = 0;
 
-        if (json_get_kind(member) != JSON_OBJECT)
-            continue;
-        g_autofree char *inner_path = *path ? g_strconcat(path, ".", key, NULL) : g_strdup(key);
-        g_autofree char *own_key = g_strdup(key);
-        struct json *made = make_arrays(json_clone(member), inner_path, err);
-        if (!made) {
-            json_free(value);
-            return NULL;
-        }
-        json_set(value, own_key, made);
+    for (uint32_t i = 0; i < object->count; i++) {
+        struct json_pair *pair = &object->pairs[i];
+        g_autofree char *inner = g_strdup_printf("%s%s%s", path, *path ? "." : "", pair->key);
+
+        indices += is_index(pair->key);
+        if (pair->value->kind == JSON_OBJECT && !make_arrays(&pair->value, inner, err))
+            return false;
     }
-    return *path ? to_array(value, path, err) : value;
+    if (!indices)
+        return true;
+    if (indices < object->count)
+        return error_set(err, "Parameters '%s.*' used inconsistently", path);
+    array = array_of(object, path, err);
+    if (!array)
+        return false;
+    json_free(object);
+    *slot = array;
+    return true;
 }
 
 struct json *keyval_parse(const char *text, const char *implied_key, bool *ret_help, struct error **err)
 {
     AUTO(json) root = NULL;
-    const char *at = text;
     bool help = false;
 
+    assert(text);
     if (*text == '{') {
         root = json_parse(text, strlen(text), err);
+        if (!root)
+            return NULL;
+        root->typed = true;
     } else {
         root = json_object();
-        while (*at) {
-            if (!take_parameter(root, &at, implied_key, ret_help ? &help : NULL, err))
+        for (const char *word = text; *word;) {
+            if (!parse_word(root, word, json_count(root) ? NULL : implied_key, &help, &word, err))
                 return NULL;
-            implied_key = NULL;
         }
-        root = make_arrays(TAKE(root), "", err);
+        if (!make_arrays(&root, "", err))
+            return NULL;
+        if (help && !ret_help) {
+            error_set(err, "Help is not available for this option");
+            return NULL;
+        }
     }
-    if (root && ret_help)
+    if (ret_help)
         *ret_help = help;
     return TAKE(root);
 }

@@ -1,402 +1,437 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * JSON to values of the schema, strictly: what is unknown, missing, of the wrong type or out of range is refused, with
- * the path of the member. From a command line all scalars come as strings.
+ * JSON to values of the schema's types. What came from a command line has only strings for scalars; `keyval` says so.
+ * The recursion is bounded by SCHEMA_DEPTH_MAX, whatever the input.
  */
 #include <assert.h>
-#include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/units.h"
-#include "schema/json.h"
-#include "schema/schema.h"
-#include "schema/type.h"
+#include "schema/json-internal.h"
+#include "schema/schema-internal.h"
 
-enum { DEPTH_MAX = 128 }; /* of nested structs: this recurses, on a coroutine's stack */
-
-/* Where we are, from the inside out. */
-struct place {
-    const struct place *outer;
-    const char *member; /* NULL: an item of an array */
-    size_t index;
+struct parser {
+    const struct schema_tables *tables;
+    bool keyval;
     unsigned depth;
-    bool keyval; /* scalars are strings, and items are shown as keys */
+    struct error **err;
 };
 
-/* The path of the place, such as "a.b[2].c"; owned. */
-static char *place_path(const struct place *place)
+/* Where in the input a value stands: a member `key` or an element `index` of the parent; the root has no parent. */
+struct place {
+    const struct place *parent;
+    const char *key;
+    size_t index;
+};
+
+static bool parse_slot(struct parser *parser, const struct schema_node *node, const struct json *value,
+                       const struct place *place, void *slot);
+static void *parse_value(struct parser *parser, const struct schema_node *node, const struct json *value,
+                         const struct place *place);
+
+/* The path of `place`: "cache.direct", "children[0].file"; from a command line "children.0.file". */
+static char *place_path(const struct parser *parser, const struct place *place)
 {
-    g_autofree char *outer = place->outer ? place_path(place->outer) : g_strdup("");
-    const char *dot = *outer ? "." : "";
+    GString *path = g_string_new(NULL);
 
-    if (!place->outer)
-        return TAKE(outer);
-    if (place->member)
-        return g_strconcat(outer, dot, place->member, NULL);
-    return g_strdup_printf(place->keyval ? "%s%s%zu" : "%s%.0s[%zu]", outer, dot, place->index);
-}
+    for (; place && (place->key || place->parent); place = place->parent) {
+        g_autofree char *part = NULL;
 
-static struct place place_member(const struct place *outer, const char *name)
-{
-    return (struct place){.outer = outer, .member = name, .depth = outer->depth + 1, .keyval = outer->keyval};
-}
-
-static bool wrong_type(const struct place *place, const char *expected, struct error **err)
-{
-    g_autofree char *path = place_path(place);
-
-    if (!place->outer)
-        return error_set(err, "Invalid type of the whole value, expected: %s", expected);
-    return error_set(err, "Invalid parameter type for '%s', expected: %s", path, expected);
-}
-
-static bool out_of_range(const struct place *place, const struct schema_type *type, const char *value,
-                         struct error **err)
-{
-    g_autofree char *path = place_path(place);
-    unsigned bits = type->size * 8;
-
-    if (type->kind == SCHEMA_SIGNED)
-        return error_set(err, "Parameter '%s' expects int%u_t: %s is out of range", path, bits, value);
-    return error_set(err, "Parameter '%s' expects uint%u_t: %s is out of range", path, bits, value);
-}
-
-static void store_integer(const struct schema_type *type, void *slot, uint64_t bits)
-{
-    uint8_t byte = (uint8_t)bits;
-    uint16_t half = (uint16_t)bits;
-    uint32_t word = (uint32_t)bits;
-    const void *from = type->size == 1   ? (void *)&byte
-                       : type->size == 2 ? (void *)&half
-                       : type->size == 4 ? (void *)&word
-                                         : &bits;
-
-    memcpy(slot, from, type->size);
-}
-
-static bool parse_signed(const struct place *place, const struct schema_type *type, int64_t value, void *slot,
-                         struct error **err)
-{
-    int64_t limit = type->size == 8 ? INT64_MAX : (INT64_C(1) << (type->size * 8 - 1)) - 1;
-
-    if (value > limit || value < -limit - 1) {
-        g_autofree char *text = g_strdup_printf("%" PRId64, value);
-        return out_of_range(place, type, text, err);
+        if (place->key)
+            part = g_strdup(place->key);
+        else
+            part = g_strdup_printf(parser->keyval ? "%zu" : "[%zu]", place->index);
+        if (path->len && (path->str[0] != '['))
+            g_string_prepend_c(path, '.');
+        g_string_prepend(path, part);
     }
-    store_integer(type, slot, (uint64_t)value);
+    if (!path->len)
+        g_string_append(path, "value");
+    return g_string_free(path, FALSE);
+}
+
+static bool fail_type(const struct parser *parser, const struct place *place, const char *expected)
+{
+    g_autofree char *path = place_path(parser, place);
+
+    return error_set(parser->err, "Invalid parameter type for '%s', expected: %s", path, expected);
+}
+
+/* "Parameter 'x' expects WHAT", then the value that is there. */
+static bool fail_expects(const struct parser *parser, const struct place *place, const char *expected,
+                         const struct json *value)
+{
+    g_autofree char *path = place_path(parser, place);
+    g_autofree char *text = json_format(value, false);
+
+    if (json_get_kind(value) == JSON_STRING)
+        return error_set(parser->err, "Parameter '%s' expects %s, not '%.60s'", path, expected, json_get_string(value));
+    return error_set(parser->err, "Parameter '%s' expects %s, not %.60s", path, expected, text);
+}
+
+static bool fail_missing(const struct parser *parser, const struct place *place, const char *key)
+{
+    struct place member = {.parent = place, .key = key};
+    g_autofree char *path = place_path(parser, &member);
+
+    return error_set(parser->err, "Parameter '%s' is missing", path);
+}
+
+/* Booleans as command lines have them. */
+static bool text_to_bool(const char *text, bool *ret)
+{
+    static const struct {
+        const char *word;
+        bool value;
+    } words[] = {{"on", true},   {"yes", true}, {"true", true},   {"y", true},
+                 {"off", false}, {"no", false}, {"false", false}, {"n", false}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
+        if (!strcmp(text, words[i].word)) {
+            *ret = words[i].value;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_bool(struct parser *parser, const struct json *value, const struct place *place, bool *ret)
+{
+    if (parser->keyval && json_get_kind(value) == JSON_STRING)
+        return text_to_bool(json_get_string(value), ret) || fail_expects(parser, place, "'on' or 'off'", value);
+    if (json_get_kind(value) != JSON_BOOL)
+        return fail_type(parser, place, "boolean");
+    *ret = json_get_bool(value);
     return true;
 }
 
-static bool parse_unsigned(const struct place *place, const struct schema_type *type, uint64_t value, void *slot,
-                           struct error **err)
+static bool text_to_number(const char *text, double *ret)
 {
-    uint64_t limit = type->size == 8 ? UINT64_MAX : (UINT64_C(1) << (type->size * 8)) - 1;
+    char *end;
+    double number = g_ascii_strtod(text, &end);
 
-    if (value > limit) {
-        g_autofree char *text = g_strdup_printf("%" PRIu64, value);
-        return out_of_range(place, type, text, err);
-    }
-    store_integer(type, slot, value);
+    if (end == text || *end || !isfinite(number))
+        return false;
+    *ret = number;
     return true;
 }
 
-static bool parse_integer(const struct place *place, const struct schema_type *type, const struct json *value,
-                          void *slot, struct error **err)
+static bool parse_number(struct parser *parser, const struct json *value, const struct place *place, double *ret)
 {
     enum json_kind kind = json_get_kind(value);
 
-    if (kind == JSON_INT && type->kind == SCHEMA_SIGNED)
-        return parse_signed(place, type, json_get_int(value), slot, err);
-    if (kind == JSON_INT && json_get_int(value) < 0) {
-        g_autofree char *text = json_format(value, false);
-        return out_of_range(place, type, text, err);
-    }
-    if ((kind == JSON_INT || kind == JSON_UINT) && type->kind != SCHEMA_SIGNED)
-        return parse_unsigned(place, type, json_get_uint(value), slot, err);
-    return wrong_type(place, "integer", err);
+    if (parser->keyval && kind == JSON_STRING)
+        return text_to_number(json_get_string(value), ret) || fail_expects(parser, place, "number", value);
+    if (kind != JSON_INT && kind != JSON_UINT && kind != JSON_DOUBLE)
+        return fail_type(parser, place, "number");
+    *ret = json_get_double(value);
+    return true;
 }
 
-/* Scalars as the command line writes them. */
-static bool parse_text_integer(const struct place *place, const struct schema_type *type, const char *text, void *slot,
-                               struct error **err)
+/* The name of a sized type in errors; the reference uses the same. */
+static const char *int_range_name(enum schema_kind kind)
 {
-    g_autofree char *path = place_path(place);
-    uint64_t number;
-    int64_t signed_number;
+    static const char *const names[] = {
+        [SCHEMA_INT8] = "int8_t",     [SCHEMA_INT16] = "int16_t",   [SCHEMA_INT32] = "int32_t",
+        [SCHEMA_INT64] = "int64_t",   [SCHEMA_UINT8] = "uint8_t",   [SCHEMA_UINT16] = "uint16_t",
+        [SCHEMA_UINT32] = "uint32_t", [SCHEMA_UINT64] = "uint64_t", [SCHEMA_SIZE] = "uint64_t",
+    };
 
-    if (type->kind == SCHEMA_SIZE) {
-        if (!size_parse(text, &number)) {
-            error_set(err, "Parameter '%s' expects a non-negative number below 2^64, not '%s'", path, text);
-            error_hint(err, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta- and exabytes, "
-                            "respectively.");
-            return false;
+    assert(schema_kind_is_int(kind));
+    return names[kind];
+}
+
+/* Whether the integer, `negative` or not, with the bits `bits`, is in the range of `kind`. */
+static bool int_fits(enum schema_kind kind, bool negative, uint64_t bits)
+{
+    unsigned width = 8 * (unsigned)(kind == SCHEMA_SIZE ? 8 : 1u << ((kind - SCHEMA_INT8) % 4));
+
+    if (schema_kind_is_unsigned(kind))
+        return !negative && (width == 64 || bits >> width == 0);
+    if (negative)
+        return (int64_t)bits >= INT64_MIN >> (64 - width);
+    return bits <= (uint64_t)(INT64_MAX >> (64 - width));
+}
+
+/* An integer as a command line has it: its bits, and whether it is negative. */
+static bool text_to_int(enum schema_kind kind, const char *text, bool *ret_negative, uint64_t *ret_bits)
+{
+    int64_t integer;
+
+    *ret_negative = false;
+    if (kind == SCHEMA_SIZE)
+        return size_parse(text, ret_bits);
+    if (uint64_parse(text, ret_bits))
+        return true;
+    if (!int64_parse(text, &integer))
+        return false;
+    *ret_negative = integer < 0;
+    *ret_bits = (uint64_t)integer;
+    return true;
+}
+
+static bool parse_int(struct parser *parser, enum schema_kind kind, const struct json *value, const struct place *place,
+                      void *slot)
+{
+    static const char size_text[] = "size (a number below 2^64, with an optional suffix k, M, G, T, P or E)";
+    enum json_kind json_kind = json_get_kind(value);
+    bool negative = false;
+    uint64_t bits;
+
+    if (parser->keyval && json_kind == JSON_STRING) {
+        if (!text_to_int(kind, json_get_string(value), &negative, &bits))
+            return fail_expects(parser, place, kind == SCHEMA_SIZE ? size_text : "integer", value);
+    } else if (json_kind == JSON_INT) {
+        negative = json_get_int(value) < 0;
+        bits = (uint64_t)json_get_int(value);
+    } else if (json_kind == JSON_UINT) {
+        bits = json_get_uint(value);
+    } else {
+        return fail_type(parser, place, "integer");
+    }
+    if (!int_fits(kind, negative, bits))
+        return fail_expects(parser, place, int_range_name(kind), value);
+    schema_store_int(kind, slot, bits);
+    return true;
+}
+
+static bool parse_enum(struct parser *parser, const struct schema_node *node, const struct json *value,
+                       const struct place *place, void *slot)
+{
+    int index;
+
+    if (json_get_kind(value) != JSON_STRING)
+        return fail_type(parser, place, "string");
+    index = schema_node_enum_value(parser->tables, node, json_get_string(value));
+    if (index < 0) {
+        g_autofree char *path = place_path(parser, place);
+
+        return error_set(parser->err, "Parameter '%s' does not accept value '%s'", path, json_get_string(value));
+    }
+    memcpy(slot, &index, sizeof(index));
+    return true;
+}
+
+static bool parse_string(struct parser *parser, const struct json *value, const struct place *place, char **slot)
+{
+    if (json_get_kind(value) != JSON_STRING)
+        return fail_type(parser, place, "string");
+    *slot = g_strdup(json_get_string(value));
+    return true;
+}
+
+static bool parse_members(struct parser *parser, const struct schema_node *node, const struct json *object,
+                          const struct place *place, void *to, size_t *used)
+{
+    const struct schema_node *selected;
+
+    for (unsigned i = 0; i < node->count; i++) {
+        const struct schema_member *member = &parser->tables->members[node->first + i];
+        struct place here = {.parent = place, .key = schema_string(parser->tables, member->name)};
+        const struct json *value = json_get(object, here.key);
+
+        if (!value) {
+            if (member->flags & SCHEMA_OPTIONAL)
+                continue;
+            return fail_missing(parser, place, here.key);
         }
-        return parse_unsigned(place, type, number, slot, err);
+        (*used)++;
+        if (!parse_slot(parser, schema_node_at(parser->tables, member->type), value, &here,
+                        (char *)to + member->offset))
+            return false;
+        if (member->has_offset != SCHEMA_NONE)
+            *((bool *)to + member->has_offset) = true;
     }
-    if (type->kind == SCHEMA_SIGNED) {
-        if (!int64_parse(text, &signed_number))
-            return error_set(err, "Parameter '%s' expects integer, not '%s'", path, text);
-        return parse_signed(place, type, signed_number, slot, err);
-    }
-    if (!uint64_parse(text, &number))
-        return error_set(err, "Parameter '%s' expects integer, not '%s'", path, text);
-    return parse_unsigned(place, type, number, slot, err);
+    selected = schema_union_case(parser->tables, node, to);
+    return !selected || parse_members(parser, selected, object, place, (char *)to + node->u_offset, used);
 }
 
-static int text_to_bool(const char *text)
+static bool is_member(const struct schema_tables *tables, const struct schema_node *node, const void *value,
+                      const char *key)
 {
-    if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") || !strcmp(text, "y"))
-        return 1;
-    if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") || !strcmp(text, "n"))
-        return 0;
+    const struct schema_node *selected = schema_union_case(tables, node, value);
+
+    for (unsigned i = 0; i < node->count; i++) {
+        if (!strcmp(schema_string(tables, tables->members[node->first + i].name), key))
+            return true;
+    }
+    return selected && is_member(tables, selected, (const char *)value + node->u_offset, key);
+}
+
+static bool fail_unexpected(struct parser *parser, const struct schema_node *node, const struct json *object,
+                            const struct place *place, const void *value)
+{
+    for (size_t i = 0; i < json_count(object); i++) {
+        struct place here = {.parent = place};
+
+        json_member(object, i, &here.key);
+        if (!is_member(parser->tables, node, value, here.key)) {
+            g_autofree char *path = place_path(parser, &here);
+
+            return error_set(parser->err, "Parameter '%s' is unexpected", path);
+        }
+    }
+    g_assert_not_reached();
+}
+
+static bool parse_struct(struct parser *parser, const struct schema_node *node, const struct json *value,
+                         const struct place *place, void *to)
+{
+    size_t used = 0;
+
+    if (json_get_kind(value) != JSON_OBJECT)
+        return fail_type(parser, place, "object");
+    if (!parse_members(parser, node, value, place, to, &used))
+        return false;
+    return used == json_count(value) || fail_unexpected(parser, node, value, place, to);
+}
+
+/* Whether a branch of that kind takes JSON of that kind. */
+static bool branch_takes(enum schema_kind kind, enum json_kind json_kind)
+{
+    switch (kind) {
+    case SCHEMA_STRING:
+    case SCHEMA_ENUM:
+        return json_kind == JSON_STRING;
+    case SCHEMA_BOOL:
+        return json_kind == JSON_BOOL;
+    case SCHEMA_NULL:
+        return json_kind == JSON_NULL;
+    case SCHEMA_STRUCT:
+        return json_kind == JSON_OBJECT;
+    case SCHEMA_ARRAY:
+        return json_kind == JSON_ARRAY;
+    case SCHEMA_NUMBER:
+        return json_kind == JSON_INT || json_kind == JSON_UINT || json_kind == JSON_DOUBLE;
+    default:
+        return schema_kind_is_int(kind) && (json_kind == JSON_INT || json_kind == JSON_UINT);
+    }
+}
+
+/* On a command line a number or a boolean is a string too, and null cannot be said. */
+static bool branch_takes_keyval(enum schema_kind kind, enum json_kind json_kind)
+{
+    return json_kind == JSON_STRING && (kind == SCHEMA_BOOL || kind == SCHEMA_NUMBER || schema_kind_is_int(kind));
+}
+
+/* The number of the branch that takes JSON of that kind; one for strings goes before those for what looks like them. */
+static int find_branch(const struct parser *parser, const struct schema_node *node, enum json_kind kind)
+{
+    const struct schema_member *branches = &parser->tables->members[node->first];
+
+    for (int i = 0; i < node->count; i++) {
+        if (branch_takes(schema_node_at(parser->tables, branches[i].type)->kind, kind))
+            return i;
+    }
+    for (int i = 0; parser->keyval && i < node->count; i++) {
+        if (branch_takes_keyval(schema_node_at(parser->tables, branches[i].type)->kind, kind))
+            return i;
+    }
     return -1;
 }
 
-static bool parse_text_scalar(const struct place *place, const struct schema_type *type, const char *text, void *slot,
-                              struct error **err)
+static bool parse_alternate(struct parser *parser, const struct schema_node *node, const struct json *value,
+                            const struct place *place, void *to)
 {
-    g_autofree char *path = place_path(place);
-    char *end;
+    int index = find_branch(parser, node, json_get_kind(value));
+    const struct schema_member *branch;
 
-    switch (type->kind) {
-    case SCHEMA_BOOL:
-        if (text_to_bool(text) < 0)
-            return error_set(err, "Parameter '%s' expects 'on' or 'off', not '%s'", path, text);
-        *(bool *)slot = text_to_bool(text) == 1;
-        return true;
-    case SCHEMA_NUMBER:
-        *(double *)slot = g_ascii_strtod(text, &end);
-        return (*text && !*end) || error_set(err, "Parameter '%s' expects a number, not '%s'", path, text);
-    case SCHEMA_NULL:
-        return !*text || error_set(err, "Parameter '%s' expects null: an empty value, not '%s'", path, text);
-    default:
-        return parse_text_integer(place, type, text, slot, err);
-    }
+    if (index < 0)
+        return fail_type(parser, place, schema_string(parser->tables, node->name));
+    branch = &parser->tables->members[node->first + index];
+    memcpy(to, &index, sizeof(index));
+    return parse_slot(parser, schema_node_at(parser->tables, branch->type), value, place, (char *)to + node->u_offset);
 }
 
-static bool parse_enum(const struct place *place, const struct schema_type *type, const struct json *value, void *slot,
-                       struct error **err)
+static bool parse_array(struct parser *parser, const struct schema_node *node, const struct json *value,
+                        const struct place *place, struct schema_array *to)
 {
-    if (json_get_kind(value) != JSON_STRING)
-        return wrong_type(place, "string", err);
-    int found = schema_enum_value(type, json_get_string(value));
-    if (found < 0) {
-        g_autofree char *path = place_path(place);
-        return error_set(err, "Parameter '%s' does not accept value '%s'", path, json_get_string(value));
-    }
-    memcpy(slot, &found, sizeof(found));
-    return true;
-}
-
-static bool parse_slot(const struct place *place, const struct schema_type *type, const struct json *value, void *slot,
-                       struct error **err);
-static void *parse_value(const struct place *place, const struct schema_type *type, const struct json *value,
-                         struct error **err);
-
-/* Parses those of the members that are there; `seen` counts them. */
-static bool parse_members(const struct place *place, const struct schema_type *type, const struct json *object,
-                          char *holder, size_t *seen, struct error **err)
-{
-    for (uint32_t i = 0; i < type->count; i++) {
-        const struct schema_member *member = &type->members[i];
-        const struct json *value = json_get(object, member->name);
-        struct place inner = place_member(place, member->name);
-
-        if (!value && !member->optional) {
-            g_autofree char *path = place_path(&inner);
-            return error_set(err, "Parameter '%s' is missing", path);
-        }
-        if (!value)
-            continue;
-        (*seen)++;
-        if (!parse_slot(&inner, member->type, value, holder + member->offset, err))
-            return false;
-        if (member->has_offset >= 0)
-            *(bool *)(holder + member->has_offset) = true;
-    }
-    const struct schema_variant *variant = schema_variant_of(type, holder);
-    return !variant || parse_members(place, variant->type, object, holder + variant->offset, seen, err);
-}
-
-static bool has_member(const struct schema_type *type, const void *holder, const char *name)
-{
-    for (uint32_t i = 0; i < type->count; i++) {
-        if (!strcmp(type->members[i].name, name))
-            return true;
-    }
-    const struct schema_variant *variant = schema_variant_of(type, holder);
-    return variant && has_member(variant->type, (const char *)holder + variant->offset, name);
-}
-
-static bool parse_struct(const struct place *place, const struct schema_type *type, const struct json *value,
-                         void *holder, struct error **err)
-{
-    size_t seen = 0;
-
-    if (json_get_kind(value) != JSON_OBJECT)
-        return wrong_type(place, "object", err);
-    if (!parse_members(place, type, value, holder, &seen, err))
-        return false;
-    if (seen == json_count(value))
-        return true;
-    for (size_t i = 0; i < json_count(value); i++) {
-        const char *key;
-
-        (void)json_member(value, i, &key);
-        if (!has_member(type, holder, key)) {
-            struct place inner = place_member(place, key);
-            g_autofree char *path = place_path(&inner);
-
-            return error_set(err, "Parameter '%s' is unexpected", path);
-        }
-    }
-    return true;
-}
-
-/* Whether a JSON value of that kind selects the branch. */
-static bool branch_accepts(const struct schema_type *type, const struct json *value, bool keyval)
-{
-    enum json_kind kind = json_get_kind(value);
-    bool text = keyval && kind == JSON_STRING;
-
-    switch (type->kind) {
-    case SCHEMA_BOOL:
-        return kind == JSON_BOOL || (text && text_to_bool(json_get_string(value)) >= 0);
-    case SCHEMA_SIGNED:
-    case SCHEMA_UNSIGNED:
-    case SCHEMA_SIZE:
-        return kind == JSON_INT || kind == JSON_UINT || (text && g_ascii_isdigit(json_get_string(value)[0]));
-    case SCHEMA_NUMBER:
-        return kind == JSON_INT || kind == JSON_UINT || kind == JSON_DOUBLE;
-    case SCHEMA_STRING:
-        return kind == JSON_STRING;
-    case SCHEMA_ENUM:
-        return kind == JSON_STRING && (!keyval || schema_enum_value(type, json_get_string(value)) >= 0);
-    case SCHEMA_NULL:
-        return kind == JSON_NULL;
-    case SCHEMA_ARRAY:
-        return kind == JSON_ARRAY;
-    default:
-        return kind == JSON_OBJECT;
-    }
-}
-
-static bool parse_alternate(const struct place *place, const struct schema_type *type, const struct json *value,
-                            char *holder, struct error **err)
-{
-    for (uint32_t i = 0; i < type->count; i++) {
-        const struct schema_member *branch = &type->members[i];
-        int kind = (int)i;
-
-        if (!branch_accepts(branch->type, value, place->keyval))
-            continue;
-        memcpy(holder, &kind, sizeof(kind));
-        return parse_slot(place, branch->type, value, holder + branch->offset, err);
-    }
-    return wrong_type(place, type->name, err);
-}
-
-static bool parse_array(const struct place *place, const struct schema_type *type, const struct json *value,
-                        struct schema_array *array, struct error **err)
-{
-    size_t size = schema_type_slot_size(type->element);
+    const struct schema_node *element = schema_node_at(parser->tables, node->first);
+    size_t count;
 
     if (json_get_kind(value) != JSON_ARRAY)
-        return wrong_type(place, "array", err);
-    array->items = g_malloc0_n(MAX(json_count(value), 1), MAX(size, 1));
-    for (size_t i = 0; i < json_count(value); i++) {
-        struct place inner = {.outer = place, .index = i, .depth = place->depth + 1, .keyval = place->keyval};
+        return fail_type(parser, place, "array");
+    count = json_count(value);
+    to->items = g_malloc0_n(count, node->size);
+    for (; to->count < count; to->count++) {
+        struct place here = {.parent = place, .index = to->count};
 
-        array->count = i + 1;
-        if (!parse_slot(&inner, type->element, json_at(value, i), (char *)array->items + i * size, err))
+        if (!parse_slot(parser, element, json_at(value, to->count), &here, (char *)to->items + to->count * node->size))
             return false;
     }
     return true;
 }
 
-static bool parse_scalar(const struct place *place, const struct schema_type *type, const struct json *value,
-                         void *slot, struct error **err)
+static void *parse_value(struct parser *parser, const struct schema_node *node, const struct json *value,
+                         const struct place *place)
 {
-    enum json_kind kind = json_get_kind(value);
-
-    if (place->keyval && kind == JSON_STRING)
-        return parse_text_scalar(place, type, json_get_string(value), slot, err);
-    switch (type->kind) {
-    case SCHEMA_BOOL:
-        if (kind != JSON_BOOL)
-            return wrong_type(place, "boolean", err);
-        *(bool *)slot = json_get_bool(value);
-        return true;
-    case SCHEMA_NUMBER:
-        if (kind != JSON_INT && kind != JSON_UINT && kind != JSON_DOUBLE)
-            return wrong_type(place, "number", err);
-        *(double *)slot = json_get_double(value);
-        return true;
-    case SCHEMA_NULL:
-        return kind == JSON_NULL || wrong_type(place, "null", err);
-    default:
-        return parse_integer(place, type, value, slot, err);
-    }
-}
-
-/* Into the slot of a member or item, which is zero-filled. */
-static bool parse_slot(const struct place *place, const struct schema_type *type, const struct json *value, void *slot,
-                       struct error **err)
-{
-    void *pointer;
-
-    if (type->kind == SCHEMA_ENUM)
-        return parse_enum(place, type, value, slot, err);
-    if (!schema_type_is_pointer(type))
-        return parse_scalar(place, type, value, slot, err);
-    pointer = parse_value(place, type, value, err);
-    memcpy(slot, &pointer, sizeof(pointer));
-    return pointer != NULL;
-}
-
-/* A new value of a type that is handled by pointer. */
-static void *parse_value(const struct place *place, const struct schema_type *type, const struct json *value,
-                         struct error **err)
-{
+    struct schema_tables const *tables = parser->tables;
+    void *to;
     bool ok;
 
-    if (type->kind == SCHEMA_ANY)
-        return json_clone(value);
-    if (type->kind == SCHEMA_STRING) {
-        if (json_get_kind(value) == JSON_STRING)
-            return g_strdup(json_get_string(value));
-        wrong_type(place, "string", err);
+    if (parser->depth == SCHEMA_DEPTH_MAX) {
+        g_autofree char *path = place_path(parser, place);
+
+        error_set(parser->err, "Parameter '%.100s...' is nested more than %d levels deep", path, SCHEMA_DEPTH_MAX);
         return NULL;
     }
-    if (place->depth > DEPTH_MAX) {
-        error_set(err, "The value is nested more than %d levels deep", DEPTH_MAX);
-        return NULL;
-    }
-    void *result = g_malloc0(type->size);
-    if (type->kind == SCHEMA_STRUCT)
-        ok = parse_struct(place, type, value, result, err);
-    else if (type->kind == SCHEMA_ALTERNATE)
-        ok = parse_alternate(place, type, value, result, err);
+    parser->depth++;
+    to = g_malloc0(node->kind == SCHEMA_ARRAY ? sizeof(struct schema_array) : node->size);
+    if (node->kind == SCHEMA_STRUCT)
+        ok = parse_struct(parser, node, value, place, to);
+    else if (node->kind == SCHEMA_ALTERNATE)
+        ok = parse_alternate(parser, node, value, place, to);
     else
-        ok = parse_array(place, type, value, result, err);
-    if (ok)
-        return result;
-    schema_free(type, result);
-    return NULL;
+        ok = parse_array(parser, node, value, place, to);
+    parser->depth--;
+    if (!ok)
+        schema_free_slot(tables, node, &to);
+    return ok ? to : NULL;
+}
+
+static bool parse_slot(struct parser *parser, const struct schema_node *node, const struct json *value,
+                       const struct place *place, void *slot)
+{
+    switch ((enum schema_kind)node->kind) {
+    case SCHEMA_STRING:
+        return parse_string(parser, value, place, slot);
+    case SCHEMA_BOOL:
+        return parse_bool(parser, value, place, slot);
+    case SCHEMA_NUMBER:
+        return parse_number(parser, value, place, slot);
+    case SCHEMA_ANY:
+        *(struct json **)slot = json_clone(value);
+        return true;
+    case SCHEMA_NULL:
+        return json_get_kind(value) == JSON_NULL || fail_type(parser, place, "null");
+    case SCHEMA_ENUM:
+        return parse_enum(parser, node, value, place, slot);
+    case SCHEMA_STRUCT:
+    case SCHEMA_ALTERNATE:
+    case SCHEMA_ARRAY:
+        *(void **)slot = parse_value(parser, node, value, place);
+        return *(void **)slot != NULL;
+    default:
+        return parse_int(parser, node->kind, value, place, slot);
+    }
+}
+
+static void *parse_root(const struct schema_type *type, const struct json *value, bool keyval, struct error **err)
+{
+    struct parser parser = {.tables = type->tables, .keyval = keyval, .err = err};
+    struct place root = {.parent = NULL};
+
+    return parse_value(&parser, schema_type_node(type), value, &root);
 }
 
 void *schema_parse(const struct schema_type *type, const struct json *value, struct error **err)
 {
-    struct place root = {.keyval = false};
-
-    return parse_value(&root, type, value, err);
+    return parse_root(type, value, false, err);
 }
 
 void *schema_parse_keyval(const struct schema_type *type, const struct json *value, struct error **err)
 {
-    struct place root = {.keyval = true};
-
-    return parse_value(&root, type, value, err);
+    return parse_root(type, value, !value->typed, err);
 }

@@ -20,7 +20,10 @@ struct schema_type;
  */
 void *schema_parse(const struct schema_type *type, const struct json *value, struct error **err) MUST_CHECK;
 
-/* As schema_parse(), for what came from a command line: all scalars are strings ("on", "4k" where the type is size). */
+/*
+ * As schema_parse(), for what came from a command line through keyval_parse(): scalars may be strings ("on", "4k" where
+ * the type is size), unless it was JSON there.
+ */
 void *schema_parse_keyval(const struct schema_type *type, const struct json *value, struct error **err) MUST_CHECK;
 
 struct json *schema_write(const struct schema_type *type, const void *value) MUST_CHECK;

@@ -1,95 +1,122 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "schema/type.h"
-
+/* Looking things up in the tables of types. */
 #include <assert.h>
 #include <string.h>
 
-#include "schema/schema.h"
+#include "schema/schema-internal.h"
 
-#define BUILTIN(variable, type_kind, type_size, type_name)                                                             \
-    const struct schema_type variable = {.kind = type_kind, .size = type_size, .name = type_name, .tag = -1}
-
-BUILTIN(schema_bool, SCHEMA_BOOL, sizeof(bool), "bool");
-BUILTIN(schema_number, SCHEMA_NUMBER, sizeof(double), "number");
-BUILTIN(schema_size, SCHEMA_SIZE, sizeof(uint64_t), "size");
-BUILTIN(schema_string, SCHEMA_STRING, sizeof(char *), "str");
-BUILTIN(schema_any, SCHEMA_ANY, sizeof(struct json *), "any");
-BUILTIN(schema_null_type, SCHEMA_NULL, 0, "null");
-BUILTIN(schema_int64, SCHEMA_SIGNED, 8, "int64");
-BUILTIN(schema_int32, SCHEMA_SIGNED, 4, "int32");
-BUILTIN(schema_int16, SCHEMA_SIGNED, 2, "int16");
-BUILTIN(schema_int8, SCHEMA_SIGNED, 1, "int8");
-BUILTIN(schema_uint64, SCHEMA_UNSIGNED, 8, "uint64");
-BUILTIN(schema_uint32, SCHEMA_UNSIGNED, 4, "uint32");
-BUILTIN(schema_uint16, SCHEMA_UNSIGNED, 2, "uint16");
-BUILTIN(schema_uint8, SCHEMA_UNSIGNED, 1, "uint8");
-
-bool schema_type_is_pointer(const struct schema_type *type)
+bool schema_kind_is_int(enum schema_kind kind)
 {
-    switch (type->kind) {
-    case SCHEMA_STRING:
-    case SCHEMA_ANY:
-    case SCHEMA_STRUCT:
-    case SCHEMA_ALTERNATE:
-    case SCHEMA_ARRAY:
-        return true;
+    return kind >= SCHEMA_INT8 && kind <= SCHEMA_SIZE;
+}
+
+bool schema_kind_is_unsigned(enum schema_kind kind)
+{
+    return kind >= SCHEMA_UINT8 && kind <= SCHEMA_SIZE;
+}
+
+int64_t schema_load_int(enum schema_kind kind, const void *slot)
+{
+    switch (kind) {
+    case SCHEMA_INT8:
+        return *(const int8_t *)slot;
+    case SCHEMA_UINT8:
+        return *(const uint8_t *)slot;
+    case SCHEMA_INT16:
+        return *(const int16_t *)slot;
+    case SCHEMA_UINT16:
+        return *(const uint16_t *)slot;
+    case SCHEMA_INT32:
+        return *(const int32_t *)slot;
+    case SCHEMA_UINT32:
+        return *(const uint32_t *)slot;
     default:
-        return false;
+        assert(schema_kind_is_int(kind));
+        return *(const int64_t *)slot;
     }
 }
 
-size_t schema_type_slot_size(const struct schema_type *type)
+void schema_store_int(enum schema_kind kind, void *slot, uint64_t value)
 {
-    return schema_type_is_pointer(type) ? sizeof(void *) : type->size;
+    switch (kind) {
+    case SCHEMA_INT8:
+    case SCHEMA_UINT8:
+        *(uint8_t *)slot = (uint8_t)value;
+        break;
+    case SCHEMA_INT16:
+    case SCHEMA_UINT16:
+        *(uint16_t *)slot = (uint16_t)value;
+        break;
+    case SCHEMA_INT32:
+    case SCHEMA_UINT32:
+        *(uint32_t *)slot = (uint32_t)value;
+        break;
+    default:
+        assert(schema_kind_is_int(kind));
+        *(uint64_t *)slot = value;
+    }
 }
 
-int schema_load_enum(const void *from)
-{
-    int value;
+static_assert(sizeof(enum schema_kind) == 4 && sizeof(void *) == 8 && sizeof(double) == 8, "sizes of slots");
 
-    memcpy(&value, from, sizeof(value));
-    return value;
-}
-
-const struct schema_variant *schema_variant_of(const struct schema_type *type, const void *value)
+const struct schema_node *schema_union_case(const struct schema_tables *tables, const struct schema_node *node,
+                                            const void *value)
 {
-    assert(type->kind == SCHEMA_STRUCT);
-    if (type->tag < 0)
+    uint32_t tag;
+
+    if (node->tag == SCHEMA_NONE)
         return NULL;
-    int tag = schema_load_enum((const char *)value + type->members[type->tag].offset);
-    for (uint32_t i = 0; i < type->variant_count; i++) {
-        if (type->variants[i].value == tag)
-            return &type->variants[i];
+    memcpy(&tag, (const char *)value + tables->members[node->first + node->tag].offset, sizeof(tag));
+    for (unsigned i = 0; i < node->case_count; i++) {
+        if (tables->cases[node->first_case + i].value == tag)
+            return schema_node_at(tables, tables->cases[node->first_case + i].type);
     }
     return NULL;
 }
 
-bool schema_member_present(const struct schema_member *member, const void *holder)
+const struct schema_member *schema_alternate_branch(const struct schema_tables *tables, const struct schema_node *node,
+                                                    const void *value)
 {
-    const char *base = holder;
+    uint32_t kind;
 
-    if (!member->optional)
-        return true;
-    if (member->has_offset >= 0)
-        return *(const bool *)(base + member->has_offset);
-    assert(schema_type_is_pointer(member->type));
+    memcpy(&kind, value, sizeof(kind));
+    assert(kind < node->count);
+    return &tables->members[node->first + kind];
+}
+
+bool schema_member_present(const struct schema_tables *tables, const struct schema_member *member, const void *value)
+{
     void *pointer;
-    memcpy(&pointer, base + member->offset, sizeof(pointer));
+
+    if (!(member->flags & SCHEMA_OPTIONAL))
+        return true;
+    if (member->has_offset != SCHEMA_NONE)
+        return *((const bool *)value + member->has_offset);
+    memcpy(&pointer, (const char *)value + member->offset, sizeof(pointer));
     return pointer != NULL;
+}
+
+int schema_node_enum_value(const struct schema_tables *tables, const struct schema_node *node, const char *name)
+{
+    assert(node->kind == SCHEMA_ENUM);
+    for (unsigned i = 0; i < node->count; i++) {
+        if (!strcmp(schema_string(tables, tables->members[node->first + i].name), name))
+            return (int)i;
+    }
+    return -1;
 }
 
 const char *schema_enum_name(const struct schema_type *type, int value)
 {
-    assert(type->kind == SCHEMA_ENUM);
-    return value >= 0 && (uint32_t)value < type->count ? type->names[value] : NULL;
+    const struct schema_node *node = schema_type_node(type);
+
+    assert(node->kind == SCHEMA_ENUM);
+    if (value < 0 || value >= node->count)
+        return NULL;
+    return schema_string(type->tables, type->tables->members[node->first + value].name);
 }
 
 int schema_enum_value(const struct schema_type *type, const char *name)
 {
-    assert(type->kind == SCHEMA_ENUM);
-    for (uint32_t i = 0; i < type->count; i++) {
-        if (!strcmp(type->names[i], name))
-            return (int)i;
-    }
-    return -1;
+    return schema_node_enum_value(type->tables, schema_type_node(type), name);
 }
