@@ -3,7 +3,7 @@
 
 usage: main.py [--depfile FILE] [--lenient] SCHEMA KIND=OUTPUT...
 
-KIND is one of types.h types.c events.h events.c commands.h commands.c. A file is written only when its text changes, so
+KIND is one of types.h types.c events.h events.c commands.h commands.c introspect.h introspect.c schema.json. A file is written only when its text changes, so
 that a build does no more than it must. --lenient: missing documentation is reported, and no error.
 """
 import argparse
@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 import commands_emitter
+import introspect_emitter
 import types_emitter
 from model import Schema
 from notation import SchemaError
@@ -22,6 +23,9 @@ EMITTERS = {
     'events.c': commands_emitter.events_source,
     'commands.h': commands_emitter.header,
     'commands.c': commands_emitter.source,
+    'introspect.h': introspect_emitter.header,
+    'introspect.c': introspect_emitter.source,
+    'schema.json': introspect_emitter.as_json,
 }
 
 

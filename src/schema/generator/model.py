@@ -85,7 +85,7 @@ class Alternate(Type):
 
 class Array(Type):
     def __init__(self, element):
-        super().__init__(element.name + 'Array' if not isinstance(element, Builtin) else element.name + '_array')
+        super().__init__(f'[{element.name}]')
         self.element = element
         self.c_name = {'str': 'string'}.get(element.name, element.c_name) + '_array'
 
@@ -143,6 +143,7 @@ class Schema:
             self.array(self.types[name])
         for part in self.parts:
             self.check(part)
+        self.check_c_names()
 
     # Making the objects.
 
@@ -307,7 +308,12 @@ class Schema:
             if not isinstance(entity.arg, Struct):
                 raise SchemaError(entity.place, f"'{entity.name}': its data, '{value['data']}', is no struct or union")
         if 'returns' in value:
-            entity.returns = self.find(value['returns'], entity.place)
+            returns = value['returns']
+            if value.get('gen') is False and isinstance(returns, list):
+                # Nobody makes one in C, where its name may be taken.
+                entity.returns = Array(self.find(returns[0], entity.place))
+            else:
+                entity.returns = self.find(returns, entity.place)
 
     # Checks of the whole.
 
@@ -322,10 +328,15 @@ class Schema:
             self.check_struct(part.arg)
         self.check_document(part)
 
+    def check_c_names(self):
+        taken = {}
+        for item in self.types.values():
+            other = taken.setdefault(item.c_name, item)
+            if other is not item and not isinstance(item, Builtin):
+                raise SchemaError(item.place or other.place, f"'{other.name}' and '{item.name}' are both {item.c_name} in C")
+
     def check_struct(self, struct):
-        seen = set()
-        for ancestor in self.ancestors(struct):
-            seen.add(ancestor)
+        self.check_ancestors(struct)
         names = [member.name for member in struct.all_members()]
         c_names = [member.c_name for member in struct.all_members()]
         for name in names:
@@ -337,13 +348,13 @@ class Schema:
         if struct.is_union:
             self.check_union(struct, names)
 
-    def ancestors(self, struct):
+    @staticmethod
+    def check_ancestors(struct):
         seen = [struct]
         while seen[-1].base:
             if seen[-1].base in seen:
                 raise SchemaError(struct.place, f"'{struct.name}' is its own base")
             seen.append(seen[-1].base)
-        return seen
 
     def check_union(self, union, names):
         tag = next((member for member in union.all_members() if member.name == union.tag), None)
