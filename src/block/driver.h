@@ -107,6 +107,13 @@ struct block_driver {
     /* NULL, or -ENOTSUP: the core writes zeroes from a buffer, unless IO_NO_FALLBACK. */
     int (*co_pwrite_zeroes)(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags);
 
+    /*
+     * A write of what the protocol node `from` holds at `from_offset`, without taking it through memory. Protocols are
+     * asked only for nodes of drivers with the same function. NULL, or -ENOTSUP: the core reads and writes.
+     */
+    int (*co_copy_from)(struct node *node, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
+                        unsigned flags);
+
     /* NULL, or -ENOTSUP: nothing happens, which is no error. Content afterwards is undefined. */
     int (*co_pdiscard)(struct node *node, uint64_t offset, uint64_t bytes);
 

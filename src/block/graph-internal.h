@@ -225,6 +225,14 @@ int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t byte
                                struct block_extent *ret);
 int CO_FN co_node_truncate(struct node *node, const struct truncate_request *request, struct error **err);
 
+/* -ENOTSUP: not without taking the data through memory. */
+int CO_FN co_node_copy_from(struct node *node, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
+                            unsigned flags);
+
+/* --- copy.c: as co_handle_copy_range(), between nodes, inside requests of both --- */
+int CO_FN co_node_copy_range(struct node *from, uint64_t from_offset, struct node *to, uint64_t to_offset,
+                             uint64_t bytes, unsigned flags);
+
 /*
  * The status of an extent as seen through all layers below `node`; its depth in the chain in *ret_depth (0: in none;
  * NULL: not wanted).

@@ -156,6 +156,20 @@ static struct handle_part *CO_FN co_enter(struct handle *handle)
     return part;
 }
 
+/* The same, but NULL where requests wait. */
+static struct handle_part *try_enter(struct handle *handle)
+{
+    struct handle_part *part = per_loop_get(&handle->parts);
+    bool closed;
+
+    spin_lock(&part->spin);
+    closed = part->closed;
+    if (!closed)
+        part->in_flight++;
+    spin_unlock(&part->spin);
+    return closed ? NULL : part;
+}
+
 static void leave(struct handle *handle, struct handle_part *part)
 {
     /* Its counters are this loop's alone, so a request ends where it began. */
@@ -309,6 +323,45 @@ int CO_FN co_handle_truncate(struct handle *handle, uint64_t length, struct erro
     ret = co_node_truncate(handle->root.child, &request, err);
     leave(handle, part);
     return ret;
+}
+
+/* --- between two handles: see copy.c --- */
+
+/* Into both. Nobody waits at one gate while inside the other: a drain of both would wait for that for ever. */
+static void CO_FN co_enter_both(struct handle *a, struct handle *b, struct handle_part **ret_a,
+                                struct handle_part **ret_b)
+{
+    for (;;) {
+        *ret_a = co_enter(a);
+        *ret_b = try_enter(b);
+        if (*ret_b)
+            return;
+        leave(a, *ret_a);
+        leave(b, co_enter(b));
+    }
+}
+
+int CO_FN co_handle_copy_range(struct handle *from, uint64_t from_offset, struct handle *to, uint64_t to_offset,
+                               uint64_t bytes, unsigned flags)
+{
+    struct handle_part *from_part;
+    struct handle_part *to_part;
+    int64_t start_ns;
+    int ret;
+
+    co_enter_both(from, to, &from_part, &to_part);
+    ret = range_fits(from_offset, bytes, node_length(from->root.child)) ? check_change(to, to_offset, bytes, flags)
+                                                                        : -EIO;
+    if (unlikely(ret)) {
+        leave(from, from_part);
+        return refuse(to, to_part, IO_KIND_WRITE, ret);
+    }
+    if (to->writethrough)
+        flags |= IO_FUA;
+    start_ns = loop_now_ns();
+    ret = co_node_copy_range(from->root.child, from_offset, to->root.child, to_offset, bytes, flags);
+    finish(from, from_part, IO_KIND_READ, bytes, start_ns, ret);
+    return finish(to, to_part, IO_KIND_WRITE, bytes, start_ns, ret);
 }
 
 /* --- what lies where: see status.c --- */

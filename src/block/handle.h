@@ -73,6 +73,14 @@ int CO_FN co_handle_pwrite_zeroes(struct handle *handle, uint64_t offset, uint64
 int CO_FN co_handle_pdiscard(struct handle *handle, uint64_t offset, uint64_t bytes);
 int CO_FN co_handle_flush(struct handle *handle);
 
+/*
+ * Copies: by the system or the storage where both ends lie there as they are, zeroes as zeroes, and else through
+ * memory (with IO_NO_FALLBACK: then -ENOTSUP, and a part may have been copied). Flags as of a write. Who writes to the
+ * source at the same time decides what is copied of that. Errors of either side, -ENOSPC past the end of the target.
+ */
+int CO_FN co_handle_copy_range(struct handle *from, uint64_t from_offset, struct handle *to, uint64_t to_offset,
+                               uint64_t bytes, unsigned flags);
+
 /* What lies at a place. */
 enum block_status_flags {
     BLOCK_DATA = 1u << 0,         /* reading fetches stored data */

@@ -142,6 +142,9 @@ int CO_FN co_edge_pread(struct edge *edge, uint64_t offset, uint64_t bytes, void
 int CO_FN co_edge_pwrite(struct edge *edge, uint64_t offset, uint64_t bytes, const void *from, unsigned flags);
 int CO_FN co_edge_pwrite_zeroes(struct edge *edge, uint64_t offset, uint64_t bytes, unsigned flags);
 int CO_FN co_edge_pdiscard(struct edge *edge, uint64_t offset, uint64_t bytes);
+/* As co_copy_from of drivers (driver.h): -ENOTSUP where it can't be done. */
+int CO_FN co_edge_copy_from(struct edge *edge, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
+                            unsigned flags);
 int CO_FN co_edge_flush(struct edge *edge);
 int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t bytes, bool want_zero,
                                struct block_extent *ret);

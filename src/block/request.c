@@ -15,13 +15,15 @@
 #include "loop/loop.h"
 
 /* What a changing request does. */
-enum change_kind { CHANGE_WRITE, CHANGE_ZERO, CHANGE_DISCARD };
+enum change_kind { CHANGE_WRITE, CHANGE_ZERO, CHANGE_DISCARD, CHANGE_COPY };
 
 struct change {
     enum change_kind kind;
     uint64_t offset;
     uint64_t bytes;
     const struct io_vector *iov; /* CHANGE_WRITE */
+    struct node *from;           /* CHANGE_COPY */
+    uint64_t from_offset;
     unsigned flags;
 };
 
@@ -221,6 +223,25 @@ static int CO_FN co_discard(struct node *node, const struct change *change)
     return ret == -ENOTSUP ? 0 : ret;
 }
 
+/* Copies by the driver; what it could not take at once is left to the caller. */
+static int CO_FN co_copy(struct node *node, const struct change *change)
+{
+    const struct block_driver *driver = node->driver;
+    uint64_t unit = node->limits.request_alignment;
+    unsigned flags = change->flags;
+
+    if (!driver->co_copy_from)
+        return -ENOTSUP;
+    if (!driver->passthrough) {
+        if (driver->kind == BLOCK_DRIVER_PROTOCOL && change->from->driver->co_copy_from != driver->co_copy_from)
+            return -ENOTSUP;
+        if (!is_aligned(change->offset | change->bytes, unit) || change->bytes > node->transfer_max)
+            return -ENOTSUP;
+        flags &= node->write_flags;
+    }
+    return driver->co_copy_from(node, change->offset, change->bytes, change->from, change->from_offset, flags);
+}
+
 static int CO_FN co_change_by_kind(struct node *node, const struct change *change)
 {
     switch (change->kind) {
@@ -230,6 +251,8 @@ static int CO_FN co_change_by_kind(struct node *node, const struct change *chang
         return co_zero(node, change);
     case CHANGE_DISCARD:
         return co_discard(node, change);
+    case CHANGE_COPY:
+        return co_copy(node, change);
     }
     assert(!"kind");
     return -EINVAL;
@@ -263,7 +286,7 @@ static int CO_FN co_change_durably(struct node *node, struct node_part *part, co
 /* Whether the blocks at the ends of the change are to be read first. */
 static bool needs_padding(const struct node *node, const struct change *change)
 {
-    return change->kind != CHANGE_DISCARD &&
+    return change->kind != CHANGE_DISCARD && change->kind != CHANGE_COPY &&
            !is_aligned(change->offset | change->bytes, node->limits.request_alignment);
 }
 
@@ -404,6 +427,24 @@ int CO_FN co_node_pdiscard(struct node *node, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
+int CO_FN co_node_copy_from(struct node *node, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
+                            unsigned flags)
+{
+    struct node_part *part = node_part(node);
+    struct change change = {.kind = CHANGE_COPY,
+                            .offset = offset,
+                            .bytes = bytes,
+                            .from = from,
+                            .from_offset = from_offset,
+                            .flags = flags};
+    int ret = co_change(node, part, &change);
+
+    /* What cannot be done this way is done, and counted, in another. */
+    if (ret != -ENOTSUP)
+        count(part, IO_KIND_WRITE, bytes, ret);
+    return ret;
+}
+
 /* --- through edges --- */
 
 /* What lies beyond the child's end reads as zeroes. */
@@ -463,6 +504,14 @@ int CO_FN co_edge_pwrite_zeroes(struct edge *edge, uint64_t offset, uint64_t byt
 int CO_FN co_edge_pdiscard(struct edge *edge, uint64_t offset, uint64_t bytes)
 {
     return may_change(edge, offset, bytes, 0) ? co_node_pdiscard(edge->child, offset, bytes) : -EIO;
+}
+
+int CO_FN co_edge_copy_from(struct edge *edge, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
+                            unsigned flags)
+{
+    if (!may_change(edge, offset, bytes, flags))
+        return -EIO;
+    return co_node_copy_from(edge->child, offset, bytes, from, from_offset, flags);
 }
 
 int CO_FN co_edge_pread(struct edge *edge, uint64_t offset, uint64_t bytes, void *to, unsigned flags)

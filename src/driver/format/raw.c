@@ -124,6 +124,16 @@ static int CO_FN raw_co_pwrite_zeroes(struct node *node, uint64_t offset, uint64
     return co_edge_pwrite_zeroes(raw->file, offset + raw->offset, bytes, flags);
 }
 
+static int CO_FN raw_co_copy_from(struct node *node, uint64_t offset, uint64_t bytes, struct node *from,
+                                  uint64_t from_offset, unsigned flags)
+{
+    const struct raw_node *raw = node_state(node);
+
+    if (!raw_may_write(raw, offset, bytes))
+        return -ENOSPC;
+    return co_edge_copy_from(raw->file, offset + raw->offset, bytes, from, from_offset, flags);
+}
+
 static int CO_FN raw_co_pdiscard(struct node *node, uint64_t offset, uint64_t bytes)
 {
     const struct raw_node *raw = node_state(node);
@@ -178,6 +188,7 @@ const struct block_driver raw_driver = {
     .co_preadv = raw_co_preadv,
     .co_pwritev = raw_co_pwritev,
     .co_pwrite_zeroes = raw_co_pwrite_zeroes,
+    .co_copy_from = raw_co_copy_from,
     .co_pdiscard = raw_co_pdiscard,
     .co_block_status = raw_co_block_status,
     .co_truncate = raw_co_truncate,

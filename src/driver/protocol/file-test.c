@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The file driver under a real graph, on files of the folder for temporary files. */
+#include "driver/format/raw.h"
 #include "driver/protocol/file.h"
 
 #include <errno.h>
@@ -21,7 +22,8 @@
 
 enum { MIB = 1 << 20 };
 
-static const struct block_driver *const drivers[] = {&file_driver, &host_device_driver, &host_cdrom_driver, NULL};
+static const struct block_driver *const drivers[] = {&file_driver, &host_device_driver, &host_cdrom_driver, &raw_driver,
+                                                     NULL};
 
 struct scene {
     struct loop *loop;
@@ -261,6 +263,74 @@ static void CO_FN co_growth(struct scene *scene)
     g_assert_cmpuint(size, ==, 3 * MIB);
     for (size_t i = 0; i < size; i++)
         g_assert_cmpint(data[i], ==, 0);
+}
+
+/* --- copying --- */
+
+/* Another image under a raw window that begins at 4096, for all uses. */
+static struct handle *CO_FN co_open_target(struct scene *scene, const char *path, const char *options)
+{
+    struct handle_options use = {.name = "target", .perm = PERM_ALL, .shared = PERM_ALL};
+    g_autofree char *text =
+        g_strdup_printf("{'driver': 'raw', 'node-name': 't', 'offset': 4096, 'discard': 'unmap', 'file': {'driver': "
+                        "'file', 'discard': 'unmap', 'filename': '%s'%s}}",
+                        path, options);
+    AUTO(json) json = json_parse(text, strlen(text), NULL);
+    AUTO(blockdev_options) parsed = blockdev_options_parse(json, NULL);
+    struct handle *handle;
+
+    g_assert_true(co_graph_add(scene->graph, parsed, NULL));
+    handle = co_handle_new(graph_find(scene->graph, "t", NULL), &use, NULL);
+    g_assert_nonnull(handle);
+    return handle;
+}
+
+static void CO_FN co_check_copy(struct scene *scene, const char *target_path, const char *options, unsigned flags)
+{
+    g_autofree char *data = g_malloc(2 * MIB);
+    struct handle *target;
+
+    image_make(scene, "", 0, 4 * MIB);
+    co_open(scene, options);
+    co_write_pattern(scene, MIB, 512 * 1024, 'x', 0);
+    co_write_pattern(scene, 3 * MIB, 12345, 'y', 0);
+    target = co_open_target(scene, target_path, options);
+    g_assert_cmpint(co_handle_truncate(target, 4 * MIB, NULL), ==, 0);
+
+    /* Everything, then a part to where it does not lie on the same borders. */
+    g_assert_cmpint(co_handle_copy_range(scene->handle, 0, target, 0, 4 * MIB, flags), ==, 0);
+    g_assert_cmpint(co_handle_pread(target, MIB, 2 * MIB, data, 0), ==, 0);
+    for (int i = 0; i < 2 * MIB; i++)
+        g_assert_cmpint(data[i], ==, i < 512 * 1024 ? 'x' : 0);
+    if (!(flags & IO_NO_FALLBACK)) {
+        g_assert_cmpint(co_handle_copy_range(scene->handle, 3 * MIB - 1, target, 777, 12347, flags), ==, 0);
+        g_assert_cmpint(co_handle_pread(target, 776, 12349, data, 0), ==, 0);
+        for (int i = 0; i < 12349; i++)
+            g_assert_cmpint(data[i], ==, i >= 2 && i < 2 + 12345 ? 'y' : 0);
+    }
+    g_assert_cmpint(co_handle_copy_range(scene->handle, 4 * MIB, target, 0, 1, flags), ==, -EIO);
+    co_handle_free(target);
+    g_assert_true(co_graph_delete(scene->graph, "t", NULL));
+    co_close(scene);
+}
+
+static void CO_FN co_copy(struct scene *scene)
+{
+    static const char *const options[] = {"", ", 'cache': {'direct': true}", ", 'aio': 'threads'"};
+    g_autofree char *target_path = g_build_filename(scene->folder, "target", NULL);
+    struct stat status;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        g_assert_true(g_file_set_contents(target_path, "", 0, NULL));
+        g_assert_cmpint(truncate(target_path, 4096), ==, 0);
+        co_check_copy(scene, target_path, options[i], i ? 0 : IO_FUA);
+        /* Holes stay holes. */
+        g_assert_cmpint(stat(target_path, &status), ==, 0);
+        g_assert_cmpint(status.st_blocks * 512, <, MIB);
+    }
+    /* By the system alone: both files are on one file system. */
+    co_check_copy(scene, target_path, "", IO_NO_FALLBACK);
+    g_unlink(target_path);
 }
 
 /* --- status --- */
@@ -554,6 +624,7 @@ TEST(odd_end)
 TEST(cut_file)
 TEST(zeroes)
 TEST(growth)
+TEST(copy)
 TEST(holes)
 TEST(status_race)
 TEST(preallocation)
@@ -571,6 +642,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/cut-file", test_cut_file);
     g_test_add_func("/file/zeroes", test_zeroes);
     g_test_add_func("/file/growth", test_growth);
+    g_test_add_func("/file/copy", test_copy);
     g_test_add_func("/file/holes", test_holes);
     g_test_add_func("/file/status-race", test_status_race);
     g_test_add_func("/file/preallocation", test_preallocation);

@@ -33,6 +33,7 @@ enum file_operation {
     FILE_DISCARD = 1u << 3,
     FILE_SYNC_WRITE = 1u << 4,
     FILE_SEEK_HOLE = 1u << 5,
+    FILE_COPY = 1u << 6,
 };
 
 /* The extent that was asked for last; see status.c. */
@@ -112,6 +113,10 @@ int CO_FN file_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, con
 int CO_FN file_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                           unsigned flags);
 int CO_FN file_co_flush(struct node *node);
+
+/* copy.c */
+int CO_FN file_co_copy_from(struct node *node, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
+                            unsigned flags);
 
 /* zeroes.c */
 int CO_FN file_co_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags);

@@ -184,6 +184,7 @@ bool CO_FN file_co_open(struct node *node, const struct blockdev_options_file *o
         file_co_close(node);
         return false;
     }
+    node_set_read_flags(node, IO_PREFETCH);
     node_set_flags(node, IO_FUA | IO_UNCHANGED, IO_MAY_UNMAP | IO_NO_FALLBACK | IO_UNCHANGED);
     return true;
 }
