@@ -198,8 +198,9 @@ static void epoll_turn(struct loop *loop, int64_t timeout_ns)
     struct epoll_event events[EVENTS_MAX];
     int count;
 
-    if (unlikely(loop->native)) {
+    if (unlikely(loop->native || loop->private_ring)) {
         native_aio_submit(loop->native);
+        private_ring_submit(loop->private_ring);
         if (loop->ready.first)
             timeout_ns = 0;
     }
@@ -409,6 +410,8 @@ static ssize_t epoll_co_file_transfer(const struct file_request *request, enum f
 
     if (engine == FILE_ENGINE_NATIVE)
         return co_native_aio_transfer(request);
+    if (engine == FILE_ENGINE_IO_URING)
+        return co_private_ring_transfer(request);
     if (engine == FILE_ENGINE_THREADS || request->write)
         return co_posix_transfer(request);
     at_once.rwf_flags |= RWF_NOWAIT;
@@ -422,7 +425,7 @@ static ssize_t epoll_co_file_transfer(const struct file_request *request, enum f
 static bool epoll_engine_available(struct loop *loop, enum file_engine engine, struct error **err)
 {
     if (engine == FILE_ENGINE_IO_URING)
-        return error_set(err, "The event loop in use, epoll, has no io_uring");
+        return private_ring_available(loop, err);
     return engine != FILE_ENGINE_NATIVE || native_aio_available(loop, err);
 }
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <liburing.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -338,6 +339,22 @@ static ssize_t uring_co_write(int fd, const void *from, size_t size)
 
 /* --- files --- */
 
+void uring_prepare_file(struct io_uring_sqe *sqe, const struct file_request *request)
+{
+    const struct iovec *iov = request->iov;
+    bool single = request->iov_count == 1 && iov->iov_len <= INT_MAX;
+
+    if (single && request->write)
+        io_uring_prep_write(sqe, request->fd, iov->iov_base, (unsigned)iov->iov_len, request->offset);
+    else if (single)
+        io_uring_prep_read(sqe, request->fd, iov->iov_base, (unsigned)iov->iov_len, request->offset);
+    else if (request->write)
+        io_uring_prep_writev(sqe, request->fd, iov, (unsigned)request->iov_count, request->offset);
+    else
+        io_uring_prep_readv(sqe, request->fd, iov, (unsigned)request->iov_count, request->offset);
+    sqe->rw_flags = request->rwf_flags;
+}
+
 static ssize_t uring_co_file_transfer(const struct file_request *request, enum file_engine engine)
 {
     struct loop *loop = loop_self();
@@ -349,18 +366,8 @@ static ssize_t uring_co_file_transfer(const struct file_request *request, enum f
         return co_native_aio_transfer(request);
     do {
         struct io_uring_sqe *sqe = uring_sqe(loop);
-        const struct iovec *iov = request->iov;
-        bool single = request->iov_count == 1 && iov->iov_len <= INT_MAX;
 
-        if (single && request->write)
-            io_uring_prep_write(sqe, request->fd, iov->iov_base, (unsigned)iov->iov_len, request->offset);
-        else if (single)
-            io_uring_prep_read(sqe, request->fd, iov->iov_base, (unsigned)iov->iov_len, request->offset);
-        else if (request->write)
-            io_uring_prep_writev(sqe, request->fd, iov, (unsigned)request->iov_count, request->offset);
-        else
-            io_uring_prep_readv(sqe, request->fd, iov, (unsigned)request->iov_count, request->offset);
-        sqe->rw_flags = request->rwf_flags;
+        uring_prepare_file(sqe, request);
         result = uring_wait(loop, sqe);
     } while (unlikely(result == -EINTR || result == -EAGAIN));
     return result;

@@ -273,6 +273,7 @@ static void co_test_batch(void *opaque)
         g_assert_true(loop_configure(loop_current(), &options, NULL));
         co_use_engine(path, 0, FILE_ENGINE_DEFAULT);
         co_use_engine(path, O_DIRECT, FILE_ENGINE_NATIVE);
+        co_use_engine(path, 0, FILE_ENGINE_IO_URING);
     }
 }
 

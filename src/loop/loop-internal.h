@@ -295,6 +295,18 @@ ssize_t CO_FN co_native_aio_transfer(const struct file_request *request);
 void native_aio_submit(struct native_aio *native); /* what the turn has produced; NULL is allowed */
 void native_aio_free(struct native_aio *native);   /* NULL is allowed */
 
+/* --- a ring for files alone, for the epoll back end; all of the loop's thread --- */
+
+struct io_uring_sqe;
+struct private_ring;
+bool private_ring_available(struct loop *loop, struct error **err) MUST_CHECK;
+ssize_t CO_FN co_private_ring_transfer(const struct file_request *request);
+void private_ring_submit(struct private_ring *private_ring); /* what the turn has produced; NULL is allowed */
+void private_ring_free(struct private_ring *private_ring);   /* NULL is allowed */
+
+/* Fills in an entry for a request, all but its user_data. */
+void uring_prepare_file(struct io_uring_sqe *sqe, const struct file_request *request);
+
 /* --- the loop --- */
 
 struct loop {
@@ -313,10 +325,11 @@ struct loop {
     struct timer_heap timers;
     struct polling polling;
     struct memory_lists memory;
-    struct native_aio *native;      /* NULL: not used yet */
-    _Atomic uint32_t aio_max_batch; /* 0: no limit; any thread */
-    uint32_t batch_hint;            /* the same for the next file request only */
-    bool trimmed;                   /* nothing has been pooled since the last trim */
+    struct native_aio *native;         /* NULL: not used yet */
+    struct private_ring *private_ring; /* the same */
+    _Atomic uint32_t aio_max_batch;    /* 0: no limit; any thread */
+    uint32_t batch_hint;               /* the same for the next file request only */
+    bool trimmed;                      /* nothing has been pooled since the last trim */
     struct context context;
     struct worker_pool workers;
     struct inbox inbox __attribute__((aligned(64))); /* any thread */

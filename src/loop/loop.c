@@ -217,6 +217,7 @@ void loop_free(struct loop *loop)
     while (atomic_load(&loop->inbox.pushing))
         sched_yield();
     native_aio_free(TAKE(loop->native));
+    private_ring_free(TAKE(loop->private_ring));
     loop->ops->close(loop);
     memory_lists_trim(&loop->memory);
     stack_pool_trim(&loop->stacks, 0);
