@@ -72,6 +72,13 @@ int fd_set_blocking(int fd);
 /* What direct I/O demands of memory and of offsets and lengths, in bytes; -ENOTSUP where the system does not tell. */
 int CO_FN co_file_direct_alignment(int fd, uint32_t *ret_memory, uint32_t *ret_offset);
 
+/* Whether other hosts may write to the file, by the kind of its file system: 1 or 0, or -errno. */
+int CO_FN co_file_is_shared(int fd);
+
+/* Writes back and drops what the system has in memory of the file; and how many bytes that is now, or -errno. */
+int CO_FN co_file_drop_cache(int fd);
+int64_t CO_FN co_file_cached_bytes(int fd);
+
 /* The whole file, NUL-terminated beyond *ret_size; owned. Refused when larger than `limit`. */
 bool CO_FN co_file_load(const char *path, size_t limit, char **ret_data, size_t *ret_size,
                         struct error **err) MUST_CHECK;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The file driver under a real graph, on files of the folder for temporary files. */
+/* The file driver under a real graph, on files in /var/tmp: a file system in memory would not show all it does. */
 #include "driver/format/raw.h"
 #include "driver/protocol/file.h"
 
@@ -15,6 +15,7 @@
 #include "block/handle.h"
 #include "block/node.h"
 #include "loop/coroutine.h"
+#include "loop/file.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
 #include "object/object.h"
@@ -114,7 +115,8 @@ static void scene_run(void (*co_test)(struct scene *scene), enum loop_backend ba
 
     scene.loop = loop_new(&(struct loop_options){.backend = backend}, &error);
     g_assert_nonnull(scene.loop);
-    scene.folder = g_dir_make_tmp("ashlar-file-XXXXXX", NULL);
+    scene.folder = g_mkdtemp(g_strdup("/var/tmp/ashlar-file-XXXXXX"));
+    g_assert_nonnull(scene.folder);
     scene.path = g_build_filename(scene.folder, "image", NULL);
     co_run(scene.loop, co_scene, &scene);
     loop_free(scene.loop);
@@ -613,6 +615,32 @@ static void CO_FN co_auto_read_only(struct scene *scene)
     }
 }
 
+/* What is in memory of an image goes when a node that nobody used becomes used. */
+static void CO_FN co_page_cache(struct scene *scene)
+{
+    struct handle_options use = {.name = "test", .perm = PERM_ALL, .shared = PERM_ALL};
+    size_t size;
+    int fd;
+
+    image_make(scene, "x", 1, MIB);
+    fd = g_open(scene->path, O_RDONLY | O_CLOEXEC, 0);
+    g_assert_true(co_add(scene, ", 'x-check-cache-dropped': true", NULL));
+    g_autofree char *data = image_read(scene, &size);
+    g_assert_cmpint(co_file_cached_bytes(fd), >, 0);
+    scene->handle = co_handle_new(graph_find(scene->graph, "n", NULL), &use, NULL);
+    g_assert_nonnull(scene->handle);
+    g_assert_cmpint(co_file_cached_bytes(fd), ==, 0);
+
+    /* From then on it stays, and so it does by default on a file system of this host alone. */
+    co_write_pattern(scene, 0, MIB, 'x', 0);
+    g_assert_true(co_handle_set_permissions(scene->handle, PERM_CONSISTENT_READ, PERM_ALL, NULL));
+    g_assert_cmpint(co_file_cached_bytes(fd), >=, MIB);
+    co_close(scene);
+    co_open(scene, "");
+    g_assert_cmpint(co_file_cached_bytes(fd), >=, MIB);
+    close(fd);
+}
+
 #define TEST(name)                                                                                                     \
     static void test_##name(void)                                                                                      \
     {                                                                                                                  \
@@ -633,6 +661,7 @@ TEST(refused)
 TEST(locks_follow_permissions)
 TEST(locked_by_others)
 TEST(auto_read_only)
+TEST(page_cache)
 
 int main(int argc, char **argv)
 {
@@ -651,5 +680,6 @@ int main(int argc, char **argv)
     g_test_add_func("/file/locks-follow-permissions", test_locks_follow_permissions);
     g_test_add_func("/file/locked-by-others", test_locked_by_others);
     g_test_add_func("/file/auto-read-only", test_auto_read_only);
+    g_test_add_func("/file/page-cache", test_page_cache);
     return g_test_run();
 }

@@ -76,6 +76,7 @@ struct file_node {
     int lock_fd;
     int fd;                  /* see the invariants above */
     struct file_locks locks; /* main loop */
+    bool is_used;            /* main loop: somebody uses the node */
     struct {                 /* main loop: between a prepare and its commit or abort */
         int fd;              /* to take over; -1: `fd` stays */
         uint32_t used;
@@ -137,6 +138,9 @@ int CO_FN file_co_truncate(struct node *node, const struct truncate_request *req
 int64_t CO_FN file_co_length(struct node *node);
 int64_t CO_FN file_co_allocated_size(struct node *node);
 void file_raise_length(struct file_node *file, uint64_t length); /* after a write up to there; under `growth` */
+
+/* page-cache.c: before the first use of a node that nobody has used. */
+bool CO_FN file_co_take_over(struct file_node *file, struct error **err) MUST_CHECK;
 
 /* info.c */
 char *file_filename(const struct node *node); /* owned */

@@ -14,10 +14,20 @@ static bool permissions_write(uint32_t perm)
     return perm & (PERM_WRITE | PERM_WRITE_UNCHANGED | PERM_RESIZE);
 }
 
+/* What is to be done once the locks are ours. */
+static bool CO_FN co_prepare_file(struct file_node *file, struct error **err)
+{
+    if (!file->is_used && file->next.used && !file_co_take_over(file, err))
+        return false;
+    if (!file->dynamic || !permissions_write(file->next.used) || file->fd != file->lock_fd)
+        return true;
+    file->next.fd = file_co_open_writable(file, err);
+    return file->next.fd >= 0;
+}
+
 static bool CO_FN file_co_permission_prepare(struct node *node, uint32_t perm, uint32_t shared, struct error **err)
 {
     struct file_node *file = node_state(node);
-    bool opens = file->dynamic && permissions_write(perm) && file->fd == file->lock_fd;
 
     assert(file->next.fd == -1);
     file->next.used = perm & PERM_ALL;
@@ -25,10 +35,7 @@ static bool CO_FN file_co_permission_prepare(struct node *node, uint32_t perm, u
     file->next.locks_before = file->locks;
     if (!file_co_locks_acquire(file, file->next.used, file->next.unshared, err))
         return false;
-    if (!opens)
-        return true;
-    file->next.fd = file_co_open_writable(file, err);
-    if (file->next.fd >= 0)
+    if (co_prepare_file(file, err))
         return true;
     file_locks_reduce(file, file->next.locks_before.used, file->next.locks_before.unshared);
     return false;
@@ -46,6 +53,7 @@ static void CO_FN file_co_permission_commit(struct node *node)
         fd_close(file->fd);
         file->fd = file->lock_fd;
     }
+    file->is_used = file->next.used;
     file_locks_reduce(file, file->next.used, file->next.unshared);
 }
 
