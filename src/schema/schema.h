@@ -35,6 +35,18 @@ const char *schema_enum_name(const struct schema_type *type, int value);
 int schema_enum_value(const struct schema_type *type, const char *name);
 
 /*
+ * What a person may write for a value of `type`, owned: members with their types and what they mean. `chosen` (borrowed;
+ * NULL: nothing) is what was given beside "help"; for a union without its tag in it, the values of the tag are listed,
+ * those that `is_offered` (NULL: all) admits. NULL and the error for a tag's value that there is not.
+ */
+char *schema_help_text(const struct schema_type *type, const struct json *chosen,
+                       bool (*is_offered)(void *opaque, const char *value), void *opaque,
+                       struct error **err) MUST_CHECK;
+
+/* Prints schema_help_text() with all values on standard output. */
+bool schema_help(const struct schema_type *type, const struct json *chosen, struct error **err) MUST_CHECK;
+
+/*
  * "driver=file,node-name=x,cache.direct=on" or JSON, as command-line options take it, to JSON. `implied_key` (NULL:
  * none) is the key of a first word without "=". `ret_help` (NULL: not wanted) says that a word "help" or "?" was there.
  */

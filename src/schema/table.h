@@ -71,6 +71,11 @@ struct schema_tables {
     const struct schema_member *members;
     const struct schema_case *cases;
     const char *strings;
+
+    /* Explanations, for help.c alone: for each node and each member the place of a text in `docs`. */
+    const char *docs;
+    const uint32_t *node_docs;
+    const uint32_t *member_docs;
 };
 
 struct schema_type {

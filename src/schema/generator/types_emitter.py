@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """gen/types.h and gen/types.c: the C types, and the tables by which they are parsed, written, copied and freed."""
+import re
+import textwrap
+
 import naming
 from model import Alternate, Array, Builtin, Enum, Struct
 
@@ -135,37 +138,48 @@ class Pool:
         return self.offsets[text]
 
 
+def explanation(text):
+    """A document.Text as help shows it: paragraphs on a line each, names in quotes."""
+    if not text:
+        return ''
+    lines = ['- ' + words if kind == 'item' else words for kind, words in text.blocks()]
+    return re.sub(r'@([\w.-]*\w)', r"'\1'", '\n'.join(lines))
+
+
 class Tables:
     """The rows of the tables, made in the order of the types."""
 
     def __init__(self, schema):
         self.strings, self.nodes, self.members, self.cases = Pool(), [], [], []
+        self.docs, self.node_docs, self.member_docs = Pool(), [], []
         self.types = list(schema.types.values())
         self.index = {item.name: number for number, item in enumerate(self.types)}
         for item in self.types:
             self.nodes.append(self.node(item))
+            self.node_docs.append(self.docs.add(explanation(item.document.body if item.document else None)))
 
     def node(self, item):
         fields = {'name': self.strings.add(item.name)}
         if isinstance(item, Builtin):
             fields['kind'] = f'SCHEMA_{item.kind}'
         elif isinstance(item, Enum):
-            fields |= {'kind': 'SCHEMA_ENUM'} | self.rows([self.value(value) for value in item.values])
+            fields |= {'kind': 'SCHEMA_ENUM'} | self.rows([self.value(value) for value in item.values], item.values)
         elif isinstance(item, Array):
             fields |= {'kind': 'SCHEMA_ARRAY', 'size': f'sizeof({slot_type(item.element).rstrip()})',
                        'first': self.index[item.element.name]}
         elif isinstance(item, Alternate):
             fields |= {'kind': 'SCHEMA_ALTERNATE', 'size': f'sizeof(struct {item.c_name})',
                        'u_offset': f'offsetof(struct {item.c_name}, u)'}
-            fields |= self.rows([self.branch(item, member) for member in item.members])
+            fields |= self.rows([self.branch(item, member) for member in item.members], item.members)
         else:
             fields |= self.struct(item)
         fields.setdefault('tag', NONE)
         return fields
 
-    def rows(self, rows):
+    def rows(self, rows, documented):
         first = len(self.members)
         self.members += rows
+        self.member_docs += [self.docs.add(explanation(item.document)) for item in documented]
         return {'first': first, 'count': len(rows)}
 
     @staticmethod
@@ -191,7 +205,7 @@ class Tables:
         tag, cases = struct.variants()
         members = struct.all_members()
         fields = {'kind': 'SCHEMA_STRUCT', 'size': f'sizeof(struct {struct.c_name})'}
-        fields |= self.rows([self.member(struct, member) for member in members])
+        fields |= self.rows([self.member(struct, member) for member in members], members)
         filled = [case for case in cases if not case.type.is_empty()]
         if tag:
             enum = next(member for member in members if member.name == tag)
@@ -218,12 +232,19 @@ def source(schema, name):
         yield from (f'    {initializer(row)},' for row in rows or [{}])
         yield '};'
         yield ''
-    yield 'static const char strings[] ='
-    yield from (f'    {naming.string(text)} "\\0"' for text in tables.strings.items)
-    yield '    "";'
-    yield ''
+    for pool, array in ((tables.strings, 'strings'), (tables.docs, 'docs')):
+        yield f'static const char {array}[] ='
+        yield from (f'    {naming.string(text)} "\\0"' for text in pool.items)
+        yield '    "";'
+        yield ''
+    for offsets, array in ((tables.node_docs, 'node_docs'), (tables.member_docs, 'member_docs')):
+        yield f'static const uint32_t {array}[] = {{'
+        yield from textwrap.wrap(', '.join(str(offset) for offset in offsets or [0]), 110)
+        yield '};'
+        yield ''
     yield 'static const struct schema_tables tables = {'
-    yield '    .nodes = nodes, .members = members, .cases = cases, .strings = strings};'
+    yield '    .nodes = nodes, .members = members, .cases = cases, .strings = strings,'
+    yield '    .docs = docs, .node_docs = node_docs, .member_docs = member_docs};'
     yield ''
     for number, item in enumerate(tables.types):
         if not isinstance(item, Builtin):
