@@ -39,8 +39,8 @@ struct chardev_ops {
     /* All of it, never two at once; NULL: output is dropped. */
     int (*co_write)(struct chardev *chardev, const void *from, size_t size);
 
-    /* Ends the session, soon; NULL: the other end cannot be hung up on. */
-    void (*hang_up)(struct chardev *chardev);
+    /* Ends the session that `frontend` is in, soon; NULL: the other end cannot be hung up on. */
+    void (*hang_up)(struct chardev_frontend *frontend);
 
     void (*co_send_break)(struct chardev *chardev);   /* NULL: not possible, and nothing is done */
     char *(*describe)(const struct chardev *chardev); /* `filename` of query-chardev; NULL: the backend's name */
@@ -74,6 +74,8 @@ struct chardev_frontend {
 
 struct chardev_registry {
     struct object_registry *objects;
+    void (*quit)(void *opaque); /* NULL: nobody can end the program from here */
+    void *quit_opaque;
     GPtrArray *chardevs; /* in order of creation */
     bool stdio_in_use;
 };
@@ -94,7 +96,7 @@ void chardev_closed(struct chardev *chardev);
 /* The other end has sent a break. */
 void chardev_note_break(struct chardev *chardev);
 
-/* Whether anybody outside reads and writes it, be it through a mux or a hub. */
+/* Whether anybody outside is its front end, be it through a mux or a hub. */
 bool chardev_in_use(const struct chardev *chardev);
 
 /* As chardev_claim(), for a relay. */

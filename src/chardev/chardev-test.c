@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Chardevs as their users see them: on each loop, with real peers at the other end. */
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "chardev/chardev-internal.h"
@@ -403,7 +405,276 @@ static void co_test_break(void *opaque)
     co_fixture_free(fixture);
 }
 
+/* --- several on one, one on several --- */
+
+static void co_test_mux(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    struct chardev_frontend *first;
+    struct chardev_frontend *second;
+    char byte;
+    int fd;
+
+    co_add(fixture, "socket,id=m,path=%s,server=on,wait=off,mux=on");
+    co_add_fails(fixture, "mux,id=x,chardev=m-base", "Device 'm-base' is in use");
+    co_add_fails(fixture, "mux,id=x,chardev=none", "mux: base chardev none not found");
+    first = claim(fixture, "m");
+    second = claim(fixture, "m");
+    fd = co_dial(fixture);
+    g_assert_cmpint(co_chardev_wait_open(first), ==, 0);
+    g_assert_cmpint(co_chardev_wait_open(second), ==, 0);
+    /* The focus is on the latest; both are heard. */
+    co_say_fd(fd, "for second\x01"
+                  "cfor first\x01");
+    co_expect(second, "for second");
+    co_expect(first, "for first");
+    co_say(first, "by first");
+    co_expect_fd(fd, "by first");
+    co_say(second, "by second");
+    co_expect_fd(fd, "by second");
+    co_say_fd(fd, "\x01\x01zb\x01"
+                  "b");
+    co_expect(first, "\x01"
+                     "b");
+    /* At the end of the input both can still answer, one after the other. */
+    g_assert_cmpint(shutdown(fd, SHUT_WR), ==, 0);
+    g_assert_cmpint(co_chardev_read(first, &byte, 1), ==, 0);
+    g_assert_cmpint(co_chardev_read(second, &byte, 1), ==, 0);
+    co_say(first, "bye first");
+    chardev_hang_up(first);
+    co_say(second, "bye second");
+    co_expect_fd(fd, "bye firstbye second");
+    chardev_hang_up(second);
+    g_assert_cmpint(co_socket_recv(fd, &byte, 1, 0), ==, 0);
+    fd_close(fd);
+    fd = co_dial(fixture);
+    co_say_fd(fd, "again");
+    g_assert_cmpint(co_chardev_wait_open(first), ==, 0);
+    g_assert_cmpint(co_chardev_wait_open(second), ==, 0);
+    co_expect(first, "again");
+    g_assert_cmpint(chardev_find(fixture->registry, "m")->break_count, ==, 1);
+    co_chardev_release(first);
+    co_say_fd(fd, "rest");
+    co_expect(second, "rest");
+    /* A front end that hangs up ends it for all. */
+    chardev_hang_up(second);
+    g_assert_cmpint(co_socket_recv(fd, &byte, 1, 0), ==, 0);
+    co_chardev_release(second);
+    fd_close(fd);
+    co_fixture_free(fixture);
+}
+
+static void co_test_mux_full(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    g_autofree char *large = g_strnfill(20000, 'x');
+    struct chardev_frontend *frontend;
+    int fd;
+
+    co_add(fixture, "socket,id=m,path=%s,server=on,wait=off,mux=on");
+    fd = co_dial(fixture);
+    co_say_fd(fd, large);
+    frontend = claim(fixture, "m");
+    g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+    co_expect(frontend, large);
+    co_say_fd(fd, large);
+    fd_close(fd);
+    co_expect(frontend, large);
+    co_chardev_release(frontend);
+    co_fixture_free(fixture);
+}
+
+static void co_test_hub(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    struct chardev_frontend *frontend;
+    struct ringbuf_read_options all = {.size = UINT64_MAX};
+    g_autofree uint8_t *kept = NULL;
+    size_t size;
+    char byte;
+    int fd;
+
+    co_add(fixture, "socket,id=a,path=%s,server=on,wait=off");
+    co_add(fixture, "ringbuf,id=b");
+    co_add_fails(fixture, "hub,id=h,chardevs.0=a,chardevs.1=z", "hub: chardev can't be found by id 'z'");
+    co_add_fails(fixture, "hub,id=h,chardevs.0=a,chardevs.1=a", "Device 'a' is in use");
+    co_add(fixture, "hub,id=h,chardevs.0=a,chardevs.1=b");
+    frontend = claim(fixture, "h");
+    g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+    co_say(frontend, "to the ring,");
+    fd = co_dial(fixture);
+    co_say_fd(fd, "in");
+    co_expect(frontend, "in");
+    co_say(frontend, "to both");
+    co_expect_fd(fd, "to both");
+    g_assert_true(chardev_ringbuf_take(fixture->registry, "b", &all, &kept, &size, NULL));
+    g_assert_cmpmem(kept, size, "to the ring,to both", 19);
+    chardev_hang_up(frontend);
+    g_assert_cmpint(co_socket_recv(fd, &byte, 1, 0), ==, 0);
+    g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+    co_chardev_release(frontend);
+    fd_close(fd);
+    co_fixture_free(fixture);
+}
+
+/* The last one that has said all it had to say gets its answer. */
+static void co_test_hub_last(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    struct chardev_frontend *frontend;
+    char byte;
+    int fd;
+
+    co_add(fixture, "socket,id=a,path=%s,server=on,wait=off");
+    co_add(fixture, "hub,id=h,chardevs.0=a");
+    frontend = claim(fixture, "h");
+    for (int i = 0; i < 2; i++) {
+        fd = co_dial(fixture);
+        co_say_fd(fd, "question");
+        g_assert_cmpint(shutdown(fd, SHUT_WR), ==, 0);
+        g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+        co_expect(frontend, "question");
+        g_assert_cmpint(co_chardev_read(frontend, &byte, 1), ==, 0);
+        co_say(frontend, "answer");
+        co_expect_fd(fd, "answer");
+        chardev_hang_up(frontend);
+        g_assert_cmpint(co_socket_recv(fd, &byte, 1, 0), ==, 0);
+        fd_close(fd);
+    }
+    co_chardev_release(frontend);
+    co_fixture_free(fixture);
+}
+
+/* --- terminals and datagrams --- */
+
+static void co_test_pty(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    g_autofree char *name = NULL;
+    struct chardev_frontend *frontend;
+    char byte;
+
+    co_add(fixture, "pty,id=p,path=%s");
+    name = filename_of(fixture, "p");
+    g_assert_true(g_str_has_prefix(name, "pty:/dev/pts/"));
+    frontend = claim(fixture, "p");
+    g_assert_cmpint(co_chardev_write(frontend, "x", 1), ==, -EPIPE);
+    for (int i = 0; i < 3; i++) {
+        int fd = co_file_open(fixture->path, O_RDWR | O_NOCTTY, 0);
+        char text[3] = "";
+
+        g_assert_cmpint(fd, >=, 0);
+        g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+        co_say(frontend, "hi");
+        g_assert_cmpint(co_fd_read(fd, text, 2), ==, 2);
+        g_assert_cmpstr(text, ==, "hi");
+        g_assert_cmpint(co_fd_write(fd, "in\n", 3), ==, 3);
+        co_expect(frontend, "in\n");
+        g_assert_cmpint(co_fd_write(fd, "last", 4), ==, 4);
+        fd_close(fd);
+        co_expect(frontend, "last");
+        g_assert_cmpint(co_chardev_read(frontend, &byte, 1), ==, 0);
+    }
+    co_chardev_release(frontend);
+    g_assert_true(g_file_test(fixture->path, G_FILE_TEST_IS_SYMLINK));
+    g_assert_true(co_chardev_remove(fixture->registry, "p", NULL));
+    g_assert_false(g_file_test(fixture->path, G_FILE_TEST_IS_SYMLINK));
+    co_fixture_free(fixture);
+}
+
+/* What somebody wrote and left before there was a front end. */
+static void co_test_pty_left(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    struct chardev_frontend *frontend;
+    char byte;
+    int fd;
+
+    co_add(fixture, "pty,id=p,path=%s");
+    fd = co_file_open(fixture->path, O_RDWR | O_NOCTTY, 0);
+    g_assert_cmpint(co_fd_write(fd, "left", 4), ==, 4);
+    fd_close(fd);
+    g_assert_cmpint(co_sleep_ns(2000000), ==, 0);
+    frontend = claim(fixture, "p");
+    g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+    co_expect(frontend, "left");
+    g_assert_cmpint(co_chardev_read(frontend, &byte, 1), ==, 0);
+    co_chardev_release(frontend);
+    co_fixture_free(fixture);
+}
+
+/* Two that talk to each other; what is too much for one read is not lost. */
+static void co_test_udp(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    struct socket_endpoint any = {.family = SOCKET_INET, .host = "127.0.0.1", .port = "0"};
+    AUTO(error) err = NULL;
+    struct socket_listener *here = co_socket_listen(&any, 1, &err);
+    struct socket_listener *there = co_socket_listen(&any, 1, &err);
+    g_autofree char *option_a = NULL;
+    g_autofree char *option_b = NULL;
+    struct chardev_frontend *a;
+    struct chardev_frontend *b;
+
+    /* Ports that nobody else has, most likely in the other protocol neither. */
+    g_assert_nonnull(here);
+    g_assert_nonnull(there);
+    option_a = g_strdup_printf("udp,id=a,host=127.0.0.1,port=%u,localaddr=127.0.0.1,localport=%u",
+                               socket_listener_port(there), socket_listener_port(here));
+    option_b = g_strdup_printf("udp,id=b,host=127.0.0.1,port=%u,localaddr=127.0.0.1,localport=%u",
+                               socket_listener_port(here), socket_listener_port(there));
+    co_add(fixture, option_a);
+    a = claim(fixture, "a");
+    g_assert_cmpint(co_chardev_wait_open(a), ==, 0);
+    co_say(a, "lost");
+    co_say(a, "lost, too");
+    co_add(fixture, option_b);
+    b = claim(fixture, "b");
+    g_assert_cmpint(co_chardev_wait_open(b), ==, 0);
+    co_say(b, "one");
+    co_say(b, "two");
+    co_expect(a, "on");
+    co_expect(a, "etwo");
+    co_say(a, "back");
+    co_expect(b, "back");
+    co_chardev_release(a);
+    co_chardev_release(b);
+    socket_listener_free(here);
+    socket_listener_free(there);
+    co_fixture_free(fixture);
+}
+
 /* --- files --- */
+
+static void co_test_pipe(void *opaque)
+{
+    struct fixture *fixture = fixture_new();
+    g_autofree char *in = g_strconcat(fixture->path, ".in", NULL);
+    g_autofree char *out = g_strconcat(fixture->path, ".out", NULL);
+    struct chardev_frontend *frontend;
+    char text[7] = "";
+
+    g_assert_cmpint(mkfifo(in, 0600), ==, 0);
+    g_assert_cmpint(mkfifo(out, 0600), ==, 0);
+    co_add(fixture, "pipe,id=p,path=%s");
+    frontend = claim(fixture, "p");
+    g_assert_cmpint(co_chardev_wait_open(frontend), ==, 0);
+    for (int i = 0; i < 2; i++) {
+        int fd = co_file_open(in, O_WRONLY, 0);
+
+        g_assert_cmpint(co_fd_write(fd, "input", 5), ==, 5);
+        fd_close(fd);
+        co_expect(frontend, "input");
+        co_say(frontend, "output");
+        fd = co_file_open(out, O_RDONLY, 0);
+        g_assert_cmpint(co_fd_read(fd, text, 6), ==, 6);
+        g_assert_cmpstr(text, ==, "output");
+        fd_close(fd);
+    }
+    co_chardev_release(frontend);
+    g_assert_cmpint(g_unlink(in) | g_unlink(out), ==, 0);
+    co_fixture_free(fixture);
+}
 
 static void co_test_file(void *opaque)
 {
@@ -489,6 +760,14 @@ int main(int argc, char **argv)
     loop_test_add_real("chardev/socket/stuck", co_test_socket_stuck);
     loop_test_add_real("chardev/socket/layers", co_test_layers);
     loop_test_add_real("chardev/socket/break", co_test_break);
+    loop_test_add_real("chardev/mux/sharing", co_test_mux);
+    loop_test_add_real("chardev/mux/full", co_test_mux_full);
+    loop_test_add_real("chardev/hub/sharing", co_test_hub);
+    loop_test_add_real("chardev/hub/last", co_test_hub_last);
+    loop_test_add_real("chardev/pty/sessions", co_test_pty);
+    loop_test_add_real("chardev/pty/left", co_test_pty_left);
+    loop_test_add_real("chardev/udp", co_test_udp);
+    loop_test_add_real("chardev/pipe", co_test_pipe);
     loop_test_add_real("chardev/file", co_test_file);
     loop_test_add_real("chardev/cancel", co_test_cancel);
     return g_test_run();

@@ -19,6 +19,9 @@ struct error;
 struct object_registry;
 
 struct chardev_registry *chardev_registry_new(struct object_registry *objects);
+
+/* Whom a person at a mux asks to end the program (Ctrl-A x); without, nothing happens then. */
+void chardev_registry_set_quit(struct chardev_registry *registry, void (*quit)(void *opaque), void *opaque);
 void CO_FN co_chardev_registry_free(struct chardev_registry *registry);
 
 /* chardev-add, -change, -remove and -send-break; the pty path, if any, in *ret. */
@@ -46,11 +49,14 @@ void CO_FN co_chardev_release(struct chardev_frontend *frontend); /* nobody may 
 /* Waits until somebody is at the other end. 0 or -ECANCELED. */
 int CO_FN co_chardev_wait_open(struct chardev_frontend *frontend);
 
-/* At least one byte; 0: the other end has hung up (wait for the next one with co_chardev_wait_open()); or -errno. */
+/*
+ * At least one byte; 0: the other end has said all it will, and perhaps hung up; or -errno. One coroutine at a time.
+ * Then answers may still be written. co_chardev_wait_open() lets go of the session, and waits for the next.
+ */
 ssize_t CO_FN co_chardev_read(struct chardev_frontend *frontend, void *to, size_t size);
 
-/* All of it: 0, or -errno; -EPIPE where nobody is there. */
+/* All of it, before what others write: 0, or -errno; -EPIPE where nobody is there. */
 int CO_FN co_chardev_write(struct chardev_frontend *frontend, const void *from, size_t size);
 
-/* Hangs up on the peer: a socket server goes back to listening. */
+/* Ends the front end's session. Where it can, it hangs up on the peer: a socket server goes back to listening. */
 void chardev_hang_up(struct chardev_frontend *frontend);

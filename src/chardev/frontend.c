@@ -53,7 +53,7 @@ void chardev_hang_up(struct chardev_frontend *frontend)
     struct chardev *chardev = frontend->chardev;
 
     if (frontend_in_session(frontend) && chardev->ops->hang_up)
-        chardev->ops->hang_up(chardev);
+        chardev->ops->hang_up(frontend);
     frontend->session = 0;
     co_condition_broadcast(&chardev->changed);
 }
@@ -132,6 +132,8 @@ int co_chardev_wait_open(struct chardev_frontend *frontend)
 {
     struct chardev *chardev = frontend->chardev;
 
+    if (co_cancelled())
+        return -ECANCELED;
     if (frontend_in_session(frontend) && !frontend->input_ended)
         return 0;
     chardev_hang_up(frontend);

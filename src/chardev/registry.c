@@ -11,8 +11,13 @@
 #include "loop/file.h"
 
 const struct chardev_ops *const chardev_backends[] = {
-    &chardev_file_ops, &chardev_serial_ops, &chardev_parallel_ops, &chardev_pipe_ops,   &chardev_socket_ops,
-    &chardev_null_ops, &chardev_stdio_ops,  &chardev_ringbuf_ops,  &chardev_memory_ops, NULL,
+    &chardev_file_ops,     &chardev_serial_ops,
+    &chardev_parallel_ops, &chardev_pipe_ops,
+    &chardev_socket_ops,   &chardev_udp_ops,
+    &chardev_pty_ops,      &chardev_null_ops,
+    &chardev_mux_ops,      &chardev_hub_ops,
+    &chardev_stdio_ops,    &chardev_ringbuf_ops,
+    &chardev_memory_ops,   NULL,
 };
 
 const struct chardev_ops *chardev_backend_find(enum chardev_backend_kind kind, struct error **err)
@@ -32,6 +37,12 @@ struct chardev_registry *chardev_registry_new(struct object_registry *objects)
     registry->objects = objects;
     registry->chardevs = g_ptr_array_new();
     return registry;
+}
+
+void chardev_registry_set_quit(struct chardev_registry *registry, void (*quit)(void *opaque), void *opaque)
+{
+    registry->quit = quit;
+    registry->quit_opaque = opaque;
 }
 
 static guint registry_index(const struct chardev_registry *registry, const struct chardev *chardev)

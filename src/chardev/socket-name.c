@@ -6,7 +6,6 @@
 #include <glib.h>
 #include <netdb.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -60,7 +59,7 @@ static char *fd_describe(const char *text, const struct socket_naming *naming)
     socklen_t size = sizeof(address);
     g_autofree char *name = NULL;
 
-    if (!getsockname(atoi(text), (struct sockaddr *)&address, &size)) {
+    if (!getsockname((int)g_ascii_strtoull(text, NULL, 10), (struct sockaddr *)&address, &size)) {
         name = inet_name(&address, size);
         if (name)
             return g_strdup_printf("%s:%s%s", naming->protocol, name, server_suffix(naming));

@@ -119,12 +119,12 @@ static int CO_FN co_socket_chardev_write(struct chardev *chardev, const void *fr
     return result;
 }
 
-static void socket_chardev_hang_up(struct chardev *chardev)
+static void socket_chardev_hang_up(struct chardev_frontend *frontend)
 {
-    struct socket_connection *connection = socket_of(chardev)->connection;
+    struct socket_connection *connection = socket_of(frontend->chardev)->connection;
 
     if (connection)
-        connection_close(chardev, connection);
+        connection_close(frontend->chardev, connection);
 }
 
 static void CO_FN co_socket_send_break(struct chardev *chardev)
@@ -186,7 +186,7 @@ static void CO_FN co_connection_watch_end(struct socket_connection *connection)
 static void CO_FN co_connection_await_end(struct chardev *chardev, struct socket_connection *connection)
 {
     while (!connection->closing) {
-        bool in_use = chardev_in_use(chardev);
+        bool in_use = chardev->frontend_count;
 
         if (in_use)
             co_connection_watch_end(connection);
@@ -194,7 +194,7 @@ static void CO_FN co_connection_await_end(struct chardev *chardev, struct socket
             break;
         else if (!connection->watch)
             connection_watch_start(chardev, connection);
-        if (connection->closing || in_use != chardev_in_use(chardev))
+        if (connection->closing || in_use != !!chardev->frontend_count)
             continue;
         co_condition_wait_always(&chardev->changed, NULL);
     }

@@ -71,3 +71,10 @@ void socket_listener_free(struct socket_listener *listener);
 
 /* A connected descriptor, or -1 with the error. */
 int CO_FN co_socket_dial(const struct socket_endpoint *endpoint, struct error **err) MUST_CHECK;
+
+/*
+ * A datagram socket from `local` (NULL: any address and port) to `remote` and from nobody else, both inet; or -1 with
+ * the error. Sent and received on as other sockets are.
+ */
+int CO_FN co_socket_datagram(const struct socket_endpoint *remote, const struct socket_endpoint *local,
+                             struct error **err) MUST_CHECK;

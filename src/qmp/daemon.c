@@ -28,6 +28,11 @@ static void broadcast_event(void *opaque, const struct json *event)
     monitor_broadcast(daemon->monitors, event);
 }
 
+static void quit_at_mux(void *opaque)
+{
+    daemon_quit(opaque);
+}
+
 struct daemon *daemon_new(void)
 {
     struct daemon *daemon = g_new0(struct daemon, 1);
@@ -39,6 +44,7 @@ struct daemon *daemon_new(void)
     daemon->commands = qmp_command_set_new(qmp_commands, qmp_command_count);
     daemon->objects = object_registry_new();
     daemon->chardevs = chardev_registry_new(daemon->objects);
+    chardev_registry_set_quit(daemon->chardevs, quit_at_mux, daemon);
     daemon->graph = graph_new(daemon->objects, &daemon->events);
     daemon->exports = export_registry_new(daemon->graph, daemon->objects, &daemon->events);
     daemon->monitors = monitor_registry_new(daemon, daemon->commands);
