@@ -4,17 +4,15 @@
  * receives, one a request reads the file, one gathers what they have to send). Prints a line a measurement; the time of
  * the server is the processor time of its thread and of whatever the kernel runs on its behalf.
  *
- *     loop-bench [-b io_uring|epoll] [-d DEPTH] [-n REQUESTS] [-w] FILE
+ *     loop-bench [-b io_uring|epoll]
+ *     loop-bench [-b io_uring|epoll] [-d DEPTH] [-n REQUESTS] [-p POLL_NS] [-w] FILE
  */
 #include <assert.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -262,8 +260,9 @@ static void co_bench_serve(void *opaque)
     co_serve(bench);
     cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     wall = seconds(CLOCK_MONOTONIC) - wall;
-    printf("%-8s depth %3u: %6.2f us CPU a request, %7.0f requests a second\n", bench->write ? "write" : "read",
-           bench->depth, cpu / bench->requests * 1e6, bench->requests / wall);
+    printf("%-8s %-5s depth %3u: %6.2f us CPU a request, %7.0f requests a second\n",
+           loop_backend_name(loop_get_backend(loop_current())), bench->write ? "write" : "read", bench->depth,
+           cpu / bench->requests * 1e6, bench->requests / wall);
     fd_close(bench->socket);
     fd_close(bench->fd);
 }
@@ -345,22 +344,25 @@ int main(int argc, char **argv)
     struct loop *loop;
     int option;
 
-    while ((option = getopt(argc, argv, "b:d:n:w")) != -1) {
+    while ((option = getopt(argc, argv, "b:d:n:p:w")) != -1) {
         if (option == 'b')
             options.backend = strcmp(optarg, "epoll") ? LOOP_IO_URING : LOOP_EPOLL;
         else if (option == 'd')
             bench.depth = (unsigned)atoi(optarg);
         else if (option == 'n')
             bench.requests = (unsigned)atoi(optarg);
+        else if (option == 'p')
+            options.poll_max_ns = strtoull(optarg, NULL, 10);
         else if (option == 'w')
             bench.write = true;
+        else
+            return 2;
     }
     loop = loop_new(&options, &err);
     if (!loop) {
         fprintf(stderr, "%s\n", error_message(err));
         return 1;
     }
-    printf("%s\n", loop_backend_name(loop_get_backend(loop)));
     if (optind < argc) {
         bench.file = argv[optind];
         co_run(loop, co_bench_serve, &bench);
