@@ -132,7 +132,7 @@ static void epoll_dispatch(struct epoll *epoll, int fd, int events)
 }
 
 /* Waits in the order: register, suspend, and on cancellation take the registration back. */
-static int epoll_wait_for(struct loop *loop, int fd, int events, struct co_wait *wait)
+static int epoll_wait_for(struct loop *loop, int fd, int events, struct cancellable *wait)
 {
     struct epoll *epoll = epoll_of(loop);
     struct epoll_waiter waiter = {.coroutine = loop->current, .events = events};
@@ -147,7 +147,7 @@ static int epoll_wait_for(struct loop *loop, int fd, int events, struct co_wait 
         /* A regular file: always ready. */
         return result == -EPERM ? events : result;
     }
-    while (!waiter.ready && (result = co_wait_reason(wait)) == 0)
+    while (!waiter.ready && (result = cancellable_reason(wait)) == 0)
         co_suspend();
     if (waiter.ready)
         return waiter.ready;
@@ -161,16 +161,16 @@ static int epoll_wait_for(struct loop *loop, int fd, int events, struct co_wait 
 
 static int epoll_co_poll(int fd, int events)
 {
-    struct co_wait wait;
+    struct cancellable wait;
     int result;
 
     static_assert(POLLIN == EPOLLIN && POLLOUT == EPOLLOUT && POLLERR == EPOLLERR && POLLHUP == EPOLLHUP,
                   "poll and epoll name events alike");
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     result = epoll_wait_for(loop_self(), fd, events, &wait);
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     return result;
 }
 
@@ -239,10 +239,10 @@ typedef ssize_t epoll_attempt(const void *request);
 static ssize_t epoll_co_run(int fd, int events, epoll_attempt *attempt, const void *request)
 {
     struct loop *loop = loop_self();
-    struct co_wait wait;
+    struct cancellable wait;
     ssize_t result;
 
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     for (;;) {
@@ -255,7 +255,7 @@ static ssize_t epoll_co_run(int fd, int events, epoll_attempt *attempt, const vo
         if (result < 0)
             break;
     }
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     co_epoll_done(loop);
     return result;
 }

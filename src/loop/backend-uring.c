@@ -190,7 +190,7 @@ static int uring_wait(struct loop *loop, struct io_uring_sqe *sqe)
 }
 
 /* The same, cancellable. `sqe` must be the last that was taken. */
-static int uring_wait_cancellable(struct loop *loop, struct io_uring_sqe *sqe, struct co_wait *wait)
+static int uring_wait_cancellable(struct loop *loop, struct io_uring_sqe *sqe, struct cancellable *wait)
 {
     struct uring_op op = {.coroutine = loop->current};
     bool cancelling = false;
@@ -201,7 +201,7 @@ static int uring_wait_cancellable(struct loop *loop, struct io_uring_sqe *sqe, s
         co_suspend();
         if (op.done || cancelling)
             continue;
-        reason = co_wait_reason(wait);
+        reason = cancellable_reason(wait);
         if (reason) {
             cancelling = true;
             uring_cancel(loop, &op);
@@ -215,16 +215,16 @@ static int uring_co_poll(int fd, int events)
 {
     struct loop *loop = loop_self();
     struct io_uring_sqe *sqe;
-    struct co_wait wait;
+    struct cancellable wait;
     int result;
 
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     sqe = uring_sqe(loop);
     io_uring_prep_poll_add(sqe, fd, (unsigned)events);
     result = uring_wait_cancellable(loop, sqe, &wait);
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     return result;
 }
 
@@ -279,19 +279,19 @@ static int uring_co_run(int fd, int events, void (*prepare)(struct io_uring_sqe 
                         const void *request)
 {
     struct loop *loop = loop_self();
-    struct co_wait wait;
+    struct cancellable wait;
     int result;
 
     for (;;) {
         struct io_uring_sqe *sqe;
 
-        result = co_wait_begin(&wait);
+        result = cancellable_begin(&wait);
         if (unlikely(result < 0))
             return result;
         sqe = uring_sqe(loop);
         prepare(sqe, request);
         result = uring_wait_cancellable(loop, sqe, &wait);
-        co_wait_end(&wait);
+        cancellable_end(&wait);
         if (likely(result != -EINTR && result != -EAGAIN))
             return result;
         if (result == -EAGAIN) {

@@ -383,7 +383,7 @@ void co_deadline_end(struct co_deadline *deadline)
     self->deadline = deadline->outer;
 }
 
-int co_wait_begin(struct co_wait *wait)
+int cancellable_begin(struct cancellable *wait)
 {
     struct coroutine *self = co_self();
 
@@ -399,27 +399,27 @@ int co_wait_begin(struct co_wait *wait)
     return 0;
 }
 
-int co_wait_reason(const struct co_wait *wait)
+int cancellable_reason(const struct cancellable *wait)
 {
     if (unlikely(atomic_load_explicit(&co_self()->cancelled, memory_order_relaxed)))
         return -ECANCELED;
     return wait->timer.fired ? -ETIMEDOUT : 0;
 }
 
-void co_wait_end(struct co_wait *wait)
+void cancellable_end(struct cancellable *wait)
 {
     timer_disarm(&wait->timer);
 }
 
 int co_suspend_cancellable(void)
 {
-    struct co_wait wait;
-    int result = co_wait_begin(&wait);
+    struct cancellable wait;
+    int result = cancellable_begin(&wait);
 
     if (result < 0)
         return result;
     co_suspend();
-    result = co_wait_reason(&wait);
-    co_wait_end(&wait);
+    result = cancellable_reason(&wait);
+    cancellable_end(&wait);
     return result;
 }

@@ -161,10 +161,10 @@ int address_socket(const struct socket_address *address)
     return fd < 0 ? -errno : fd;
 }
 
-void address_digits(const struct socket_address *address, char host[NI_MAXHOST], char port[NI_MAXSERV])
+void address_host(const struct socket_address *address, char host[NI_MAXHOST])
 {
-    int failed = getnameinfo((const struct sockaddr *)&address->storage, address->size, host, host ? NI_MAXHOST : 0,
-                             port, NI_MAXSERV, NI_NUMERICHOST | NI_NUMERICSERV);
+    int failed = getnameinfo((const struct sockaddr *)&address->storage, address->size, host, NI_MAXHOST, NULL, 0,
+                             NI_NUMERICHOST);
 
     assert(!failed);
 }

@@ -39,8 +39,8 @@ char *endpoint_name(const struct socket_endpoint *endpoint);
 /* A new socket for `address`: close-on-exec, non-blocking; or -errno. */
 int address_socket(const struct socket_address *address);
 
-/* Host and port as digits; the host may be NULL. */
-void address_digits(const struct socket_address *address, char host[NI_MAXHOST], char port[NI_MAXSERV]);
+/* The host as digits. */
+void address_host(const struct socket_address *address, char host[NI_MAXHOST]);
 
 /* Sets what every connected socket of ours has: TCP_NODELAY, and SO_KEEPALIVE where wanted. */
 void socket_prepare_connected(int fd, bool keep_alive);

@@ -6,7 +6,6 @@
 #include <linux/vm_sockets.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -160,7 +159,6 @@ static bool CO_FN co_inet_listen(struct socket_listener *listener, const struct 
     g_autofree char *name = endpoint_name(endpoint);
     AUTO(address_list) list = {0};
     char host[NI_MAXHOST];
-    char port[NI_MAXSERV];
     uint16_t first;
     int result;
 
@@ -174,7 +172,7 @@ static bool CO_FN co_inet_listen(struct socket_listener *listener, const struct 
         return error_set_errno(err, result, "Failed to find an available port for %s", name);
     if (result < 0)
         return error_set_errno(err, result, "Failed to bind socket to %s", name);
-    address_digits(&list.items[0], host, port);
+    address_host(&list.items[0], host);
     listener->address = g_strdup_printf(strchr(host, ':') ? "inet:[%s]:%u" : "inet:%s:%u",
                                         *endpoint->host ? endpoint->host : host, listener->port);
     return listener_join(listener, err);
@@ -267,7 +265,6 @@ static bool fd_listen(struct socket_listener *listener, const struct socket_endp
 {
     struct socket_address address = {.size = sizeof(address.storage)};
     int type = socket_option(endpoint->fd, SO_TYPE);
-    char port[NI_MAXSERV];
 
     if (type == -EBADF)
         return error_set_errno(err, EBADF, "File descriptor '%d' cannot be used", endpoint->fd);
@@ -279,10 +276,8 @@ static bool fd_listen(struct socket_listener *listener, const struct socket_endp
         return error_set(err, "File descriptor '%d' is not a listening socket", endpoint->fd);
     if (getsockname(endpoint->fd, (struct sockaddr *)&address.storage, &address.size))
         return error_set_errno(err, errno, "Failed to look up the address of file descriptor '%d'", endpoint->fd);
-    if (address.storage.ss_family == AF_INET || address.storage.ss_family == AF_INET6) {
-        address_digits(&address, NULL, port);
-        listener->port = (uint16_t)atoi(port);
-    }
+    if (address.storage.ss_family == AF_INET || address.storage.ss_family == AF_INET6)
+        listener->port = inet_get_port(&address);
     fd_set_close_on_exec(endpoint->fd);
     listener->fds[listener->count++] = endpoint->fd;
     listener->address = g_strdup_printf("fd:%d", endpoint->fd);

@@ -239,17 +239,17 @@ static void condition_enter(struct co_condition *condition, struct co_waiter *wa
 int co_condition_wait(struct co_condition *condition, struct co_mutex *mutex)
 {
     struct co_waiter waiter = {0};
-    struct co_wait wait;
+    struct cancellable wait;
     int result;
 
     CO_ASSERT();
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     waiter.coroutine = co_self();
     condition_enter(condition, &waiter, mutex);
     spin_lock(&condition->spin);
-    while (!waiter.granted && (result = co_wait_reason(&wait)) == 0) {
+    while (!waiter.granted && (result = cancellable_reason(&wait)) == 0) {
         spin_unlock(&condition->spin);
         co_suspend();
         spin_lock(&condition->spin);
@@ -257,7 +257,7 @@ int co_condition_wait(struct co_condition *condition, struct co_mutex *mutex)
     if (!waiter.granted)
         wait_list_remove(&condition->waiters, &waiter);
     spin_unlock(&condition->spin);
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     if (mutex)
         co_mutex_lock(mutex);
     return waiter.granted ? 0 : result;

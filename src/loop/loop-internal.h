@@ -129,16 +129,16 @@ int64_t timer_heap_next_ns(const struct timer_heap *heap); /* INT64_MAX: none */
 void timer_heap_fire(struct timer_heap *heap, int64_t now_ns);
 
 /*
- * A cancellable wait of the running coroutine. co_wait_begin() returns -ECANCELED or -ETIMEDOUT where there is nothing
- * to wait for any more; then co_wait_end() must not be called. co_wait_reason(), after a wake, says which of the two
- * has come, or 0.
+ * A cancellable wait of the running coroutine. cancellable_begin() returns -ECANCELED or -ETIMEDOUT where there is
+ * nothing to wait for any more; then cancellable_end() must not be called. cancellable_reason(), after a wake, says
+ * which of the two has come, or 0.
  */
-struct co_wait {
+struct cancellable {
     struct timer timer;
 };
-int co_wait_begin(struct co_wait *wait) MUST_CHECK;
-int co_wait_reason(const struct co_wait *wait);
-void co_wait_end(struct co_wait *wait);
+int cancellable_begin(struct cancellable *wait) MUST_CHECK;
+int cancellable_reason(const struct cancellable *wait);
+void cancellable_end(struct cancellable *wait);
 
 /* --- worker threads --- */
 

@@ -111,7 +111,7 @@ static struct io_uring_sqe *private_ring_sqe(struct private_ring *private)
 ssize_t co_private_ring_transfer(const struct file_request *request)
 {
     struct loop *loop = loop_self();
-    uint32_t batch = atomic_load_explicit(&loop->aio_max_batch, memory_order_relaxed);
+    uint32_t batch = loop_take_batch(loop);
     struct private_op op;
 
     if (!private_ring_available(loop, NULL))

@@ -99,23 +99,23 @@ void timer_heap_fire(struct timer_heap *heap, int64_t now_ns)
 int co_sleep_ns(int64_t duration_ns)
 {
     struct timer timer = {0};
-    struct co_wait wait;
+    struct cancellable wait;
     int64_t now_ns;
     int result;
 
     CO_ASSERT();
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     now_ns = loop_now_ns();
     if (duration_ns > 0) {
         timer_arm(&timer, duration_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + duration_ns);
-        while (!timer.fired && (result = co_wait_reason(&wait)) == 0)
+        while (!timer.fired && (result = cancellable_reason(&wait)) == 0)
             co_suspend();
         timer_disarm(&timer);
     } else {
         co_yield ();
     }
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     return timer.fired ? 0 : result;
 }

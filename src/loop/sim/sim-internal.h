@@ -187,15 +187,15 @@ size_t sim_part(struct sim *sim, size_t size, size_t unit);
 
 extern const struct loop_file_ops sim_file_ops;
 
-int sim_co_accept(int fd);
-int sim_co_connect(int fd, const struct sockaddr *address, socklen_t size);
-ssize_t sim_co_transfer(const struct socket_request *request);
-ssize_t sim_co_read(int fd, void *to, size_t size);
-ssize_t sim_co_write(int fd, const void *from, size_t size);
-int sim_co_poll(int fd, int events);
+int CO_FN sim_co_accept(int fd);
+int CO_FN sim_co_connect(int fd, const struct sockaddr *address, socklen_t size);
+ssize_t CO_FN sim_co_transfer(const struct socket_request *request);
+ssize_t CO_FN sim_co_read(int fd, void *to, size_t size);
+ssize_t CO_FN sim_co_write(int fd, const void *from, size_t size);
+int CO_FN sim_co_poll(int fd, int events);
 void sim_shutdown(int fd, int how);
 int sim_listen(const char *name, int backlog);
-int sim_co_dial(const char *name);
+int CO_FN sim_co_dial(const char *name);
 void sim_socket_close(struct sim_socket *socket);
 void sim_listener_close(struct sim *sim, struct sim_listener *listener);
 

@@ -35,16 +35,16 @@ static void wake_all(GPtrArray *waiters)
 }
 
 /* Waits for a change: 0, or why the wait has ended. */
-static int CO_FN co_wait_change(GPtrArray *waiters, struct co_wait *wait)
+static int CO_FN co_wait_change(GPtrArray *waiters, struct cancellable *wait)
 {
-    int reason = co_wait_reason(wait);
+    int reason = cancellable_reason(wait);
 
     if (reason < 0)
         return reason;
     g_ptr_array_add(waiters, co_self());
     co_suspend();
     g_ptr_array_remove(waiters, co_self());
-    return co_wait_reason(wait);
+    return cancellable_reason(wait);
 }
 
 static struct sim_socket *socket_new(size_t capacity)
@@ -147,7 +147,7 @@ static void ring_copy_in(struct sim_socket *socket, const struct io_vector *from
 }
 
 static ssize_t CO_FN co_receive(struct sim *sim, struct sim_socket *socket, const struct io_vector *to, int flags,
-                                struct co_wait *wait)
+                                struct cancellable *wait)
 {
     size_t done = 0;
 
@@ -169,7 +169,7 @@ static ssize_t CO_FN co_receive(struct sim *sim, struct sim_socket *socket, cons
 }
 
 static ssize_t CO_FN co_transmit(struct sim *sim, struct sim_socket *socket, const struct io_vector *from, int flags,
-                                 struct co_wait *wait)
+                                 struct cancellable *wait)
 {
     for (;;) {
         struct sim_socket *peer = socket->peer;
@@ -197,14 +197,14 @@ static ssize_t CO_FN co_move(int fd, const struct iovec *iov, int count, int fla
     struct sim *sim = sim_self();
     struct sim_handle *handle = sim_handle_get(fd);
     struct io_vector vector = io_vector_of(iov, (unsigned)count);
-    struct co_wait wait;
+    struct cancellable wait;
     ssize_t result;
 
     if (!handle)
         return -EBADF;
     if (!handle->socket)
         return -ENOTSOCK;
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     handle->users++;
@@ -214,7 +214,7 @@ static ssize_t CO_FN co_move(int fd, const struct iovec *iov, int count, int fla
     else if (!result)
         result = co_receive(sim, handle->socket, &vector, flags, &wait);
     handle->users--;
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     sim_note(sim, (uint64_t)result);
     return result;
 }
@@ -277,12 +277,12 @@ static int handle_ready(const struct sim_handle *handle, int events)
 int sim_co_poll(int fd, int events)
 {
     struct sim_handle *handle = sim_handle_get(fd);
-    struct co_wait wait;
+    struct cancellable wait;
     int result;
 
     if (!handle)
         return -EBADF;
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     handle->users++;
@@ -295,7 +295,7 @@ int sim_co_poll(int fd, int events)
             result = co_wait_change(waiters ? waiters : handle->socket->waiters, &wait);
     }
     handle->users--;
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     return result;
 }
 
@@ -362,12 +362,12 @@ int sim_co_accept(int fd)
 {
     struct sim *sim = sim_self();
     struct sim_handle *handle = sim_handle_get(fd);
-    struct co_wait wait;
+    struct cancellable wait;
     int result;
 
     if (!handle || !handle->listener)
         return handle ? -EINVAL : -EBADF;
-    result = co_wait_begin(&wait);
+    result = cancellable_begin(&wait);
     if (result < 0)
         return result;
     handle->users++;
@@ -377,6 +377,6 @@ int sim_co_accept(int fd)
     if (!result)
         result = sim_handle_add(sim, &(struct sim_handle){.socket = g_queue_pop_head(&handle->listener->connections)});
     handle->users--;
-    co_wait_end(&wait);
+    cancellable_end(&wait);
     return result;
 }
