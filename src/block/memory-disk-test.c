@@ -12,6 +12,7 @@
 #include "gen/types.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
+#include "schema/event.h"
 #include "schema/json.h"
 
 struct memory_disk_options memory_disk_options;
@@ -100,9 +101,13 @@ static int CO_FN disk_co_preadv(struct node *node, uint64_t offset, uint64_t byt
     check_range(disk, offset, bytes, iov);
     if (ret)
         return ret;
+    __atomic_add_fetch(&disk->active, 1, __ATOMIC_RELAXED);
     co_give_way(disk, offset);
+    spin_lock(&disk->spin);
     io_vector_write(iov, 0, disk->data + offset, bytes);
+    spin_unlock(&disk->spin);
     co_give_way(disk, offset);
+    __atomic_sub_fetch(&disk->active, 1, __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -117,9 +122,13 @@ static int CO_FN disk_co_pwritev(struct node *node, uint64_t offset, uint64_t by
     __atomic_store_n(&disk->last_write_flags, flags, __ATOMIC_RELAXED);
     if (ret)
         return ret;
+    __atomic_add_fetch(&disk->active, 1, __ATOMIC_RELAXED);
     co_give_way(disk, offset);
+    spin_lock(&disk->spin);
     io_vector_read(iov, 0, disk->data + offset, bytes);
+    spin_unlock(&disk->spin);
     co_give_way(disk, offset);
+    __atomic_sub_fetch(&disk->active, 1, __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -135,8 +144,12 @@ static int CO_FN disk_co_pwrite_zeroes(struct node *node, uint64_t offset, uint6
         return ret;
     if (disk->options.no_zero_writes || !is_aligned(offset | bytes, MAX(disk->options.zeroes_alignment, 1)))
         return -ENOTSUP;
+    __atomic_add_fetch(&disk->active, 1, __ATOMIC_RELAXED);
     co_give_way(disk, offset);
+    spin_lock(&disk->spin);
     memset(disk->data + offset, 0, bytes);
+    spin_unlock(&disk->spin);
+    __atomic_sub_fetch(&disk->active, 1, __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -407,25 +420,79 @@ struct node *CO_FN co_test_add_ok(struct graph *graph, const char *text)
     return node;
 }
 
+struct handle *CO_FN co_test_handle(struct node *node, uint32_t perm)
+{
+    struct handle_options options = {.name = "a test", .perm = perm, .shared = PERM_ALL};
+    AUTO(error) err = NULL;
+    struct handle *handle = co_handle_new(node, &options, &err);
+
+    if (!handle)
+        g_error("%s", error_message(err));
+    return handle;
+}
+
+/* Names of events, under a lock: any loop sends them. */
+static struct {
+    struct event_sink sink;
+    struct spin_lock spin;
+    GPtrArray *names;
+} events;
+
+static void take_event(struct event_sink *sink, const char *name, struct json *data)
+{
+    json_free(data);
+    spin_lock(&events.spin);
+    g_ptr_array_add(events.names, g_strdup(name));
+    spin_unlock(&events.spin);
+}
+
+unsigned graph_test_events(const char *name)
+{
+    unsigned count = 0;
+
+    spin_lock(&events.spin);
+    for (unsigned i = 0; i < events.names->len; i++)
+        count += !strcmp(g_ptr_array_index(events.names, i), name);
+    spin_unlock(&events.spin);
+    return count;
+}
+
 static void co_run_test(void *opaque)
 {
     graph_test *test = *(graph_test **)opaque;
-    struct graph *graph = graph_new(NULL, NULL);
+    struct graph *graph;
 
+    events.sink.send = take_event;
+    events.names = g_ptr_array_new_with_free_func(g_free);
+    graph = graph_new(NULL, &events.sink);
     memory_disk_options = (struct memory_disk_options){0};
     memset(memory_disk_fail, 0, sizeof(memory_disk_fail));
     graph_set_drivers(graph, memory_disk_drivers);
     test(graph);
     co_graph_free(graph);
     g_assert_cmpint(memory_disks_open, ==, 0);
+    g_ptr_array_free(events.names, true);
 }
 
-void run_graph_test(graph_test *test)
+static void run_on(const struct loop_options *options, graph_test *test)
 {
     AUTO(error) err = NULL;
-    struct loop *loop = loop_new(&(struct loop_options){0}, &err);
+    struct loop *loop = loop_new(options, &err);
 
     g_assert_nonnull(loop);
     co_run(loop, co_run_test, &test);
     loop_free(loop);
+}
+
+void run_graph_test(graph_test *test)
+{
+    run_on(&(struct loop_options){0}, test);
+}
+
+uint64_t graph_test_seed;
+
+void run_graph_test_simulated(graph_test *test, uint64_t seed)
+{
+    graph_test_seed = seed;
+    run_on(&(struct loop_options){.backend = LOOP_SIM, .sim_seed = seed}, test);
 }

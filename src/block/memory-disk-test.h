@@ -11,6 +11,7 @@
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/node.h"
+#include "loop/lock.h"
 
 enum memory_disk_operation {
     MEMORY_DISK_OPEN,
@@ -41,6 +42,7 @@ extern struct memory_disk_options memory_disk_options;
 extern unsigned memory_disk_fail[MEMORY_DISK__COUNT];
 
 struct memory_disk {
+    struct spin_lock spin; /* of `data`: what overlaps in time may overlap in place, block by block */
     struct memory_disk_options options;
     uint8_t *data; /* `capacity` bytes; beyond the length zeroes */
     uint64_t capacity;
@@ -49,6 +51,7 @@ struct memory_disk {
     uint32_t perm, shared;              /* as last committed */
     unsigned prepared;                  /* co_prepare() without its end */
     unsigned last_write_flags;          /* atomic */
+    unsigned active;                    /* atomic: requests inside */
     bool resting;                       /* between drain begin and end */
 };
 
@@ -68,6 +71,16 @@ struct node *CO_FN co_test_add(struct graph *graph, const char *json, struct err
 /* The same, which must succeed. */
 struct node *CO_FN co_test_add_ok(struct graph *graph, const char *json);
 
-/* Runs `test` as a coroutine on a new loop, with a graph of the drivers above. */
+/* Runs `test` as a coroutine on a new loop, with a graph of the drivers above: on the real back end, or simulated. */
 typedef void graph_test(struct graph *graph);
 void run_graph_test(graph_test *test);
+void run_graph_test_simulated(graph_test *test, uint64_t seed);
+
+/* Of the run on the simulated back end. */
+extern uint64_t graph_test_seed;
+
+/* Events that the graph has sent since the test began, by name. */
+unsigned graph_test_events(const char *name);
+
+/* A handle on the node that may do what `perm` says and shares all. */
+struct handle *CO_FN co_test_handle(struct node *node, uint32_t perm);
