@@ -64,6 +64,6 @@ int co_socket_dial(const struct socket_endpoint *endpoint, struct error **err)
     }
     if (fd < 0)
         return -1;
-    socket_prepare_connected(fd, endpoint->keep_alive);
+    socket_prepare_connected(fd, &endpoint->keep_alive);
     return fd;
 }

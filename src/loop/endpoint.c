@@ -169,14 +169,26 @@ void address_host(const struct socket_address *address, char host[NI_MAXHOST])
     assert(!failed);
 }
 
-void socket_prepare_connected(int fd, bool keep_alive)
+static void set_unless_zero(int fd, int option, uint32_t value)
+{
+    int number = (int)MIN(value, (uint32_t)INT_MAX);
+
+    if (value)
+        (void)setsockopt(fd, IPPROTO_TCP, option, &number, sizeof(number));
+}
+
+void socket_prepare_connected(int fd, const struct socket_keep_alive *keep_alive)
 {
     int on = 1;
 
     /* Not every family has both; a connection works without. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    if (keep_alive)
-        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    if (!keep_alive->on)
+        return;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    set_unless_zero(fd, TCP_KEEPCNT, keep_alive->count);
+    set_unless_zero(fd, TCP_KEEPIDLE, keep_alive->idle_s);
+    set_unless_zero(fd, TCP_KEEPINTVL, keep_alive->interval_s);
 }
 
 void fd_set_close_on_exec(int fd)

@@ -43,7 +43,7 @@ int address_socket(const struct socket_address *address);
 void address_host(const struct socket_address *address, char host[NI_MAXHOST]);
 
 /* Sets what every connected socket of ours has: TCP_NODELAY, and SO_KEEPALIVE where wanted. */
-void socket_prepare_connected(int fd, bool keep_alive);
+void socket_prepare_connected(int fd, const struct socket_keep_alive *keep_alive);
 
 /* For descriptors that others have made: close-on-exec and, where connected, non-blocking. */
 void fd_set_close_on_exec(int fd);

@@ -158,7 +158,8 @@ static void co_test_abstract(void *opaque)
 
 static void co_test_inet(void *opaque)
 {
-    struct socket_endpoint endpoint = {.family = SOCKET_INET, .host = "127.0.0.1", .port = "0", .keep_alive = true};
+    struct socket_endpoint endpoint = {
+        .family = SOCKET_INET, .host = "127.0.0.1", .port = "0", .keep_alive = {.on = true, .count = 7}};
     AUTO(listener) listener = co_listen(&endpoint);
     g_autofree char *port = g_strdup_printf("%u", socket_listener_port(listener));
     g_autofree char *address = g_strdup_printf("inet:127.0.0.1:%s", port);
@@ -178,6 +179,8 @@ static void co_test_inet(void *opaque)
     g_assert_cmpint(value, ==, 1);
     g_assert_cmpint(getsockopt(accepting.fd, SOL_SOCKET, SO_KEEPALIVE, &value, &size), ==, 0);
     g_assert_cmpint(value, ==, 1);
+    g_assert_cmpint(getsockopt(accepting.fd, IPPROTO_TCP, TCP_KEEPCNT, &value, &size), ==, 0);
+    g_assert_cmpint(value, ==, 7);
     fd_close(fd);
     fd_close(accepting.fd);
 }

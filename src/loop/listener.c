@@ -24,7 +24,7 @@ struct socket_listener {
     int fds[LISTENER_SOCKETS_MAX];
     unsigned count;
     int any_fd; /* an epoll set of them all, where there are several; else -1 */
-    bool keep_alive;
+    struct socket_keep_alive keep_alive;
     uint16_t port;
     char *address;
     char *path; /* that is ours to remove: only while it is still this file */
@@ -360,6 +360,6 @@ int co_socket_listener_accept(struct socket_listener *listener)
     assert(listener->count > 0);
     fd = listener->count == 1 ? co_socket_accept(listener->fds[0]) : co_accept_any(listener);
     if (fd >= 0)
-        socket_prepare_connected(fd, listener->keep_alive);
+        socket_prepare_connected(fd, &listener->keep_alive);
     return fd;
 }

@@ -36,6 +36,14 @@ int CO_FN co_signal_wait(const sigset_t *set);
 
 enum socket_family { SOCKET_UNIX, SOCKET_INET, SOCKET_VSOCK, SOCKET_FD };
 
+/* TCP's own look whether the peer is still there; 0: the system's default. */
+struct socket_keep_alive {
+    bool on;
+    uint32_t count;      /* unanswered probes that end the connection */
+    uint32_t idle_s;     /* before the first */
+    uint32_t interval_s; /* between them */
+};
+
 /* Where to listen or connect. Strings are borrowed. */
 struct socket_endpoint {
     enum socket_family family;
@@ -48,7 +56,7 @@ struct socket_endpoint {
     bool numeric;     /* inet: no name resolution */
     bool refuse_ipv4;
     bool refuse_ipv6;
-    bool keep_alive;
+    struct socket_keep_alive keep_alive;
     bool mptcp;
     const char *cid; /* vsock */
     int fd;          /* fd: taken on success */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <limits.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "loop/socket.h"
@@ -22,11 +23,20 @@ static bool inet_endpoint(const struct inet_socket_address *inet, struct socket_
         .numeric = inet->has_numeric && inet->numeric,
         .refuse_ipv4 = only_ipv6 || (inet->has_ipv4 && !inet->ipv4),
         .refuse_ipv6 = only_ipv4 || (inet->has_ipv6 && !inet->ipv6),
-        .keep_alive = inet->has_keep_alive && inet->keep_alive,
+        .keep_alive =
+            {
+                .on = inet->has_keep_alive && inet->keep_alive,
+                .count = inet->has_keep_alive_count ? inet->keep_alive_count : 0,
+                .idle_s = inet->has_keep_alive_idle ? inet->keep_alive_idle : 0,
+                .interval_s = inet->has_keep_alive_interval ? inet->keep_alive_interval : 0,
+            },
         .mptcp = inet->has_mptcp && inet->mptcp,
     };
     if (ret->refuse_ipv4 && ret->refuse_ipv6)
         return error_set(err, "Cannot disable IPv4 and IPv6 at same time");
+    /* The resolver would take the remainder. */
+    if (strspn(inet->port, "0123456789") == strlen(inet->port) && g_ascii_strtoull(inet->port, NULL, 10) > UINT16_MAX)
+        return error_set(err, "Port '%s' of '%s' exceeds %d", inet->port, inet->host, UINT16_MAX);
     return true;
 }
 
