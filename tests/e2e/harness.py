@@ -103,7 +103,7 @@ class Qmp:
         self.send_raw(json.dumps(request))
         return self.reply()
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         """What the command returns; QmpError when it fails. An underscore in an argument's name means a dash."""
         reply = self.execute(name, {key.replace('_', '-'): value for key, value in arguments.items()} or None)
         if 'error' in reply:

@@ -134,16 +134,16 @@ class NbdRaw:
         self.sock.sendall(data)
 
     def receive(self, size):
-        data = b''
+        data = bytearray()
         while len(data) < size:
             try:
                 more = self.sock.recv(size - len(data))
             except ConnectionError:
                 more = b''
             if not more:
-                raise Closed(data)
+                raise Closed(bytes(data))
             data += more
-        return data
+        return bytes(data)
 
     def at_end(self):
         """Whether the server has hung up, and sent nothing more."""
@@ -207,11 +207,9 @@ class NbdRaw:
     @staticmethod
     def context_data(name, queries):
         name = name.encode() if isinstance(name, str) else name
-        data = struct.pack('>I', len(name)) + name + struct.pack('>I', len(queries))
-        for query in queries:
-            query = query.encode() if isinstance(query, str) else query
-            data += struct.pack('>I', len(query)) + query
-        return data
+        queries = [query.encode() if isinstance(query, str) else query for query in queries]
+        return (struct.pack('>I', len(name)) + name + struct.pack('>I', len(queries)) +
+                b''.join(struct.pack('>I', len(query)) + query for query in queries))
 
     def _contexts(self, option, name, queries):
         found = {}
