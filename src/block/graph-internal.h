@@ -148,6 +148,7 @@ struct handle {
     struct edge root;      /* request: where requests go */
     struct graph *graph;   /* const */
     bool writethrough;     /* const */
+    bool follows_length;   /* const */
     uint32_t perm;         /* atomic: as root.perm */
     struct per_loop parts; /* struct handle_part */
     bool closed;           /* parts.spin: as in each part */

@@ -39,6 +39,7 @@ struct handle *co_handle_new(struct node *node, const struct handle_options *opt
     per_loop_init(&handle->parts, sizeof(struct handle_part), part_init);
     handle->graph = graph;
     handle->writethrough = options->writethrough;
+    handle->follows_length = options->follows_length;
     handle->name = g_strdup(options->name);
     handle->ops = options->ops;
     handle->opaque = options->opaque;

@@ -26,10 +26,11 @@ struct handle_ops {
 };
 
 struct handle_options {
-    const char *name;  /* who it is, for messages: "block export 'exp0'"; copied */
-    uint32_t perm;     /* enum permission bits: used ... */
-    uint32_t shared;   /* ... and left to others */
-    bool writethrough; /* flush after every write */
+    const char *name;    /* who it is, for messages: "block export 'exp0'"; copied */
+    uint32_t perm;       /* enum permission bits: used ... */
+    uint32_t shared;     /* ... and left to others */
+    bool writethrough;   /* flush after every write */
+    bool follows_length; /* bears that the length changes: others in the graph may resize, whatever is shared */
     const struct handle_ops *ops;
     void *opaque;
 };

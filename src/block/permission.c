@@ -127,12 +127,18 @@ static char *permission_list(uint32_t bits)
     return g_string_free(text, false);
 }
 
+/* What a parent keeps from the node's other parents. Not sharing more than that keeps out only other programs. */
+static uint32_t kept_permissions(const struct edge *edge)
+{
+    return ~edge->shared & ~(edge->handle && edge->handle->follows_length ? (uint32_t)PERM_RESIZE : 0);
+}
+
 static bool conflict_error(const struct node *node, const struct edge *user, const struct edge *keeper,
                            struct error **err)
 {
     g_autofree char *user_text = edge_describe_parent(user);
     g_autofree char *keeper_text = edge_describe_parent(keeper);
-    g_autofree char *bits = permission_list(user->perm & ~keeper->shared);
+    g_autofree char *bits = permission_list(user->perm & kept_permissions(keeper));
 
     return error_set(err,
                      "Permission conflict on node '%s': permissions '%s' are both required by %s (uses node '%s' as "
@@ -149,7 +155,7 @@ static bool report_conflict(const struct node *node, struct error **err)
         for (unsigned j = 0; j < node->parents->len; j++) {
             const struct edge *keeper = g_ptr_array_index(node->parents, j);
 
-            if (i != j && (user->perm & ~keeper->shared))
+            if (i != j && (user->perm & kept_permissions(keeper)))
                 return conflict_error(node, user, keeper, err);
         }
     }
@@ -170,7 +176,7 @@ static bool sum_parents(const struct node *node, uint32_t *ret_perm, uint32_t *r
         shared &= edge->shared;
         for (unsigned bit = 0; bit < PERM_BITS; bit++) {
             bool uses = edge->perm & 1u << bit;
-            bool keeps = !(edge->shared & 1u << bit);
+            bool keeps = kept_permissions(edge) & 1u << bit;
 
             /* A parent may use what it keeps from others; two different ones clash. */
             if ((uses && keepers[bit]) || (keeps && users[bit]))

@@ -107,7 +107,9 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
     struct handle_options handle = {
         .name = name,
         .perm = PERM_CONSISTENT_READ,
-        .shared = PERM_ALL,
+        /* Clients may hear of a new length, but not that another program takes the end of their disk away. */
+        .shared = PERM_ALL & ~PERM_RESIZE,
+        .follows_length = true,
         .writethrough = options->has_writethrough && options->writethrough,
     };
     struct node *node = graph_find(registry->graph, options->node_name, err);

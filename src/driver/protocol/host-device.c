@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The host_device and host_cdrom drivers: block and character devices of the host. They share all operations with the
- * file driver (file/); where a device differs, the operation looks at the kind. A CD drive is a device that is only
- * read.
+ * file driver (file/); where a device differs, the operation looks at the kind.
  */
 #include "base/error.h"
 #include "driver/protocol/file.h"
@@ -57,7 +56,13 @@ const struct block_driver host_cdrom_driver = {
     .co_open = host_cdrom_co_open,
     .co_close = file_co_close,
     .co_preadv = file_co_preadv,
+    .co_pwritev = file_co_pwritev,
+    .co_pwrite_zeroes = file_co_pwrite_zeroes,
+    .co_copy_from = file_co_copy_from,
+    .co_pdiscard = file_co_pdiscard,
+    .co_flush = file_co_flush,
     .co_block_status = file_co_block_status,
+    .co_truncate = file_co_truncate,
     .co_length = file_co_length,
     .co_allocated_size = file_co_allocated_size,
     .co_refresh_limits = file_co_refresh_limits,
