@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The object types of this build, in the order in which help lists them. */
+#include "object/authz-internal.h"
 #include "object/iothread.h"
 #include "object/object.h"
 #include "object/secret.h"
 #include "object/throttle-group.h"
+#include "object/tls-creds-internal.h"
 
 const struct object_class *const object_classes[] = {
-    &iothread_class,
-    &secret_class,
-    &secret_keyring_class,
-    &throttle_group_class,
-    NULL,
+    &authz_list_class,     &authz_list_file_class, &authz_pam_class,      &authz_simple_class,
+    &iothread_class,       &secret_class,          &secret_keyring_class, &throttle_group_class,
+    &tls_creds_anon_class, &tls_creds_psk_class,   &tls_creds_x509_class, NULL,
 };

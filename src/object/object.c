@@ -3,8 +3,8 @@
  * The registry of user-creatable objects.
  *
  * Keeps: (1) ids are unique; (2) an object in the registry was created in full; (3) one that is held, by a user or by
- * another object, stays; (4) objects go in the reverse order of their making. All on the main loop, but for the count
- * of holders.
+ * another object, stays, or at least outlives its name; (4) objects go in the reverse order of their making. All on the
+ * main loop, but for the count of holders.
  */
 #include "object/object.h"
 
@@ -13,17 +13,19 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "loop/loop.h"
 #include "schema/json.h"
 
 struct object {
     const struct object_class *class;
     struct object_registry *registry;
     char *id;
-    atomic_uint holders;
+    atomic_uint holders; /* the registry is one */
     void *state;
 };
 
 struct object_registry {
+    struct loop *loop;  /* NULL: none */
     GPtrArray *objects; /* of struct object, in the order of their making */
 };
 
@@ -31,8 +33,14 @@ struct object_registry *object_registry_new(void)
 {
     struct object_registry *registry = g_new0(struct object_registry, 1);
 
+    registry->loop = loop_current();
     registry->objects = g_ptr_array_new();
     return registry;
+}
+
+struct loop *object_registry_loop(const struct object_registry *registry)
+{
+    return registry->loop;
 }
 
 static void object_free(struct object *object)
@@ -42,6 +50,19 @@ static void object_free(struct object *object)
     g_free(object);
 }
 
+void object_release(struct object *object)
+{
+    if (!object)
+        return;
+    unsigned before = atomic_fetch_sub(&object->holders, 1);
+    assert(before > 0);
+    if (before > 1)
+        return;
+    if (object->class->co_destroy)
+        object->class->co_destroy(object);
+    object_free(object);
+}
+
 void CO_FN co_object_registry_free(struct object_registry *registry)
 {
     if (!registry)
@@ -49,10 +70,8 @@ void CO_FN co_object_registry_free(struct object_registry *registry)
     while (registry->objects->len) {
         struct object *object = g_ptr_array_remove_index(registry->objects, registry->objects->len - 1);
 
-        assert(!atomic_load(&object->holders));
-        if (object->class->co_destroy)
-            object->class->co_destroy(object);
-        object_free(object);
+        assert(object->class->may_outlive_name || atomic_load(&object->holders) == 1);
+        object_release(object);
     }
     g_ptr_array_free(registry->objects, TRUE);
     g_free(registry);
@@ -121,6 +140,7 @@ bool CO_FN co_object_add(struct object_registry *registry, const struct object_o
     object->class = class;
     object->registry = registry;
     object->id = g_strdup(options->id);
+    atomic_init(&object->holders, 1);
     object->state = g_malloc0(MAX(class->state_size, 1));
     if (!class->co_create(object, options, err)) {
         object_free(object);
@@ -136,14 +156,12 @@ bool CO_FN co_object_delete(struct object_registry *registry, const char *id, st
 
     if (!object)
         return error_set(err, "object '%s' not found", id);
-    if (atomic_load(&object->holders))
+    if (!object->class->may_outlive_name && atomic_load(&object->holders) > 1)
         return error_set(err, "object '%s' is in use, can not be deleted", id);
     if (object->class->can_delete && !object->class->can_delete(object, err))
         return false;
     g_ptr_array_remove(registry->objects, object);
-    if (object->class->co_destroy)
-        object->class->co_destroy(object);
-    object_free(object);
+    object_release(object);
     return true;
 }
 
@@ -151,14 +169,6 @@ struct object *object_hold(struct object *object)
 {
     atomic_fetch_add(&object->holders, 1);
     return object;
-}
-
-void object_release(struct object *object)
-{
-    if (!object)
-        return;
-    unsigned before = atomic_fetch_sub(&object->holders, 1);
-    assert(before > 0);
 }
 
 struct object *object_hold_typed(struct object_registry *registry, const char *id, const struct object_class *class,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * User-creatable objects (secret, iothread, tls-creds-*, authz-*, throttle-group, ...), one file a type. They live in a
- * registry under their id, have properties, and can be held by users; a held one cannot be deleted. All on the main
- * loop.
+ * registry under their id, have properties, and can be held by users; a held one cannot be deleted, or only its name is
+ * (see may_outlive_name). All on the main loop, but for object_hold() and object_release().
  */
 #pragma once
 
@@ -34,6 +34,9 @@ struct object_class {
     enum object_type type; /* its value in the schema */
     size_t state_size;
     const struct object_property *properties; /* ends with a NULL name */
+    /* object-del takes only the name of one that is held, which goes with its last holder; co_destroy() then may not
+     * suspend, and runs on that holder's thread. */
+    bool may_outlive_name;
     /* State is zero-filled before. On failure destroy() is not called. */
     bool (*co_create)(struct object *object, const struct object_options *options, struct error **err);
     void (*co_destroy)(struct object *object); /* optional */
@@ -41,9 +44,11 @@ struct object_class {
     bool (*can_delete)(struct object *object, struct error **err);
 };
 
+struct loop;
 struct object_registry;
 struct object_registry *object_registry_new(void);
-void CO_FN co_object_registry_free(struct object_registry *registry); /* destroys all, newest first */
+struct loop *object_registry_loop(const struct object_registry *registry); /* where it was made; NULL: on none */
+void CO_FN co_object_registry_free(struct object_registry *registry);      /* destroys all, newest first */
 
 /* object-add and object-del, with the reference's texts. */
 bool CO_FN co_object_add(struct object_registry *registry, const struct object_options *options,
