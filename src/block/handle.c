@@ -187,7 +187,7 @@ static int finish(struct handle *handle, struct handle_part *part, enum io_kind 
                   int result)
 {
     struct io_counters *counters = &part->statistics.kinds[kind];
-    int64_t now_ns = loop_now_ns();
+    int64_t now_ns = loop_turn_time_ns();
 
     counter_set(&part->statistics.last_ns, (uint64_t)now_ns);
     if (likely(!result)) {
@@ -233,7 +233,7 @@ int CO_FN co_handle_preadv(struct handle *handle, uint64_t offset, uint64_t byte
     assert(iov ? iov->size == bytes : (flags & IO_PREFETCH) != 0);
     if (unlikely(!range_fits(offset, bytes, node_length(handle->root.child))))
         return refuse(handle, part, IO_KIND_READ, -EIO);
-    start_ns = loop_now_ns();
+    start_ns = loop_turn_time_ns();
     ret = co_node_preadv(handle->root.child, offset, bytes, iov, flags);
     return finish(handle, part, IO_KIND_READ, bytes, start_ns, ret);
 }
@@ -251,7 +251,7 @@ int CO_FN co_handle_pwritev(struct handle *handle, uint64_t offset, uint64_t byt
         return refuse(handle, part, IO_KIND_WRITE, ret);
     if (handle->writethrough)
         flags |= IO_FUA;
-    start_ns = loop_now_ns();
+    start_ns = loop_turn_time_ns();
     ret = co_node_pwritev(handle->root.child, offset, bytes, iov, flags);
     return finish(handle, part, IO_KIND_WRITE, bytes, start_ns, ret);
 }
@@ -282,7 +282,7 @@ int CO_FN co_handle_pwrite_zeroes(struct handle *handle, uint64_t offset, uint64
         return refuse(handle, part, IO_KIND_WRITE, ret);
     if (handle->writethrough)
         flags |= IO_FUA;
-    start_ns = loop_now_ns();
+    start_ns = loop_turn_time_ns();
     ret = co_node_pwrite_zeroes(handle->root.child, offset, bytes, flags);
     return finish(handle, part, IO_KIND_WRITE, bytes, start_ns, ret);
 }
@@ -297,7 +297,7 @@ int CO_FN co_handle_pdiscard(struct handle *handle, uint64_t offset, uint64_t by
         ret = -EIO;
     if (unlikely(ret))
         return refuse(handle, part, IO_KIND_UNMAP, ret);
-    start_ns = loop_now_ns();
+    start_ns = loop_turn_time_ns();
     ret = co_node_pdiscard(handle->root.child, offset, bytes);
     return finish(handle, part, IO_KIND_UNMAP, bytes, start_ns, ret);
 }
@@ -305,7 +305,7 @@ int CO_FN co_handle_pdiscard(struct handle *handle, uint64_t offset, uint64_t by
 int CO_FN co_handle_flush(struct handle *handle)
 {
     struct handle_part *part = co_enter(handle);
-    int64_t start_ns = loop_now_ns();
+    int64_t start_ns = loop_turn_time_ns();
 
     return finish(handle, part, IO_KIND_FLUSH, 0, start_ns, co_node_flush(handle->root.child));
 }
@@ -359,7 +359,7 @@ int CO_FN co_handle_copy_range(struct handle *from, uint64_t from_offset, struct
     }
     if (to->writethrough)
         flags |= IO_FUA;
-    start_ns = loop_now_ns();
+    start_ns = loop_turn_time_ns();
     ret = co_node_copy_range(from->root.child, from_offset, to->root.child, to_offset, bytes, flags);
     finish(from, from_part, IO_KIND_READ, bytes, start_ns, ret);
     return finish(to, to_part, IO_KIND_WRITE, bytes, start_ns, ret);

@@ -51,6 +51,15 @@ int64_t loop_now_ns(void)
     return loop ? loop->ops->now_ns(loop) : clock_monotonic_ns();
 }
 
+int64_t loop_turn_time_ns(void)
+{
+    struct loop *loop = loop_current();
+
+    if (!loop->turn_time_ns)
+        loop->turn_time_ns = loop->ops->now_ns(loop);
+    return loop->turn_time_ns;
+}
+
 int64_t loop_wall_time_us(void)
 {
     struct loop *loop = loop_current();

@@ -320,6 +320,7 @@ struct loop {
     uint32_t coroutines;         /* alive here */
     enum loop_backend backend;
     unsigned index;
+    int64_t turn_time_ns; /* 0: nobody has asked in this turn */
     void *state; /* the back end's */
     struct stack_pool stacks;
     struct timer_heap timers;

@@ -333,6 +333,7 @@ void loop_run_until(struct loop *loop, const bool *done)
     for (;;) {
         int64_t timeout_ns;
 
+        loop->turn_time_ns = 0;
         inbox_deliver(loop);
         coroutines_run(loop);
         if (*done)
