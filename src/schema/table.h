@@ -68,6 +68,7 @@ struct schema_node {
 
 struct schema_tables {
     const struct schema_node *nodes;
+    unsigned node_count;
     const struct schema_member *members;
     const struct schema_case *cases;
     const char *strings;

@@ -331,8 +331,10 @@ class Schema:
     def check_c_names(self):
         taken = {}
         for item in self.types.values():
+            if isinstance(item, Builtin):
+                continue
             other = taken.setdefault(item.c_name, item)
-            if other is not item and not isinstance(item, Builtin):
+            if other is not item:
                 raise SchemaError(item.place or other.place, f"'{other.name}' and '{item.name}' are both {item.c_name} in C")
 
     def check_struct(self, struct):

@@ -243,6 +243,7 @@ def source(schema, name):
         yield '};'
         yield ''
     yield 'static const struct schema_tables tables = {'
+    yield f'    .node_count = {len(tables.nodes)},'
     yield '    .nodes = nodes, .members = members, .cases = cases, .strings = strings,'
     yield '    .docs = docs, .node_docs = node_docs, .member_docs = member_docs};'
     yield ''
