@@ -14,7 +14,7 @@
     {                                                                                                                  \
         release(*p);                                                                                                   \
     }
-#define AUTO(name) __attribute__((cleanup(auto_release_##name))) auto_type_##name
+#define AUTO(name) __attribute__((cleanup(auto_release_##name), unused)) auto_type_##name
 
 /* The value of the pointer variable `p`, which is NULL afterwards. */
 #define TAKE(p)                                                                                                        \

@@ -61,8 +61,8 @@ static bool rates_clash(const struct throttle_rate *total)
 
 bool throttle_config_check(const struct throttle_config *config, struct error **err)
 {
-    static_assert(THROTTLE_BPS_WRITE == THROTTLE_BPS_TOTAL + 2);
-    static_assert(THROTTLE_IOPS_WRITE == THROTTLE_IOPS_TOTAL + 2);
+    static_assert(THROTTLE_BPS_WRITE == THROTTLE_BPS_TOTAL + 2, "order of limits");
+    static_assert(THROTTLE_IOPS_WRITE == THROTTLE_IOPS_TOTAL + 2, "order of limits");
 
     if (rates_clash(&config->rates[THROTTLE_BPS_TOTAL]) || rates_clash(&config->rates[THROTTLE_IOPS_TOTAL]))
         return error_set(err, "bps/iops/max total values and read/write values cannot be used at the same time");
