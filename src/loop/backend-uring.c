@@ -48,11 +48,19 @@ static struct uring *uring_of(struct loop *loop)
     return loop->state;
 }
 
+/* What io_uring_enter(2) may say of a ring that is in order: a signal, time, or that the kernel is short of something.
+ */
+static bool enter_result_valid(int result)
+{
+    return result >= 0 || result == -EINTR || result == -ETIME || result == -EBUSY || result == -EAGAIN ||
+           result == -ENOMEM;
+}
+
 static void uring_flush(struct uring *uring)
 {
     int result = io_uring_submit(&uring->ring);
 
-    assert(result >= 0 || result == -EBUSY || result == -EAGAIN || result == -EINTR);
+    assert(enter_result_valid(result));
 }
 
 static void uring_reap(struct loop *loop);
@@ -161,7 +169,7 @@ static void uring_turn(struct loop *loop, int64_t timeout_ns)
                uring_has_events(loop)) {
         result = io_uring_submit_and_get_events(&uring->ring);
     }
-    assert(result >= 0 || result == -EBUSY || result == -EAGAIN || result == -EINTR || result == -ETIME);
+    assert(enter_result_valid(result));
     uring_reap(loop);
 }
 

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/error.h"
 #include "loop/lock.h"
+#include "loop/loop-internal.h"
 #include "loop/loop-test.h"
 #include "loop/socket.h"
 
@@ -119,6 +119,34 @@ static unsigned co_descend(unsigned levels)
 static void co_test_deep(void *opaque)
 {
     g_assert_cmpuint(co_descend(30), ==, 30);
+}
+
+static void co_yield_twice(void *opaque)
+{
+    struct co_group *group = opaque;
+
+    co_yield ();
+    co_yield ();
+    co_group_done(group);
+}
+
+/* With too few stacks for all, they take turns. */
+static void co_test_starved(void *opaque)
+{
+    enum { COUNT = 100 };
+    struct loop *loop = loop_current();
+    struct co_group group = {0};
+
+    loop->stacks.limit = 5;
+    co_group_add(&group, COUNT);
+    for (unsigned i = 0; i < COUNT; i++)
+        co_spawn(loop, co_yield_twice, &group);
+    co_yield ();
+    g_assert_cmpuint(loop->starved.count, >, 0);
+    co_group_wait(&group);
+    g_assert_cmpuint(loop->starved.count, ==, 0);
+    g_assert_cmpuint(loop->stacks.used, <=, 5);
+    loop->stacks.limit = 0;
 }
 
 /* --- suspending and waking --- */
@@ -306,6 +334,7 @@ int main(int argc, char **argv)
     loop_test_add("coroutine/many", co_test_many);
     loop_test_add("coroutine/many-at-once", co_test_many_at_once);
     loop_test_add("coroutine/deep", co_test_deep);
+    loop_test_add("coroutine/starved", co_test_starved);
     loop_test_add("coroutine/wake", co_test_wake);
     loop_test_add("coroutine/cancel", co_test_cancel);
     loop_test_add("coroutine/cancel-early", co_test_cancel_early);

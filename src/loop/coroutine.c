@@ -68,6 +68,13 @@ static bool coroutine_get_stack(struct loop *loop, struct coroutine *coroutine)
     return false;
 }
 
+/* A stack has become free, or a place for one: whoever waited for it may try again. */
+static void coroutine_feed(struct loop *loop)
+{
+    if (unlikely(loop->starved.first))
+        run_queue_push(&loop->ready, run_queue_pop(&loop->starved));
+}
+
 /* The context to go on with when one has stopped. */
 static struct context *coroutine_successor(struct loop *loop)
 {
@@ -106,8 +113,7 @@ static void coroutine_main(void)
         loop = self->loop;
         assert(loop == loop_current());
         coroutine_end(loop, self);
-        if (unlikely(loop->starved.first))
-            run_queue_push(&loop->ready, run_queue_pop(&loop->starved));
+        coroutine_feed(loop);
         loop->current = coroutine_next(loop);
         if (!loop->current || loop->current->stack)
             break;
@@ -132,6 +138,7 @@ void coroutines_run(struct loop *loop)
             struct coroutine *departing = loop->departing;
 
             loop->departing = NULL;
+            coroutine_feed(loop);
             inbox_push(departing->loop, &departing->item);
         }
     }

@@ -279,6 +279,8 @@ static bool fd_listen(struct socket_listener *listener, const struct socket_endp
     if (address.storage.ss_family == AF_INET || address.storage.ss_family == AF_INET6)
         listener->port = inet_get_port(&address);
     fd_set_close_on_exec(endpoint->fd);
+    /* Others may accept from it, too, between our being told of a connection and our taking it. */
+    fd_set_nonblocking(endpoint->fd);
     listener->fds[listener->count++] = endpoint->fd;
     listener->address = g_strdup_printf("fd:%d", endpoint->fd);
     return true;

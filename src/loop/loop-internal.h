@@ -102,12 +102,14 @@ struct stack {
 struct stack_pool {
     struct stack *first;
     unsigned count;
-    unsigned used; /* given out by this pool, or brought here by a coroutine that has moved */
+    unsigned low;   /* the least count since the last trim: so many were not needed */
+    unsigned used;  /* given out by this pool, or brought here by a coroutine that has moved */
+    unsigned limit; /* of those in use; 0: as many as the system has memory for */
 };
-enum { STACK_POOL_IDLE_MAX = 16 }; /* kept by a loop that has nothing to do */
 struct stack *stack_get(struct stack_pool *pool, void (*entry)(void)) MUST_CHECK; /* NULL: no memory */
 void stack_put(struct stack_pool *pool, struct stack *stack);
-void stack_pool_trim(struct stack_pool *pool, unsigned keep);
+void stack_pool_trim(struct stack_pool *pool); /* what has not been needed since the last time, and is too many */
+void stack_pool_done(struct stack_pool *pool);
 
 /* --- timers --- */
 
@@ -175,13 +177,19 @@ int CO_FN co_worker_pool_run(worker_fn *function, void *opaque);
 /* --- free lists --- */
 
 enum { MEMORY_CLASSES = 32 };
+struct memory_list {
+    struct memory_free *first;
+    uint32_t count;
+    uint32_t low; /* the least count since the last trim: so many were not needed */
+};
 struct memory_lists {
-    struct memory_free *small[MEMORY_CLASSES];
-    struct memory_free *buffers[MEMORY_CLASSES];
+    struct memory_list small[MEMORY_CLASSES];
+    struct memory_list buffers[MEMORY_CLASSES];
     size_t buffer_bytes; /* in the lists */
     size_t small_bytes;
 };
-void memory_lists_trim(struct memory_lists *lists); /* gives all back to the system */
+/* Gives back to the system what has not been needed since the last time, or everything. */
+void memory_lists_trim(struct memory_lists *lists, bool all);
 
 /* --- busy polling --- */
 
@@ -331,6 +339,7 @@ struct loop {
     _Atomic uint32_t aio_max_batch;    /* 0: no limit; any thread */
     uint32_t batch_hint;               /* the same for the next file request only */
     bool trimmed;                      /* nothing has been pooled since the last trim */
+    int64_t trimmed_ns;                /* when that was */
     struct context context;
     struct worker_pool workers;
     struct inbox inbox __attribute__((aligned(64))); /* any thread */

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
+#include "loop/loop-internal.h"
 #include "loop/loop-test.h"
 
 /* --- time --- */
@@ -152,6 +153,42 @@ static void co_test_memory(void *opaque)
     loop_buffer_put(NULL, 1);
 }
 
+/* What was needed once is given back, although the loop is never idle for long. */
+static void co_test_trim(void *opaque)
+{
+    enum { COUNT = 64, SIZE = 256 * 1024 };
+    struct loop *loop = loop_current();
+    void *buffers[COUNT];
+
+    if (ASHLAR_ASAN)
+        return; /* nothing is pooled there */
+    for (unsigned i = 0; i < COUNT; i++)
+        buffers[i] = loop_buffer_get(SIZE);
+    for (unsigned i = 0; i < COUNT; i++)
+        loop_buffer_put(buffers[i], SIZE);
+    g_assert_cmpuint(loop->memory.buffer_bytes, ==, COUNT * SIZE);
+    for (unsigned i = 0; i < 30; i++) {
+        g_assert_cmpint(co_sleep_ns(100000000), ==, 0);
+        buffers[0] = loop_buffer_get(SIZE);
+        buffers[1] = loop_buffer_get(SIZE);
+        loop_buffer_put(buffers[0], SIZE);
+        loop_buffer_put(buffers[1], SIZE);
+    }
+    /* In use each time, and so kept. */
+    g_assert_cmpuint(loop->memory.buffer_bytes, ==, 2 * SIZE);
+    g_assert_cmpint(co_sleep_ns(INT64_C(5000000000)), ==, 0);
+    g_assert_cmpuint(loop->memory.buffer_bytes, ==, 0);
+}
+
+static void test_trim(void)
+{
+    struct loop_options options = {.backend = LOOP_SIM}; /* where time costs nothing */
+    struct loop *loop = loop_new(&options, NULL);
+
+    co_run(loop, co_test_trim, NULL);
+    loop_free(loop);
+}
+
 /* --- options --- */
 
 static void co_test_configure(void *opaque)
@@ -236,6 +273,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/loop/environment", test_environment);
+    g_test_add_func("/loop/trim", test_trim);
     loop_test_add("loop/sleep", co_test_sleep);
     loop_test_add("loop/many-timers", co_test_many_timers);
     loop_test_add("loop/random", co_test_random);

@@ -219,8 +219,8 @@ void loop_free(struct loop *loop)
     native_aio_free(TAKE(loop->native));
     private_ring_free(TAKE(loop->private_ring));
     loop->ops->close(loop);
-    memory_lists_trim(&loop->memory);
-    stack_pool_trim(&loop->stacks, 0);
+    memory_lists_trim(&loop->memory, true);
+    stack_pool_done(&loop->stacks);
     g_free(loop->timers.items);
     context_release_thread(&loop->context);
     loop_set_current(NULL);
@@ -289,22 +289,35 @@ static void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t 
     polling->now_ns = MIN(longer_ns, max_ns);
 }
 
+/* Gives pooled memory back: what was not needed for a while, or everything. */
+static void loop_trim(struct loop *loop, int64_t now_ns, bool all)
+{
+    memory_lists_trim(&loop->memory, all);
+    stack_pool_trim(&loop->stacks);
+    loop->trimmed = all;
+    loop->trimmed_ns = now_ns;
+}
+
 static void loop_block(struct loop *loop, int64_t timeout_ns)
 {
-    bool idle = !loop->trimmed && (timeout_ns < 0 || timeout_ns > TRIM_DELAY_NS);
+    bool idle = false;
 
-    if (idle)
-        timeout_ns = TRIM_DELAY_NS;
+    if (!loop->trimmed) {
+        int64_t now_ns = loop->ops->now_ns(loop);
+
+        if (now_ns - loop->trimmed_ns >= TRIM_DELAY_NS)
+            loop_trim(loop, now_ns, false);
+        idle = timeout_ns < 0 || timeout_ns > TRIM_DELAY_NS;
+        if (idle)
+            timeout_ns = TRIM_DELAY_NS;
+    }
     atomic_store(&loop->inbox.sleeping, true);
     if (!inbox_is_empty(loop))
         timeout_ns = 0;
     loop->ops->turn(loop, timeout_ns);
     atomic_store_explicit(&loop->inbox.sleeping, false, memory_order_relaxed);
-    if (idle && timeout_ns && !loop->ready.first && inbox_is_empty(loop)) {
-        memory_lists_trim(&loop->memory);
-        stack_pool_trim(&loop->stacks, STACK_POOL_IDLE_MAX);
-        loop->trimmed = true;
-    }
+    if (idle && timeout_ns && !loop->ready.first && inbox_is_empty(loop))
+        loop_trim(loop, loop->ops->now_ns(loop), true);
 }
 
 static void loop_sleep(struct loop *loop, int64_t timeout_ns)

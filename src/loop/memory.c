@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A loop's free lists. Small objects come in multiples of a cache line, I/O buffers in powers of two from a page on.
- * What is released goes to the list of the releasing thread's loop, up to a limit; a loop that has had nothing to do
- * for a while gives everything back. AddressSanitizer sees plain allocations instead.
+ * What is released goes to the list of the releasing thread's loop, up to a limit. What has not been needed for a
+ * second goes back to the system, and everything when there was nothing to do for as long. AddressSanitizer sees plain
+ * allocations instead.
  */
 #include "loop/loop-internal.h"
 
@@ -29,6 +30,29 @@ static bool pooled(struct loop *loop)
     return loop && !ASHLAR_ASAN;
 }
 
+static void *list_pop(struct memory_list *list)
+{
+    struct memory_free *item = list->first;
+
+    assert(list->count > 0);
+    list->first = item->next;
+    list->count--;
+    if (list->low > list->count)
+        list->low = list->count;
+    return item;
+}
+
+static void list_push(struct memory_list *list, void *memory)
+{
+    struct memory_free *item = memory;
+
+    item->next = list->first;
+    list->first = item;
+    list->count++;
+}
+
+/* --- small objects --- */
+
 static size_t small_class(size_t size)
 {
     return (size + SMALL_UNIT - 1) / SMALL_UNIT;
@@ -40,12 +64,9 @@ void *loop_alloc(size_t size)
     size_t class = small_class(size);
     void *object = NULL;
 
-    if (likely(size <= SMALL_MAX && pooled(loop)) && loop->memory.small[class]) {
-        struct memory_free *first = loop->memory.small[class];
-
-        loop->memory.small[class] = first->next;
+    if (likely(size <= SMALL_MAX && pooled(loop)) && loop->memory.small[class].first) {
         loop->memory.small_bytes -= class * SMALL_UNIT;
-        return first;
+        return list_pop(&loop->memory.small[class]);
     }
     if (posix_memalign(&object, SMALL_UNIT, ASHLAR_ASAN ? size : MAX(class, 1) * SMALL_UNIT))
         abort();
@@ -56,7 +77,6 @@ void loop_release(void *object, size_t size)
 {
     struct loop *loop = loop_current();
     size_t class = small_class(size);
-    struct memory_free *item = object;
 
     if (!object)
         return;
@@ -64,11 +84,12 @@ void loop_release(void *object, size_t size)
         free(object);
         return;
     }
-    item->next = loop->memory.small[class];
-    loop->memory.small[class] = item;
+    list_push(&loop->memory.small[class], object);
     loop->memory.small_bytes += class * SMALL_UNIT;
     loop->trimmed = false;
 }
+
+/* --- I/O buffers --- */
 
 /* The power of two of a buffer for `size` bytes. */
 static unsigned buffer_class(size_t size)
@@ -112,12 +133,9 @@ void *loop_buffer_get(size_t size)
     if (unlikely(loop && loop->ops->buffer_fails) && loop->ops->buffer_fails(loop))
         return NULL;
     class = buffer_class(size);
-    if (class < MEMORY_CLASSES && pooled(loop) && loop->memory.buffers[class]) {
-        struct memory_free *first = loop->memory.buffers[class];
-
-        loop->memory.buffers[class] = first->next;
+    if (class < MEMORY_CLASSES && pooled(loop) && loop->memory.buffers[class].first) {
         loop->memory.buffer_bytes -= (size_t)1 << class;
-        return first;
+        return list_pop(&loop->memory.buffers[class]);
     }
     return buffer_new(class);
 }
@@ -126,7 +144,6 @@ void loop_buffer_put(void *buffer, size_t size)
 {
     struct loop *loop = loop_current();
     unsigned class = buffer_class(size);
-    struct memory_free *item = buffer;
 
     if (!buffer)
         return;
@@ -136,29 +153,31 @@ void loop_buffer_put(void *buffer, size_t size)
         buffer_free(buffer, class);
         return;
     }
-    item->next = loop->memory.buffers[class];
-    loop->memory.buffers[class] = item;
+    list_push(&loop->memory.buffers[class], buffer);
     loop->memory.buffer_bytes += (size_t)1 << class;
     loop->trimmed = false;
 }
 
-void memory_lists_trim(struct memory_lists *lists)
+/* --- giving back --- */
+
+void memory_lists_trim(struct memory_lists *lists, bool all)
 {
     for (unsigned class = 0; class < MEMORY_CLASSES; class ++) {
-        while (lists->small[class]) {
-            struct memory_free *item = lists->small[class];
+        struct memory_list *small = &lists->small[class];
+        struct memory_list *buffers = &lists->buffers[class];
 
-            lists->small[class] = item->next;
-            free(item);
+        for (uint32_t i = all ? small->count : small->low; i; i--) {
+            free(list_pop(small));
+            lists->small_bytes -= class * SMALL_UNIT;
         }
-        while (lists->buffers[class]) {
-            struct memory_free *item = lists->buffers[class];
-
-            lists->buffers[class] = item->next;
-            buffer_free(item, class);
+        for (uint32_t i = all ? buffers->count : buffers->low; i; i--) {
+            buffer_free(list_pop(buffers), class);
+            lists->buffer_bytes -= (size_t)1 << class;
         }
+        small->low = small->count;
+        buffers->low = buffers->count;
     }
-    lists->small_bytes = 0;
-    lists->buffer_bytes = 0;
-    malloc_trim(0);
+    assert(!all || (!lists->small_bytes && !lists->buffer_bytes));
+    if (all)
+        malloc_trim(0);
 }

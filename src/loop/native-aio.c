@@ -27,7 +27,7 @@ struct native_request {
 };
 
 struct native_aio {
-    struct watch watch; /* its descriptor is signalled by each completion */
+    struct watch watch; /* its descriptor is signalled by each completion; watches see each time, so it is never read */
     aio_context_t context;
     struct native_request *first; /* not handed over yet */
     struct native_request *last;
@@ -81,10 +81,8 @@ static void native_ready(struct watch *watch)
     struct native_aio *native = container_of(watch, struct native_aio, watch);
     struct io_event events[NATIVE_DEPTH];
     struct timespec at_once = {0};
-    eventfd_t signals;
     long count;
 
-    (void)eventfd_read(watch->fd, &signals);
     do {
         count = syscall(SYS_io_getevents, native->context, 0L, (long)NATIVE_DEPTH, events, &at_once);
     } while (count < 0 && errno == EINTR);

@@ -457,6 +457,56 @@ static void test_fault(void)
     run(1, co_fail_each, NULL);
 }
 
+/* A workload that copes: each of its operations fails once, and nothing is left open. */
+struct coping {
+    uint64_t nth;
+    bool done;
+};
+
+static int co_save(const char *path)
+{
+    AUTO(fd) fd = co_file_open("/new", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    int result;
+
+    if (fd < 0)
+        return fd;
+    result = co_write_block(fd, 'n', 0, 0);
+    if (!result)
+        result = co_file_sync(fd, true);
+    return result ? result : co_file_rename("/new", path);
+}
+
+static void co_cope(void *opaque)
+{
+    struct coping *coping = opaque;
+    struct sim_fault fault = {.ops = SIM_OPS_ALL, .nth = coping->nth, .errno_value = EIO};
+    struct sim_disk *disk = sim_loop_disk(loop_current());
+    g_autofree char *old = g_malloc(BLOCK);
+    g_autofree char *found = NULL;
+    size_t size;
+    int result;
+
+    memset(old, 'o', BLOCK);
+    sim_disk_put(disk, "/file", old, BLOCK);
+    sim_set_fault(loop_current(), &fault);
+    result = co_save("/file");
+    coping->done = !result;
+    found = sim_disk_get(disk, "/file", &size);
+    g_assert_cmpuint(size, ==, BLOCK);
+    assert_filled(found, result ? 'o' : 'n');
+}
+
+static void test_fail_each(void)
+{
+    struct coping coping = {0};
+
+    while (!coping.done) {
+        coping.nth++;
+        run(1, co_cope, &coping);
+    }
+    g_assert_cmpuint(coping.nth, ==, 5); /* open, write, sync, rename */
+}
+
 static void co_torn_fault(void *opaque)
 {
     struct sim_fault fault = {.ops = SIM_OP_BIT(SIM_OP_WRITE), .nth = 1, .errno_value = EIO, .torn = true};
@@ -602,6 +652,7 @@ int main(int argc, char **argv)
     g_test_add_func("/sim/power-off", test_power_off);
     g_test_add_func("/sim/replay", test_replay);
     g_test_add_func("/sim/fault", test_fault);
+    g_test_add_func("/sim/fail-each", test_fail_each);
     g_test_add_func("/sim/torn-fault", test_torn_fault);
     g_test_add_func("/sim/capacity", test_capacity);
     g_test_add_func("/sim/short", test_short);

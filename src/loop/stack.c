@@ -6,6 +6,7 @@
 #include "loop/loop-internal.h"
 
 #include <assert.h>
+#include <glib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -21,6 +22,8 @@
 
 /* AddressSanitizer puts red zones around all locals. */
 enum { STACK_BYTES = ASHLAR_ASAN ? 1024 * 1024 : 256 * 1024 };
+
+enum { POOL_KEEP = 16 }; /* stacks that an idle loop keeps */
 
 static struct stack *stack_new(void)
 {
@@ -56,10 +59,13 @@ struct stack *stack_get(struct stack_pool *pool, void (*entry)(void))
 {
     struct stack *stack = pool->first;
 
+    if (unlikely(pool->limit && pool->used >= pool->limit))
+        return NULL;
     if (likely(stack)) {
         assert(pool->count > 0);
         pool->first = stack->next;
         pool->count--;
+        pool->low = MIN(pool->low, pool->count);
     } else {
         stack = stack_new();
         if (!stack)
@@ -79,7 +85,7 @@ void stack_put(struct stack_pool *pool, struct stack *stack)
     pool->used--;
 }
 
-void stack_pool_trim(struct stack_pool *pool, unsigned keep)
+static void stack_pool_shrink(struct stack_pool *pool, unsigned keep)
 {
     while (pool->count > keep) {
         struct stack *stack = pool->first;
@@ -88,4 +94,16 @@ void stack_pool_trim(struct stack_pool *pool, unsigned keep)
         pool->count--;
         stack_free(stack);
     }
+    pool->low = pool->count;
+}
+
+void stack_pool_trim(struct stack_pool *pool)
+{
+    stack_pool_shrink(pool, MAX(pool->count - pool->low, POOL_KEEP));
+}
+
+void stack_pool_done(struct stack_pool *pool)
+{
+    assert(!pool->used);
+    stack_pool_shrink(pool, 0);
 }
