@@ -28,8 +28,7 @@ static int wait_for_child(pid_t child, int fd)
         if (errno != EINTR)
             return EXIT_FAILURE;
     }
-    /* Ended before it had started is a failure, whatever the child thought of it. */
-    return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
 }
 
 enum daemonize_side daemonize_fork(int *ret_value, struct error **err)

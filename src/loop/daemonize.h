@@ -13,9 +13,9 @@ struct error;
 enum daemonize_side { DAEMONIZE_FAILED, DAEMONIZE_PARENT, DAEMONIZE_CHILD };
 
 /*
- * Forks; before any thread or loop exists. In the parent it returns when the child has started or ended, with the exit
- * status that tells which in *ret_value. In the child, which leads a session of its own, *ret_value is a descriptor for
- * daemonize_finish(); ending without that call means failure.
+ * Forks; before any thread or loop exists. In the parent it returns when the child has started, with 0 in *ret_value,
+ * or has ended without that, with its exit status. In the child, which leads a session of its own, *ret_value is a
+ * descriptor for daemonize_finish().
  */
 enum daemonize_side daemonize_fork(int *ret_value, struct error **err) MUST_CHECK;
 

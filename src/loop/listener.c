@@ -222,7 +222,7 @@ static bool CO_FN co_unix_listen(struct socket_listener *listener, const struct 
     if (!address_listen(listener, &list.items[0], endpoint->path, backlog, err))
         return false;
     if (!endpoint->abstract && !lstat(endpoint->path, &made)) {
-        listener->path = g_strdup(endpoint->path);
+        listener->path = g_canonicalize_filename(endpoint->path, NULL); /* the working directory may change */
         listener->path_device = made.st_dev;
         listener->path_inode = made.st_ino;
     }
