@@ -32,6 +32,9 @@ struct export_driver {
     void (*co_stop)(struct export *export);
 };
 
+/* Whether this build has a driver for exports of `type`. */
+bool export_type_offered(enum block_export_type type);
+
 struct export_registry *export_registry_new(struct graph *graph, struct object_registry *objects,
                                             struct event_sink *events);
 void CO_FN co_export_registry_free(struct export_registry *registry); /* stops all, and the NBD server */

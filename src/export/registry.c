@@ -47,6 +47,15 @@ struct export_registry {
 /* Every type of export that this build has. */
 static const struct export_driver *const drivers[] = {&nbd_export_driver};
 
+bool export_type_offered(enum block_export_type type)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++) {
+        if (drivers[i]->type == type)
+            return true;
+    }
+    return false;
+}
+
 static const struct export_driver *find_driver(enum block_export_type type, struct error **err)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++) {

@@ -70,6 +70,7 @@ void daemon_quit(struct daemon *daemon)
 {
     assert(loop_current() == daemon->main_loop);
     daemon->quit = true;
+    monitor_registry_halt(daemon->monitors);
     co_condition_broadcast(&daemon->quit_asked);
 }
 

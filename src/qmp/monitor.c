@@ -48,6 +48,11 @@ void co_monitor_registry_stop(struct monitor_registry *registry)
     co_qmp_queue_stop(registry->queue);
 }
 
+void monitor_registry_halt(struct monitor_registry *registry)
+{
+    qmp_queue_halt(registry->queue);
+}
+
 static void CO_FN co_monitor_free(struct monitor *monitor)
 {
     co_task_cancel(monitor->task);
@@ -93,7 +98,7 @@ static void CO_FN co_serve(void *opaque)
         .commands = monitor->registry->commands,
     };
 
-    while (!co_chardev_wait_open(monitor->frontend)) {
+    while (!co_cancelled() && !co_chardev_wait_open(monitor->frontend)) {
         monitor->session = qmp_session_new(monitor->frontend, monitor->registry->queue, &options);
         co_qmp_session_run(monitor->session);
         qmp_session_unref(TAKE(monitor->session));

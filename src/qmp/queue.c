@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <glib.h>
+#include <stdbool.h>
 
 #include "base/error.h"
 #include "base/trace.h"
@@ -29,7 +30,8 @@ struct qmp_queue {
     GQueue parked;  /* of struct request, whose sessions are congested */
     struct co_condition arrived;
     struct qmp_session *current; /* borrowed */
-    struct co_task *runner;      /* NULL: stopped */
+    bool halted;
+    struct co_task *runner; /* NULL: stopped */
 };
 
 static void request_free(struct request *request)
@@ -73,7 +75,7 @@ static void CO_FN co_run_requests(void *opaque)
 {
     struct qmp_queue *queue = opaque;
 
-    while (!co_cancelled()) {
+    while (!co_cancelled() && !queue->halted) {
         struct request *request = next_request(queue);
 
         if (request) {
@@ -93,6 +95,11 @@ struct qmp_queue *qmp_queue_new(struct loop *loop)
     g_queue_init(&queue->parked);
     queue->runner = co_task_start(loop, co_run_requests, queue);
     return queue;
+}
+
+void qmp_queue_halt(struct qmp_queue *queue)
+{
+    queue->halted = true;
 }
 
 static void forget(GQueue *requests)
