@@ -187,7 +187,7 @@ struct nbd_request {
     uint64_t charged;  /* to the allowance, bytes */
     uint8_t *buffer;   /* from the loop; NULL: none */
     size_t buffer_bytes;
-    struct nbd_chunk *chunks; /* `chunk`, or NBD_CHUNKS_MAX from the loop */
+    struct nbd_chunk *chunks; /* `chunk`, or memory of the loop */
     unsigned chunk_count;
     struct nbd_chunk chunk;
 };

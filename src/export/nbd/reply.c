@@ -49,7 +49,7 @@ void nbd_request_free(struct nbd_request *request)
     if (request->buffer)
         loop_buffer_put(request->buffer, request->buffer_bytes);
     if (request->chunks != &request->chunk)
-        loop_release(request->chunks, NBD_CHUNKS_MAX * sizeof(struct nbd_chunk));
+        loop_release(request->chunks, request->chunk_count * sizeof(struct nbd_chunk));
     nbd_allowance_give(&client->allowance, request->charged);
     assert(client->requests_in_flight);
     client->requests_in_flight--;
@@ -187,7 +187,7 @@ static void request_hold_chunks(struct nbd_request *request, unsigned count)
 {
     assert(count && count <= NBD_CHUNKS_MAX);
     if (count > 1)
-        request->chunks = loop_alloc(NBD_CHUNKS_MAX * sizeof(struct nbd_chunk));
+        request->chunks = loop_alloc(count * sizeof(struct nbd_chunk));
     request->chunk_count = count;
 }
 

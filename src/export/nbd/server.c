@@ -18,7 +18,8 @@
 #include "object/tls-creds.h"
 #include "schema/socket-address.h"
 
-enum { BACKLOG = 128, RETRY_MS = 100 };
+/* Who waits for a place should not be turned away by the system: it cuts this to its own limit. */
+enum { BACKLOG = 4096, RETRY_MS = 100 };
 
 static void CO_FN co_accept_clients(void *opaque)
 {
