@@ -49,15 +49,19 @@ static void result_done(struct result *result)
     g_byte_array_unref(result->answer);
 }
 
+static bool same_bytes(const GByteArray *array, const uint8_t *bytes, size_t size)
+{
+    return array->len == size && (!size || !memcmp(array->data, bytes, size));
+}
+
 static void check_pieces(const struct telnet_role *role, const uint8_t *from, size_t size, size_t piece)
 {
     struct result whole = decode(role, from, size, MAX(size, (size_t)1));
     struct result parts = decode(role, from, size, piece);
 
     assert(whole.breaks == parts.breaks);
-    assert(whole.data->len == parts.data->len && !memcmp(whole.data->data, parts.data->data, whole.data->len));
-    assert(whole.answer->len == parts.answer->len &&
-           !memcmp(whole.answer->data, parts.answer->data, whole.answer->len));
+    assert(same_bytes(whole.data, parts.data->data, parts.data->len));
+    assert(same_bytes(whole.answer, parts.answer->data, parts.answer->len));
     result_done(&whole);
     result_done(&parts);
 }
@@ -74,7 +78,7 @@ static void check_quoting(const struct telnet_role *role, const uint8_t *from, s
     memcpy(quoted, will_binary, sizeof(will_binary));
     quoted_size = sizeof(will_binary) + telnet_encode(&telnet, from, size, quoted + sizeof(will_binary));
     result = decode(role, quoted, quoted_size, quoted_size);
-    assert(result.data->len == size && !memcmp(result.data->data, from, size));
+    assert(same_bytes(result.data, from, size));
     result_done(&result);
 }
 

@@ -77,7 +77,7 @@ static void test_options(void)
     DECODE(&fixture, IAC, DONT, ECHO, IAC, DONT, ECHO, IAC, WONT, WINDOW_SIZE);
     ASSERT_ANSWER(&fixture, IAC, WONT, ECHO);
     DECODE(&fixture, IAC, DO, ECHO, IAC, DO, ECHO);
-    ASSERT_ANSWER(&fixture, IAC, WILL, ECHO);
+    ASSERT_ANSWER(&fixture, IAC, WONT, ECHO, IAC, WONT, ECHO);
 }
 
 static void test_client_agrees(void)

@@ -104,7 +104,7 @@ static void put_answer(struct telnet_found *found, uint8_t verb, uint8_t option)
     found->answer[found->answer_size++] = option;
 }
 
-/* A refusal and the consent to what we asked for are never answered, so two ends cannot talk in a circle. */
+/* A refusal, and the consent to what we asked for, are never answered. */
 static void decode_option(struct telnet *telnet, uint8_t option, struct telnet_found *found)
 {
     bool ours = telnet->verb == DO || telnet->verb == DONT;
@@ -112,7 +112,7 @@ static void decode_option(struct telnet *telnet, uint8_t option, struct telnet_f
     uint8_t *states = ours ? telnet->ours : telnet->theirs;
 
     if (on) {
-        if (!option_wanted(telnet, ours, option)) {
+        if (!option_wanted(telnet, ours, option) || states[option] == TELNET_GIVEN_UP) {
             put_answer(found, ours ? WONT : DONT, option);
             return;
         }
@@ -122,7 +122,7 @@ static void decode_option(struct telnet *telnet, uint8_t option, struct telnet_f
     } else if (option < TELNET_OPTIONS) {
         if (states[option] == TELNET_ON)
             put_answer(found, ours ? WONT : DONT, option);
-        states[option] = TELNET_OFF;
+        states[option] = TELNET_GIVEN_UP;
     }
 }
 

@@ -14,8 +14,11 @@ struct telnet_role {
     bool tn3270; /* input keeps its end-of-record marks and its quoting; output is not quoted */
 };
 
-/* An option on one side: off, asked for by us, or on. */
-enum telnet_state { TELNET_OFF, TELNET_ASKED, TELNET_ON };
+/*
+ * An option on one side. What the other end has switched off stays so: two ends that only answer could go on switching
+ * it for ever otherwise, once they disagree.
+ */
+enum telnet_state { TELNET_OFF, TELNET_ASKED, TELNET_ON, TELNET_GIVEN_UP };
 
 enum { TELNET_OPTIONS = 26 }; /* numbers below this can be on */
 
