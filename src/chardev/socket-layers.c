@@ -11,11 +11,16 @@
 #include "chardev/telnet-stream.h"
 #include "chardev/websocket-stream.h"
 #include "loop/stream.h"
+#include "object/object.h"
+#include "object/tls-creds.h"
 
-/* There are no TLS credentials objects yet, hence none of that name. */
 static bool layers_hold_creds(struct socket_layers *layers, const char *creds, struct error **err)
 {
-    return error_set(err, "No TLS credentials with id '%s'", creds);
+    enum q_crypto_tls_creds_endpoint endpoint =
+        layers->server ? Q_CRYPTO_TLS_CREDS_ENDPOINT_SERVER : Q_CRYPTO_TLS_CREDS_ENDPOINT_CLIENT;
+
+    layers->tls_creds = tls_creds_hold(layers->chardev->registry->objects, creds, endpoint, err);
+    return layers->tls_creds;
 }
 
 /* The host and port of a URL. */
@@ -50,6 +55,7 @@ bool socket_layers_init(struct socket_layers *layers, struct chardev *chardev, c
 
 void socket_layers_done(struct socket_layers *layers)
 {
+    object_release(layers->tls_creds);
     g_free(layers->host);
     *layers = (struct socket_layers){0};
 }
@@ -71,7 +77,9 @@ struct stream *co_socket_layers_new(const struct socket_layers *layers, int fd, 
     struct telnet_role role = {.server = layers->server, .tn3270 = layers->tn3270};
     struct stream *stream = stream_new_socket(fd);
 
-    if (layers->websocket)
+    if (layers->tls_creds)
+        stream = co_tls_stream_new(stream, layers->tls_creds, layers->tls_host, layers->tls_authz, err);
+    if (stream && layers->websocket)
         stream = layers->server ? co_websocket_stream_accept(stream, err)
                                 : co_websocket_stream_connect(stream, layers->host, err);
     if (stream && layers->telnet) {
