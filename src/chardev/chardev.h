@@ -32,6 +32,8 @@ bool CO_FN co_chardev_change(struct chardev_registry *registry, const char *id, 
 bool CO_FN co_chardev_remove(struct chardev_registry *registry, const char *id, struct error **err) MUST_CHECK;
 bool CO_FN co_chardev_send_break(struct chardev_registry *registry, const char *id, struct error **err) MUST_CHECK;
 struct chardev_info_array *chardev_query(struct chardev_registry *registry); /* owned */
+/* The name of its backend; NULL: there is no such chardev. */
+const char *chardev_backend_of(struct chardev_registry *registry, const char *id);
 struct chardev_backend_info_array *chardev_query_backends(void);             /* owned */
 
 /*

@@ -278,6 +278,13 @@ bool co_chardev_send_break(struct chardev_registry *registry, const char *id, st
     return true;
 }
 
+const char *chardev_backend_of(struct chardev_registry *registry, const char *id)
+{
+    const struct chardev *chardev = chardev_find(registry, id);
+
+    return chardev ? chardev_backend_kind_name(chardev->ops->kind) : NULL;
+}
+
 static struct chardev_info *chardev_query_one(const struct chardev *chardev)
 {
     struct chardev_info *info = g_new0(struct chardev_info, 1);

@@ -104,12 +104,12 @@ static const struct object_property properties[] = {
      .type = "QAuthZListPolicy",
      .description = "outcome when no rule matches",
      .get = get_policy,
-     .set = set_policy},
+     .co_set = set_policy},
     {.name = "rules",
      .type = "QAuthZListRule",
      .description = "the rules, in order",
      .get = get_rules,
-     .set = set_rules},
+     .co_set = set_rules},
     {.name = NULL},
 };
 

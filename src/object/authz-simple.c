@@ -53,7 +53,7 @@ static bool set_identity(struct object *object, const struct object_property *pr
 }
 
 static const struct object_property properties[] = {
-    {.name = "identity", .type = "string", .description = "who is let in", .get = get_identity, .set = set_identity},
+    {.name = "identity", .type = "string", .description = "who is let in", .get = get_identity, .co_set = set_identity},
     {.name = NULL},
 };
 

@@ -65,7 +65,8 @@ static bool iothread_set(struct object *object, const struct object_property *pr
 
 #define SETTING(setting, text, about)                                                                                  \
     {                                                                                                                  \
-        .name = text, .type = "int", .description = about, .index = setting, .get = iothread_get, .set = iothread_set  \
+        .name = text, .type = "int", .description = about, .index = setting, .get = iothread_get,                      \
+        .co_set = iothread_set                                                                                         \
     }
 
 static const struct object_property properties[] = {

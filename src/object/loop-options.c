@@ -35,9 +35,10 @@ bool loop_settings_check(const struct loop_settings *settings, struct error **er
         if (value < 0 || value > table[i].limit)
             return error_set(err, "%s value must be in range [0, %" PRId64 "]", table[i].name, table[i].limit);
     }
-    if (settings->thread_pool_max == 0)
-        return error_set(err, "thread-pool-max value must be in range [1, %" PRId64 "]",
-                         table[LOOP_SETTING_THREAD_POOL_MAX].limit);
+    if (settings->thread_pool_max == 0 || settings->thread_pool_max > INT32_MAX)
+        return error_set(err,
+                         "bad thread-pool-min/thread-pool-max values: the maximum %" PRId64 " is not in range [1, %d]",
+                         settings->thread_pool_max, INT32_MAX);
     if (settings->thread_pool_min > settings->thread_pool_max)
         return error_set(err, "bad thread-pool-min/thread-pool-max values: %" PRId64 " is more than %" PRId64,
                          settings->thread_pool_min, settings->thread_pool_max);

@@ -208,7 +208,7 @@ struct object_registry *object_get_registry(struct object *object)
     return object->registry;
 }
 
-static const struct object_property *property_find(const struct object_class *class, const char *name)
+const struct object_property *object_class_property(const struct object_class *class, const char *name)
 {
     for (const struct object_property *property = class->properties; property && property->name; property++) {
         if (!strcmp(property->name, name))
@@ -220,7 +220,7 @@ static const struct object_property *property_find(const struct object_class *cl
 struct json *object_property_get(struct object *object, const char *name, struct error **err)
 {
     const char *type = object_type_name(object->class->type);
-    const struct object_property *property = property_find(object->class, name);
+    const struct object_property *property = object_class_property(object->class, name);
 
     if (!strcmp(name, "type"))
         return json_string(type);
@@ -234,14 +234,14 @@ struct json *object_property_get(struct object *object, const char *name, struct
     return value;
 }
 
-bool object_property_set(struct object *object, const char *name, const struct json *value, struct error **err)
+bool CO_FN co_object_property_set(struct object *object, const char *name, const struct json *value, struct error **err)
 {
     const char *type = object_type_name(object->class->type);
-    const struct object_property *property = property_find(object->class, name);
+    const struct object_property *property = object_class_property(object->class, name);
 
     if (!property && strcmp(name, "type"))
         return error_set(err, "Property '%s.%s' not found", type, name);
-    if (!property || !property->set)
+    if (!property || !property->co_set)
         return error_set(err, "Property '%s.%s' is not writable", type, name);
-    return property->set(object, property, value, err);
+    return property->co_set(object, property, value, err);
 }

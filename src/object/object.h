@@ -26,8 +26,8 @@ struct object_property {
     /* Owned; NULL: write-only. */
     struct json *(*get)(struct object *object, const struct object_property *property);
     /* NULL: read-only. */
-    bool (*set)(struct object *object, const struct object_property *property, const struct json *value,
-                struct error **err);
+    bool (*co_set)(struct object *object, const struct object_property *property, const struct json *value,
+                   struct error **err);
 };
 
 struct object_class {
@@ -76,13 +76,16 @@ struct object *object_at(struct object_registry *registry, size_t index); /* bor
 /* The class of that name in this build; NULL: none. */
 const struct object_class *object_class_find(const char *type_name);
 
+/* NULL: it has no such property. */
+const struct object_property *object_class_property(const struct object_class *class, const char *name);
+
 /* Whether `id` starts with a letter and goes on with letters, digits, '-', '.', '_'. */
 bool object_id_well_formed(const char *id);
 
 /* qom-get (owned; NULL with the error) and qom-set of one object; "type" is a property of every object. */
 struct json *object_property_get(struct object *object, const char *name, struct error **err) MUST_CHECK;
-bool object_property_set(struct object *object, const char *name, const struct json *value,
-                         struct error **err) MUST_CHECK;
+bool CO_FN co_object_property_set(struct object *object, const char *name, const struct json *value,
+                                  struct error **err) MUST_CHECK;
 
 /* Every type that this build has; ends with NULL. */
 extern const struct object_class *const object_classes[];

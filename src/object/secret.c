@@ -130,7 +130,7 @@ static bool strip_padding(struct secret_bytes *bytes, struct error **err)
     unsigned padding = bytes->size ? bytes->bytes[bytes->size - 1] : 0;
 
     if (padding == 0 || padding > 16 || padding > bytes->size)
-        return error_set(err, "Incorrect number of padding bytes (%u) found on decrypted data", padding);
+        return error_set(err, "Incorrect number of padding bytes found on decrypted data");
     for (unsigned i = 1; i <= padding; i++) {
         if (bytes->bytes[bytes->size - i] != padding)
             return error_set(err, "Incorrect padding found on decrypted data");
@@ -154,10 +154,10 @@ static bool decrypt(struct object_registry *registry, const char *keyid, const c
     if (!secret_get(registry, keyid, &key, &key_size, err))
         return false;
     bool ok = false;
-    if (!iv_text)
-        error_set(err, "IV is required to decrypt secret");
-    else if (key_size != KEY_BYTES)
+    if (key_size != KEY_BYTES)
         error_set(err, "Key should be %d bytes in length", KEY_BYTES);
+    else if (!iv_text)
+        error_set(err, "IV is required to decrypt secret");
     else if (!decode_iv(iv_text, iv, err))
         ok = false;
     else if (bytes->size % IV_BYTES)

@@ -71,7 +71,7 @@ static char *set(struct object *object, const char *name, const char *text)
     AUTO(json) value = json_parse(text, strlen(text), &error);
 
     g_assert_nonnull(value);
-    return property->set(object, property, value, &error) ? NULL : g_strdup(error_message(error));
+    return property->co_set(object, property, value, &error) ? NULL : g_strdup(error_message(error));
 }
 
 static void CO_FN co_limits(void *opaque)

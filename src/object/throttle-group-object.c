@@ -167,7 +167,7 @@ static struct json *get_iops_size(struct object *object, const struct object_pro
         .description = "as " property_name " of limits",                                                               \
         .index = (kind)*RATE_PARTS + (part),                                                                           \
         .get = get_rate,                                                                                               \
-        .set = set_nothing,                                                                                            \
+        .co_set = set_nothing,                                                                                            \
     },
 #define RATE_PROPERTIES(member, name, kind)                                                                            \
     RATE_PROPERTY(name, kind, RATE_AVERAGE)                                                                            \
@@ -180,14 +180,14 @@ static const struct object_property throttle_group_properties[] = {
         .type = "ThrottleLimits",
         .description = "what all members together may do in a second",
         .get = get_limits,
-        .set = set_limits,
+        .co_set = set_limits,
     },
     {
         .name = "x-iops-size",
         .type = "int",
         .description = "as iops-size of limits",
         .get = get_iops_size,
-        .set = set_nothing,
+        .co_set = set_nothing,
     },
     EACH_RATE(RATE_PROPERTIES){NULL},
 };
