@@ -160,24 +160,14 @@ static struct block_device_info *CO_FN co_describe_node(struct node *node, bool 
 struct block_device_info_array *CO_FN co_graph_describe(struct graph *graph, bool flat)
 {
     struct block_device_info_array *array = g_new0(struct block_device_info_array, 1);
-    GPtrArray *nodes;
+    g_autoptr(GPtrArray) nodes = NULL;
 
+    /* Under the lock no node closes; new ones may open meanwhile, and are not of these. */
     co_mutex_lock(&graph->lock);
-    /* A node that is being opened or closed comes and goes without the lock, so only those that are open now count. */
-    nodes = g_ptr_array_new();
-    for (unsigned i = graph->nodes->len; i > 0; i--) {
-        struct node *node = g_ptr_array_index(graph->nodes, i - 1);
-
-        if (!node->hidden)
-            g_ptr_array_add(nodes, node);
-    }
+    nodes = g_ptr_array_copy(graph->nodes, NULL, NULL);
     array->items = g_new0(struct block_device_info *, nodes->len);
-    for (unsigned i = 0; i < nodes->len; i++) {
-        struct node *node = g_ptr_array_index(nodes, i);
-
-        array->items[array->count++] = co_describe_node(node, flat);
-    }
-    g_ptr_array_free(nodes, true);
+    for (unsigned i = nodes->len; i > 0; i--)
+        array->items[array->count++] = co_describe_node(g_ptr_array_index(nodes, i - 1), flat);
     co_mutex_unlock(&graph->lock);
     return array;
 }
@@ -243,10 +233,7 @@ struct block_stats_array *graph_describe_statistics(struct graph *graph)
 
     array->items = g_new0(struct block_stats *, graph->nodes->len);
     for (unsigned i = 0; i < graph->nodes->len; i++) {
-        const struct node *node = g_ptr_array_index(graph->nodes, i);
-
-        if (!node->hidden)
-            array->items[array->count++] = describe_statistics(node);
+        array->items[array->count++] = describe_statistics(g_ptr_array_index(graph->nodes, i));
     }
     return array;
 }
@@ -325,8 +312,13 @@ struct x_dbg_block_graph *graph_describe_edges(struct graph *graph)
     for (unsigned i = graph->nodes->len; i > 0; i--) {
         const struct node *node = g_ptr_array_index(graph->nodes, i - 1);
 
-        for (unsigned j = 0; j < node->parents->len; j++)
-            result->edges->items[result->edges->count++] = describe_edge(ids, g_ptr_array_index(node->parents, j));
+        for (unsigned j = 0; j < node->parents->len; j++) {
+            const struct edge *edge = g_ptr_array_index(node->parents, j);
+
+            /* A parent that is still opening is not among the nodes. */
+            if (edge->handle || !edge->parent->hidden)
+                result->edges->items[result->edges->count++] = describe_edge(ids, edge);
+        }
     }
     return result;
 }

@@ -37,7 +37,7 @@ struct graph {
     struct event_sink *events;                 /* const; NULL: nobody listens */
     const struct block_driver *const *drivers; /* const: ends with NULL */
     struct co_mutex lock;                      /* one change of the graph at a time */
-    GPtrArray *nodes;   /* main: struct node *, all that are open or being opened, oldest first */
+    GPtrArray *nodes;   /* main: struct node *, all that are open, in the order in which they opened */
     GHashTable *names;  /* main: name -> struct node * */
     GPtrArray *handles; /* main: struct handle * */
     uint64_t generated; /* main: names that have been made up */

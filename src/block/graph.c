@@ -51,6 +51,7 @@ void CO_FN co_graph_free(struct graph *graph)
         co_node_release(owned);
     }
     assert(!graph->nodes->len);
+    assert(!g_hash_table_size(graph->names));
     g_ptr_array_free(graph->nodes, true);
     g_ptr_array_free(graph->handles, true);
     g_hash_table_destroy(graph->names);
@@ -127,9 +128,6 @@ size_t graph_node_count(const struct graph *graph)
 
 struct node *graph_node_at(const struct graph *graph, size_t index)
 {
-    struct node *node;
-
     assert(index < graph->nodes->len);
-    node = g_ptr_array_index(graph->nodes, index);
-    return node->hidden ? NULL : node;
+    return g_ptr_array_index(graph->nodes, index);
 }

@@ -34,6 +34,6 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *node_name, struct er
 struct node *graph_find(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
 const char *node_name(const struct node *node);
 
-/* All nodes, oldest first; NULL for one that is not open at the moment. Main loop, without suspending in between. */
+/* All nodes, oldest first. Main loop, without suspending in between. */
 size_t graph_node_count(const struct graph *graph);
 struct node *graph_node_at(const struct graph *graph, size_t index);

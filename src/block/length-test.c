@@ -98,10 +98,11 @@ static void CO_FN co_test_refused(struct graph *graph)
     co_expect_resize_error(node, 512, "Image format driver does not support resize");
     node = graph_find(graph, "d", NULL);
     handle = co_handle_new(node, &options, NULL);
-    co_expect_resize_error(node, 512,
-                           "Permission conflict on node 'd': permissions 'resize' are both required by resizing (uses "
-                           "node 'd' as 'root' child) and unshared by block export 'e' (uses node 'd' as 'root' "
-                           "child).");
+    co_expect_resize_error(
+        node, 512,
+        "Permission conflict on node 'd': permissions 'resize' are both required by block_resize (uses "
+        "node 'd' as 'root' child) and unshared by block export 'e' (uses node 'd' as 'root' "
+        "child).");
     co_handle_free(handle);
 }
 

@@ -160,7 +160,7 @@ int CO_FN co_edge_truncate(struct edge *edge, const struct truncate_request *req
 /* Whoever wants to resize asks for the permission first, so that nobody who relies on the length is surprised. */
 bool CO_FN co_node_resize(struct node *node, uint64_t length, struct error **err)
 {
-    struct handle_options options = {.name = "resizing", .perm = PERM_RESIZE, .shared = PERM_ALL};
+    struct handle_options options = {.name = "block_resize", .perm = PERM_RESIZE, .shared = PERM_ALL};
     struct truncate_request request = {.length = length, .exact = true};
     struct handle *handle = co_handle_new(node, &options, err);
     struct drain drain;

@@ -2,8 +2,8 @@
 /*
  * A node's life: from options, its parent's where they are silent, to an open driver, and back.
  *
- * Keeps: (1) a node is in graph->nodes and its name is taken from before its driver opens until after it has closed;
- * while it opens nobody finds it; (2) it lives as long as the monitor or a parent needs it; (3) a failed open leaves
+ * Keeps: (1) a node's name is taken from before its driver opens until after it has closed; only in between it is in
+ * graph->nodes and can be found; (2) it lives as long as the monitor or a parent needs it; (3) a failed open leaves
  * nothing: no node, no child, no name.
  */
 #include "block/graph-internal.h"
@@ -53,14 +53,12 @@ static bool name_take(struct node *node, const char *wanted, struct error **err)
         return error_set(err, "Node name too long");
     }
     g_hash_table_insert(graph->names, node->name, node);
-    g_ptr_array_add(graph->nodes, node);
     return true;
 }
 
 static void name_release(struct node *node)
 {
     g_hash_table_remove(node->graph->names, node->name);
-    g_ptr_array_remove(node->graph->nodes, node);
 }
 
 /* --- options --- */
@@ -279,6 +277,7 @@ struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_optio
     }
     node_set_hook(node, NODE_HOOK_DETECT_ZEROES, node->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF);
     node->hidden = false;
+    g_ptr_array_add(graph->nodes, node);
     return node;
 }
 
@@ -306,8 +305,10 @@ void CO_FN co_node_release(struct node *node)
     /* Whoever looks at all nodes holds the lock; and while we wait, somebody may have taken to this one. */
     co_mutex_lock(&node->graph->lock);
     last = !node->monitor_owned && !node->parents->len && !node->hidden;
-    if (last)
+    if (last) {
         node->hidden = true;
+        g_ptr_array_remove(node->graph->nodes, node);
+    }
     co_mutex_unlock(&node->graph->lock);
     if (last)
         co_node_close(node);

@@ -11,6 +11,7 @@
 #include "base/trace.h"
 #include "block/graph.h"
 #include "block/handle.h"
+#include "block/node.h"
 #include "export/export.h"
 #include "export/nbd/server.h"
 #include "gen/events.h"
@@ -130,8 +131,11 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
         if (!export->loop)
             return false;
     }
-    if (options->has_writable && options->writable)
+    if (options->has_writable && options->writable) {
+        if (node_read_only(node))
+            return error_set(err, "Cannot export read-only node as writable");
         handle.perm |= PERM_WRITE;
+    }
     export->handle = co_handle_new(node, &handle, err);
     return export->handle;
 }

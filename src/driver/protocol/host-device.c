@@ -40,6 +40,8 @@ const struct block_driver host_device_driver = {
     .co_allocated_size = file_co_allocated_size,
     .co_refresh_limits = file_co_refresh_limits,
     .filename = file_filename,
+    .significant_options = file_significant_options,
+    .co_get_info = file_co_get_info,
     .get_specific_stats = host_device_get_specific_stats,
     .permission = &file_permission,
 };
@@ -67,5 +69,7 @@ const struct block_driver host_cdrom_driver = {
     .co_allocated_size = file_co_allocated_size,
     .co_refresh_limits = file_co_refresh_limits,
     .filename = file_filename,
+    .significant_options = file_significant_options,
+    .co_get_info = file_co_get_info,
     .permission = &file_permission,
 };

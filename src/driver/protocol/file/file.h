@@ -144,6 +144,8 @@ bool CO_FN file_co_take_over(struct file_node *file, struct error **err) MUST_CH
 
 /* info.c */
 char *file_filename(const struct node *node); /* owned */
+extern const char *const file_significant_options[];
+bool CO_FN file_co_get_info(struct node *node, struct node_info *ret, struct error **err);
 struct block_stats_specific_file file_get_discard_stats(struct file_node *file);
 
 /* permission.c */

@@ -19,3 +19,11 @@ struct block_stats_specific_file file_get_discard_stats(struct file_node *file)
         .discard_bytes_ok = (int64_t)atomic_load_explicit(&stats->bytes_ok, memory_order_relaxed),
     };
 }
+
+/* There is nothing about a file that could be dirty or have clusters: all zero. */
+bool CO_FN file_co_get_info(struct node *node, struct node_info *ret, struct error **err)
+{
+    return true;
+}
+
+const char *const file_significant_options[] = {"filename", NULL};
