@@ -224,6 +224,27 @@ static void test_clone_and_equal(void)
     }
 }
 
+static void test_equal_numbers(void)
+{
+    AUTO(json) value = parsed("[1, 0, 1000, 18446744073709551615, 1.5, 9223372036854775807]");
+    AUTO(json) same = parsed("[1.0, -0.0, 1e3, 18446744073709551615, 15e-1, 9223372036854775807]");
+    static const char *const others[] = {
+        "[1.5, 0, 1000, 18446744073709551615, 1.5, 9223372036854775807]",
+        "[1, 0, 1000, 18446744073709551616, 1.5, 9223372036854775807]",
+        "[1, 0, 1000, 18446744073709551615, 1.5, 9223372036854775808.0]",
+        "[1, 0, 1000, -1, 1.5, 9223372036854775807]",
+    };
+
+    g_assert_true(json_equal(value, same));
+    g_assert_true(json_equal(same, value));
+    for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
+        AUTO(json) other = parsed(others[i]);
+
+        g_assert_false(json_equal(value, other));
+        g_assert_false(json_equal(other, value));
+    }
+}
+
 /* As deep as the limit allows, nothing recurses; one deeper is refused. */
 static void test_depth(void)
 {
@@ -256,6 +277,7 @@ int main(int argc, char **argv)
     g_test_add_func("/json/big-object", test_big_object);
     g_test_add_func("/json/big-duplicate", test_big_duplicate);
     g_test_add_func("/json/clone-and-equal", test_clone_and_equal);
+    g_test_add_func("/json/equal-numbers", test_equal_numbers);
     g_test_add_func("/json/depth", test_depth);
     return g_test_run();
 }

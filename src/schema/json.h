@@ -27,6 +27,7 @@ struct json *json_string(const char *value);
 struct json *json_array(void);
 struct json *json_object(void);
 struct json *json_clone(const struct json *value);
+/* Members of objects in any order; numbers by their value. */
 bool json_equal(const struct json *a, const struct json *b);
 void json_free(struct json *value); /* NULL is allowed */
 AUTO_DEFINE(json, struct json *, json_free)

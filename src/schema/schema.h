@@ -35,9 +35,9 @@ const char *schema_enum_name(const struct schema_type *type, int value);
 int schema_enum_value(const struct schema_type *type, const char *name);
 
 /*
- * What a person may write for a value of `type`, owned: members with their types and what they mean. `chosen` (borrowed;
- * NULL: nothing) is what was given beside "help"; for a union without its tag in it, the values of the tag are listed,
- * those that `is_offered` (NULL: all) admits. NULL and the error for a tag's value that there is not.
+ * What a person may write for a value of `type`, owned: members with their types and what they mean. `chosen`
+ * (borrowed; NULL: nothing) is what was given beside "help"; for a union without its tag in it, the values of the tag
+ * are listed, those that `is_offered` (NULL: all) admits. NULL and the error for a tag's value that there is not.
  */
 char *schema_help_text(const struct schema_type *type, const struct json *chosen,
                        bool (*is_offered)(void *opaque, const char *value), void *opaque,
