@@ -9,6 +9,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import commands_emitter  # noqa: E402
 import introspect_emitter  # noqa: E402
+import manual_emitter  # noqa: E402
 import naming  # noqa: E402
 import types_emitter  # noqa: E402
 from model import Schema  # noqa: E402
@@ -275,6 +276,79 @@ class Output(SchemaCase):
         # Type names mean nothing, and what nobody uses does not appear.
         self.assertFalse([entity for entity in entities if entity['name'] in ('Figure', 'Unused', 'Kind')])
         self.assertEqual(len([entity for entity in entities if entity['meta-type'] == 'object']), 5)
+
+    MANUAL = '''##
+# = Empty
+##
+
+##
+# = Moves
+#
+# About *moves*.
+##
+
+##
+# @Way:
+#
+# A way.
+#
+# @up: .Up is \\up.
+# @down: Not @up.
+##
+{ 'enum': 'Way', 'data': ['up', { 'name': 'down', 'features': ['deprecated'] }] }
+
+##
+# @move-it:
+#
+# Moves:
+#
+# - one,
+# - or all.
+#
+# @way-to-go: 'Where' to.
+# @times: How often (default: 1).
+#
+# Returns: How far.
+#
+# Errors:
+#     - GenericError if it is stuck.
+#
+# Example::
+#
+#     { "execute": "move-it" }
+#
+# Since: 9.1
+##
+{ 'command': 'move-it', 'data': { 'way-to-go': 'Way', '*times': 'int' }, 'returns': ['number'] }
+'''
+
+    def manual(self, emitter):
+        schema = self.schema(self.MANUAL)
+        schema.version = '1.0'
+        return list(emitter(schema, ''))
+
+    def test_man_page(self):
+        lines = self.manual(manual_emitter.man_page)
+        text = '\n'.join(lines)
+        for line in lines:
+            self.assertRegex(line, r"^(\.(TH|SH|SS|PP|TP|IP|EX|EE|BR|br|nh|ad|\\\")( |$)|[^.'])")
+        self.assertNotIn('Empty', text)
+        self.assertIn('.SH "Moves"\n.PP\nAbout *moves*.\n.SS "Way (enumeration)"', text)
+        self.assertIn('.TP\n\\fBup\\fR\n\\&.Up is \\eup.', text)
+        self.assertIn('.TP\n\\fBdown\\fR (deprecated)\nNot \\fBup\\fR.', text)
+        self.assertIn('.SS "move\\-it (command)"\n.PP\nMoves:\n.IP \\(bu 2\none,\n.IP \\(bu 2\nor all.', text)
+        self.assertIn(".TP\n\\fBway\\-to\\-go\\fR (Way)\n\\&'Where' to.", text)
+        self.assertIn('\\fBtimes\\fR (int, optional)', text)
+        self.assertIn('\\fBReturns\\fR (array of number)\n.PP\nHow far.', text)
+        self.assertIn('.EX\n{ "execute": "move\\-it" }\n.EE', text)
+        self.assertIn('Since 9.1', text)
+
+    def test_markdown(self):
+        text = '\n'.join(self.manual(manual_emitter.markdown))
+        self.assertIn('## Moves\n\nAbout \\*moves\\*.\n\n### `Way` (enumeration)', text)
+        self.assertIn('- `down` (deprecated): Not `up`.', text)
+        self.assertIn('**Returns** (array of number)\n\nHow far.', text)
+        self.assertIn('```\n{ "execute": "move-it" }\n```', text)
 
 
 if __name__ == '__main__':

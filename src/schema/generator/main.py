@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes C code and documents of a schema.
 
-usage: main.py [--depfile FILE] [--lenient] SCHEMA KIND=OUTPUT...
-
-KIND is one of types.h types.c events.h events.c commands.h commands.c introspect.h introspect.c schema.json. A file is written only when its text changes, so
-that a build does no more than it must. --lenient: missing documentation is reported, and no error.
+KIND is one of types.h types.c events.h events.c commands.h commands.c introspect.h introspect.c schema.json (what
+query-qmp-schema returns) manual.7 (a man page) manual.md. A file is written only when its text changes, so
+that a build does no more than it must.
 """
 import argparse
 import pathlib
@@ -12,6 +11,7 @@ import sys
 
 import commands_emitter
 import introspect_emitter
+import manual_emitter
 import types_emitter
 from model import Schema
 from notation import SchemaError
@@ -26,6 +26,8 @@ EMITTERS = {
     'introspect.h': introspect_emitter.header,
     'introspect.c': introspect_emitter.source,
     'schema.json': introspect_emitter.as_json,
+    'manual.7': manual_emitter.man_page,
+    'manual.md': manual_emitter.markdown,
 }
 
 
@@ -44,7 +46,8 @@ def write(path, lines):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--depfile', type=pathlib.Path)
-    parser.add_argument('--lenient', action='store_true')
+    parser.add_argument('--lenient', action='store_true', help='missing documentation is reported, and no error')
+    parser.add_argument('--version', default='', help='of the program, for the manual')
     parser.add_argument('schema', type=pathlib.Path)
     parser.add_argument('outputs', nargs='+', metavar='KIND=OUTPUT')
     args = parser.parse_args()
@@ -53,6 +56,7 @@ def main():
         schema = Schema(args.schema, strict=not args.lenient)
     except SchemaError as error:
         sys.exit(f'{error}')
+    schema.version = args.version
     for warning in schema.warnings:
         print(f'{warning} (warning)', file=sys.stderr)
     for kind, path in outputs.items():
