@@ -51,17 +51,49 @@ class Server:
         self.process.stderr.close()
 
 
+def qmp_rate(path, directory, requests=20000):
+    """Round trips a second of query-version with a storage daemon, one client that waits for each reply."""
+    sock = str(pathlib.Path(directory) / 'qmp.sock')
+    process = subprocess.Popen([str(path), '--chardev', f'socket,id=c,path={sock},server=on,wait=off', '--monitor', 'chardev=c'])
+    try:
+        client = socket.socket(socket.AF_UNIX)
+        while client.connect_ex(sock):
+            assert process.poll() is None
+            time.sleep(0.001)
+        stream = client.makefile('rwb')
+        stream.readline()
+
+        def ask(command):
+            stream.write(b'{"execute": "%s"}\n' % command)
+            stream.flush()
+            stream.readline()
+        ask(b'qmp_capabilities')
+        began = time.perf_counter()
+        for _ in range(requests):
+            ask(b'query-version')
+        return requests / (time.perf_counter() - began)
+    finally:
+        process.terminate()
+        process.wait()
+        os.unlink(sock) if os.path.exists(sock) else None
+
+
 def storage_daemon(path):
     return lambda sock, image: [
         path, '--blockdev', f'driver=file,node-name=disk,filename={image}', '--nbd-server',
         f'addr.type=unix,addr.path={sock},max-connections=16', '--export', 'type=nbd,id=e,node-name=disk,name=,writable=on']
 
 
+def daemons(build):
+    """The programs that have QMP."""
+    return {'ashlar': pathlib.Path(build) / 'src' / 'bin' / 'ashlar-storaged', 'qemu': '/usr/bin/qemu-storage-daemon'}
+
+
 def known(build):
     """Name to command, in the order of the table's columns."""
     return {
-        'ashlar': storage_daemon(pathlib.Path(build) / 'src' / 'bin' / 'ashlar-storaged'),
-        'qemu': storage_daemon('/usr/bin/qemu-storage-daemon'),
+        'ashlar': storage_daemon(daemons(build)['ashlar']),
+        'qemu': storage_daemon(daemons(build)['qemu']),
         'nbdkit': lambda sock, image: ['nbdkit', '-f', '-U', sock, 'file', image],
         'floor': lambda sock, image: [pathlib.Path(build) / 'tests' / 'nbd-floor', sock, image],
     }
