@@ -141,7 +141,7 @@ def test_cli_secret_not_shown():
         assert 'hunter2' not in complaint and 'more' not in complaint
 
 
-OBJECT_TYPES = ['authz-list', 'authz-list-file', 'authz-simple', 'iothread', 'main-loop', 'pr-manager-helper', 'secret',
+OBJECT_TYPES = ['authz-list', 'authz-listfile', 'authz-simple', 'iothread', 'main-loop', 'pr-manager-helper', 'secret',
                 'secret_keyring', 'thread-context', 'throttle-group', 'tls-creds-anon', 'tls-creds-psk', 'tls-creds-x509']
 
 

@@ -348,6 +348,36 @@ def test_example_raw_over_nbd(tmp_path):
         assert process.wait(timeout=PATIENCE_S) == 0
 
 
+def test_example_passed_nbd_socket(tmp_path):
+    """The same way of passing a listening socket, for the NBD server."""
+    image = raw_image(tmp_path / 'disk.img', 1 << 20)
+    path = str(tmp_path / 'nbd.sock')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        process = subprocess.Popen(['qemu-storage-daemon', '--blockdev', f'driver=file,node-name=disk,filename={image}',
+                                    '--nbd-server', f'addr.type=fd,addr.str={listener.fileno()}',
+                                    '--export', 'type=nbd,id=export,node-name=disk'], pass_fds=[listener.fileno()],
+                                   env=compat_environment())
+    try:
+        done = run(need('nbdinfo'), '--json', f'nbd+unix:///disk?socket={path}')
+        export, = json.loads(done.stdout)['exports']
+        assert export['export-size'] == 1 << 20
+        assert export['is_read_only']
+        process.terminate()
+        assert process.wait(timeout=PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_example_stop_by_pid_file(pid_daemon):
+    """kill -SIGTERM $(<path/to/qsd.pid)"""
+    process, path = pid_daemon
+    subprocess.run(['bash', '-c', f'kill -SIGTERM $(<{path})'], check=True)
+    assert process.wait(timeout=PATIENCE_S) == 0
+
+
 def test_example_typed_session(daemon):
     """A session typed with socat, line by line."""
     one = daemon()
