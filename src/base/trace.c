@@ -15,7 +15,8 @@
 extern struct trace_point __start_trace_points[] __attribute__((weak, visibility("hidden")));
 extern struct trace_point __stop_trace_points[] __attribute__((weak, visibility("hidden")));
 
-static FILE *output;                        /* NULL: standard error; const after start */
+static GMutex output_lock;
+static FILE *output;                        /* NULL: standard error; output_lock */
 static int64_t (*clock_wall_time_us)(void); /* NULL: none; const after start */
 
 static size_t point_count(void)
@@ -39,10 +40,11 @@ void trace_emit(const struct trace_point *point, const char *format, ...)
     va_end(args);
     g_string_append_c(line, '\n');
 
-    /* One call a line, so that lines of several threads do not mix. */
+    g_mutex_lock(&output_lock);
     (void)fputs(line->str, output ? output : stderr);
     if (output)
         (void)fflush(output);
+    g_mutex_unlock(&output_lock);
 }
 
 unsigned trace_enable(const char *pattern)
@@ -55,7 +57,7 @@ unsigned trace_enable(const char *pattern)
     for (size_t i = 0; i < point_count(); i++) {
         if (fnmatch(pattern, __start_trace_points[i].name, 0))
             continue;
-        __start_trace_points[i].enabled = enabled;
+        __atomic_store_n(&__start_trace_points[i].enabled, enabled, __ATOMIC_RELAXED);
         matches++;
     }
     return matches;
@@ -104,9 +106,11 @@ bool trace_open(const char *path, struct error **err)
 
     if (!file)
         return error_set_errno(err, errno, "Error opening logfile %s", path);
+    g_mutex_lock(&output_lock);
     if (output)
         (void)fclose(output);
     output = file;
+    g_mutex_unlock(&output_lock);
     return true;
 }
 

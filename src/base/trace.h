@@ -18,7 +18,7 @@ struct error;
 
 struct trace_point {
     const char *name;
-    bool enabled; /* written by trace_enable() before threads start */
+    bool enabled; /* atomic */
 } __attribute__((aligned(16)));
 
 #ifdef ASHLAR_USDT
@@ -44,7 +44,7 @@ struct trace_point {
         static struct trace_point trace_##point                                                                        \
             __attribute__((section("trace_points"), used)) = {.name = #point, .enabled = false};                       \
         TRACE_PROBE_DEFINE(point);                                                                                     \
-        if (unlikely(trace_##point.enabled))                                                                           \
+        if (unlikely(__atomic_load_n(&trace_##point.enabled, __ATOMIC_RELAXED)))                                       \
             trace_emit(&trace_##point, format, ##__VA_ARGS__);                                                         \
         TRACE_PROBE(point, ##__VA_ARGS__);                                                                             \
     } while (0)
@@ -54,7 +54,7 @@ void trace_emit(const struct trace_point *point, const char *format, ...) PRINTF
 
 /*
  * Switches every point on whose name matches the glob `pattern` ('*' and '?'), or off where the pattern starts with
- * '-'. How many match. Before threads start.
+ * '-'. How many match. Any thread.
  */
 unsigned trace_enable(const char *pattern);
 

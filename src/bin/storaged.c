@@ -126,6 +126,7 @@ static bool CO_FN co_start(struct program *program, struct error **err)
     if (program->started_fd >= 0 && !daemonize_finish(TAKE_FD(program->started_fd), err))
         return false;
     program->started = true;
+    daemon_started(program->daemon);
     return true;
 }
 

@@ -48,7 +48,14 @@ struct daemon *daemon_new(void)
     daemon->graph = graph_new(daemon->objects, &daemon->events);
     daemon->exports = export_registry_new(daemon->graph, daemon->objects, &daemon->events);
     daemon->monitors = monitor_registry_new(daemon, daemon->commands);
+    monitor_registry_hold(daemon->monitors);
     return daemon;
+}
+
+void daemon_started(struct daemon *daemon)
+{
+    if (!daemon->quit)
+        monitor_registry_release(daemon->monitors);
 }
 
 void co_daemon_free(struct daemon *daemon)
@@ -70,7 +77,7 @@ void daemon_quit(struct daemon *daemon)
 {
     assert(loop_current() == daemon->main_loop);
     daemon->quit = true;
-    monitor_registry_halt(daemon->monitors);
+    monitor_registry_hold(daemon->monitors);
     co_condition_broadcast(&daemon->quit_asked);
 }
 

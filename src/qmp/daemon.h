@@ -33,8 +33,12 @@ struct daemon {
     struct co_condition quit_asked;
 };
 
-/* Makes all registries, on the running loop, which becomes the main loop. */
+/* Makes all registries, on the running loop, which becomes the main loop. In-band commands wait for daemon_started().
+ */
 struct daemon *daemon_new(void) MUST_CHECK;
+
+/* Everything that the command line asks for is there: clients' commands do not meet it half done. */
+void daemon_started(struct daemon *daemon);
 
 /*
  * Ends everything, users before what they use: no further command, exports stopped, images flushed and closed, their

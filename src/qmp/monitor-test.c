@@ -94,11 +94,9 @@ static bool CO_FN co_run_big(struct daemon *daemon, const struct json *arguments
 }
 
 static const struct qmp_command commands[] = {
-    {.name = "qmp_capabilities", .co_run = co_run_negotiate},
-    {.name = "wait", .co_run = co_run_wait},
-    {.name = "open", .allow_oob = true, .co_run = co_run_open},
-    {.name = "log", .co_run = co_run_log},
-    {.name = "big", .co_run = co_run_big},
+    {.name = "qmp_capabilities", .co_run = co_run_negotiate},   {.name = "wait", .co_run = co_run_wait},
+    {.name = "open", .allow_oob = true, .co_run = co_run_open}, {.name = "log", .co_run = co_run_log},
+    {.name = "big", .allow_oob = true, .co_run = co_run_big},
 };
 
 /* One end of a session. */
@@ -343,6 +341,53 @@ static void CO_FN co_congestion_costs_itself_only(void *opaque)
     co_bench_end(&bench);
 }
 
+/* Out-of-band commands of a client that does not read stop too, although they pass the queue by. */
+static void CO_FN co_oob_congestion(void *opaque)
+{
+    struct bench bench;
+    unsigned count = 200;
+
+    co_bench_begin(&bench, 1);
+    struct client flood = co_connect(&bench, 0, oob);
+    for (unsigned i = 0; i < count; i++)
+        co_send(&flood, "{'exec-oob': 'big'}");
+    while (!bench.big)
+        g_assert_cmpint(co_sleep_ns(1000000), ==, 0);
+    for (unsigned i = 0; i < 20; i++)
+        g_assert_cmpint(co_sleep_ns(1000000), ==, 0);
+    g_assert_cmpuint(bench.big, <=, 2 * SESSION_OUTPUT_HIGH / BIG_BYTES + 10);
+    for (unsigned i = 0; i < count; i++) {
+        g_autofree char *line = co_receive(&flood);
+
+        g_assert_cmpuint(strlen(line), >, BIG_BYTES);
+    }
+    g_assert_cmpuint(bench.big, ==, count);
+    disconnect(&flood);
+    co_bench_end(&bench);
+}
+
+/* While commands are held back, clients are greeted and may send; out-of-band commands run. */
+static void CO_FN co_held_back(void *opaque)
+{
+    struct bench bench;
+
+    co_bench_begin(&bench, 2);
+    struct client client = co_connect(&bench, 0, oob);
+    monitor_registry_hold(bench.daemon.monitors);
+    struct client other = co_connect(&bench, 1, NULL);
+    co_send(&other, plain);
+    co_send(&client, "{'execute': 'log', 'arguments': {'text': 'x'}} {'exec-oob': 'open', 'id': 1}");
+    co_expect(&client, "{\"return\": {}, \"id\": 1}");
+    g_assert_cmpstr(bench.log->str, ==, "");
+    monitor_registry_release(bench.daemon.monitors);
+    co_expect(&client, "{\"return\": {}}");
+    co_expect(&other, "{\"return\": {}}");
+    g_assert_cmpstr(bench.log->str, ==, "x");
+    disconnect(&client);
+    disconnect(&other);
+    co_bench_end(&bench);
+}
+
 static struct json *event_new(unsigned number)
 {
     g_autofree char *padding = g_strnfill(EVENT_BYTES, 'e');
@@ -498,6 +543,8 @@ int main(int argc, char **argv)
         {"/monitor/one-after-the-other", co_one_after_the_other},
         {"/monitor/queue-bounded", co_queue_bounded},
         {"/monitor/congestion-costs-itself-only", co_congestion_costs_itself_only},
+        {"/monitor/oob-congestion", co_oob_congestion},
+        {"/monitor/held-back", co_held_back},
         {"/monitor/events-bounded", co_events_bounded},
         {"/monitor/events-after-negotiation-only", co_events_after_negotiation_only},
         {"/monitor/stop-cancels-command", co_stop_cancels_command},

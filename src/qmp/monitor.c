@@ -48,9 +48,14 @@ void co_monitor_registry_stop(struct monitor_registry *registry)
     co_qmp_queue_stop(registry->queue);
 }
 
-void monitor_registry_halt(struct monitor_registry *registry)
+void monitor_registry_hold(struct monitor_registry *registry)
 {
-    qmp_queue_halt(registry->queue);
+    qmp_queue_hold(registry->queue);
+}
+
+void monitor_registry_release(struct monitor_registry *registry)
+{
+    qmp_queue_release(registry->queue);
 }
 
 static void CO_FN co_monitor_free(struct monitor *monitor)

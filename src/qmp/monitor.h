@@ -20,8 +20,9 @@ struct qmp_command_set;
 /* `commands` is what clients may execute; it must stay. */
 struct monitor_registry *monitor_registry_new(struct daemon *daemon, const struct qmp_command_set *commands) MUST_CHECK;
 
-/* No further command is run after the one that is running. */
-void monitor_registry_halt(struct monitor_registry *registry);
+/* Lets in-band commands wait until monitor_registry_release(); the one that is running goes on. */
+void monitor_registry_hold(struct monitor_registry *registry);
+void monitor_registry_release(struct monitor_registry *registry);
 
 /* No further command is run; the one that is running is cancelled and gets its reply. Sessions live on for events. */
 void CO_FN co_monitor_registry_stop(struct monitor_registry *registry);

@@ -30,7 +30,7 @@ struct qmp_queue {
     GQueue parked;  /* of struct request, whose sessions are congested */
     struct co_condition arrived;
     struct qmp_session *current; /* borrowed */
-    bool halted;
+    bool held;
     struct co_task *runner; /* NULL: stopped */
 };
 
@@ -75,8 +75,8 @@ static void CO_FN co_run_requests(void *opaque)
 {
     struct qmp_queue *queue = opaque;
 
-    while (!co_cancelled() && !queue->halted) {
-        struct request *request = next_request(queue);
+    while (!co_cancelled()) {
+        struct request *request = queue->held ? NULL : next_request(queue);
 
         if (request) {
             co_run_request(queue, request);
@@ -97,9 +97,15 @@ struct qmp_queue *qmp_queue_new(struct loop *loop)
     return queue;
 }
 
-void qmp_queue_halt(struct qmp_queue *queue)
+void qmp_queue_hold(struct qmp_queue *queue)
 {
-    queue->halted = true;
+    queue->held = true;
+}
+
+void qmp_queue_release(struct qmp_queue *queue)
+{
+    queue->held = false;
+    co_condition_signal(&queue->arrived);
 }
 
 static void forget(GQueue *requests)

@@ -17,8 +17,9 @@ struct qmp_session;
 
 struct qmp_queue *qmp_queue_new(struct loop *loop) MUST_CHECK;
 
-/* Runs nothing more after the command that is running. */
-void qmp_queue_halt(struct qmp_queue *queue);
+/* From now on requests only wait, until qmp_queue_release(); the command that is running goes on. */
+void qmp_queue_hold(struct qmp_queue *queue);
+void qmp_queue_release(struct qmp_queue *queue);
 
 /* Runs nothing more: cancels the command that is running, waits for its reply, and forgets those that wait. */
 void CO_FN co_qmp_queue_stop(struct qmp_queue *queue);

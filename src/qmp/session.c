@@ -40,10 +40,10 @@ struct qmp_session {
     bool ending;  /* the writer ends when it has sent everything */
     bool writing; /* the writer lives */
 
-    size_t fed_bytes;     /* of text that the reader got since the last request */
-    unsigned requests;    /* in the queue, or running */
-    size_t request_bytes; /* their text */
-    struct co_condition request_done;
+    size_t fed_bytes;         /* of text that the reader got since the last request */
+    unsigned requests;        /* in the queue, or running */
+    size_t request_bytes;     /* their text */
+    struct co_condition room; /* a request has got its reply, or output was read */
 
     GString *output;      /* waits */
     GString *sending;     /* is being sent */
@@ -95,7 +95,7 @@ void qmp_session_unref(struct qmp_session *session)
     json_reader_free(session->reader);
     g_string_free(session->output, TRUE);
     g_string_free(session->sending, TRUE);
-    co_condition_done(&session->request_done);
+    co_condition_done(&session->room);
     co_condition_done(&session->output_there);
     co_condition_done(&session->writer_done);
     g_free(session);
@@ -154,7 +154,16 @@ void qmp_session_request_end(struct qmp_session *session, size_t bytes)
     assert(session->request_bytes >= bytes);
     session->requests--;
     session->request_bytes -= bytes;
-    co_condition_broadcast(&session->request_done);
+    co_condition_broadcast(&session->room);
+}
+
+/* Where the output is no longer too much, reading and the session's requests go on. */
+static void output_drained(struct qmp_session *session)
+{
+    if (qmp_session_congested(session))
+        return;
+    co_condition_broadcast(&session->room);
+    qmp_queue_resume(session->queue, session);
 }
 
 /* Takes no more output; what waits is forgotten, and no request has to wait for it to drain. */
@@ -164,7 +173,7 @@ static void close_output(struct qmp_session *session)
         return;
     session->open = false;
     g_string_truncate(session->output, 0);
-    qmp_queue_resume(session->queue, session);
+    output_drained(session);
 }
 
 static void sent(struct qmp_session *session)
@@ -191,8 +200,7 @@ static int CO_FN co_send_output(struct qmp_session *session)
 
     int result = co_chardev_write(session->frontend, session->sending->str, session->sending->len);
     sent(session);
-    if (!qmp_session_congested(session))
-        qmp_queue_resume(session->queue, session);
+    output_drained(session);
     return result;
 }
 
@@ -213,16 +221,18 @@ static void CO_FN co_write_output(void *opaque)
     co_condition_broadcast(&session->writer_done);
 }
 
-static bool requests_full(const struct qmp_session *session)
+/* Whether nothing more is to be read. Output counts because replies to out-of-band commands pass the queue by. */
+static bool is_full(const struct qmp_session *session)
 {
-    return session->requests >= SESSION_REQUESTS_MAX || session->request_bytes >= SESSION_REQUEST_BYTES_MAX;
+    return session->requests >= SESSION_REQUESTS_MAX || session->request_bytes >= SESSION_REQUEST_BYTES_MAX ||
+           qmp_session_congested(session);
 }
 
 /* Waits until the session may have one more request; false when it was cancelled. */
 static bool CO_FN co_wait_room(struct qmp_session *session)
 {
-    while (requests_full(session)) {
-        if (co_condition_wait(&session->request_done, NULL))
+    while (is_full(session)) {
+        if (co_condition_wait(&session->room, NULL))
             return false;
     }
     return true;
@@ -280,7 +290,7 @@ static void CO_FN co_say_goodbye(struct qmp_session *session)
 
     co_deadline_begin(&deadline, goodbye_ns);
     while (session->requests) {
-        if (co_condition_wait(&session->request_done, NULL))
+        if (co_condition_wait(&session->room, NULL))
             break;
     }
     co_qmp_session_flush(session);

@@ -5,7 +5,7 @@
  * A client is never waited for by anybody else, and can make us keep only so much:
  * - Requests which it has sent wait in the queue, at most SESSION_REQUESTS_MAX or, where they are big,
  *   SESSION_REQUEST_BYTES_MAX of text and one more; then nothing more is read from it.
- * - While SESSION_OUTPUT_HIGH bytes or more wait for it to read, none of its commands is run.
+ * - While SESSION_OUTPUT_HIGH bytes or more wait for it to read, none of its commands is run or read.
  * - Events are kept until SESSION_EVENTS_MAX bytes wait for it to read, then dropped, which is logged.
  */
 #pragma once

@@ -27,14 +27,20 @@ def written(path):
     return path.exists() and path.read_text().endswith('\n')
 
 
+def connected(path):
+    """A socket that is connected to the path; None while nobody listens there."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(str(path))
+        return sock
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+
+
 def connect_soon(path):
     """A session with a daemon that is just starting."""
-    def attempt():
-        try:
-            return Qmp.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-    return wait_for(attempt, f'{path} to listen')
+    return Qmp(wait_for(lambda: connected(path), f'{path} to listen'))
 
 
 @pytest.fixture
@@ -170,6 +176,25 @@ def test_signal_while_start_up_waits(tmp_path):
         process.terminate()
         assert process.wait(timeout=PATIENCE_S) == 0
     assert os.listdir(tmp_path) == []
+
+
+def test_commands_wait_for_start_up(tmp_path):
+    """A client that comes while options are still being processed is greeted, and its commands find all that they ask for."""
+    with background(program('ashlar-storaged'), '--chardev', f'socket,id=a,path={tmp_path}/a,server=on,wait=off', '--monitor', 'a',
+                    '--chardev', f'socket,id=b,path={tmp_path}/b,server=on,wait=on',
+                    '--chardev', 'null,id=last', stderr=subprocess.DEVNULL) as process:
+        wait_for((tmp_path / 'b').exists, 'start-up to wait')
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / 'a'))
+        qmp = Qmp(sock, negotiate=False)
+        qmp.send_raw('{"execute": "qmp_capabilities"} {"execute": "query-chardev"}')
+        client = wait_for(lambda: connected(tmp_path / 'b'), 'the second socket to listen')
+        assert qmp.reply() == {'return': {}}
+        assert 'last' in [entry['label'] for entry in qmp.reply()['return']]
+        client.close()
+        qmp.close()
+        process.terminate()
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_broken_pipe_is_no_signal(tmp_path):
