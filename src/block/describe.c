@@ -13,6 +13,14 @@ static bool shows_child(const struct node *node)
     return node->primary && (node->driver->passthrough || node->driver->kind == BLOCK_DRIVER_FILTER);
 }
 
+/* The next image of the chain as it is shown; for a filter that is what it filters. NULL: none. */
+static struct node *next_in_chain(const struct node *node)
+{
+    const struct edge *edge = node->driver->kind == BLOCK_DRIVER_FILTER ? node->primary : node->backing;
+
+    return edge ? edge->child : NULL;
+}
+
 /* --- images --- */
 
 static bool CO_FN co_get_info(struct node *node, struct node_info *ret)
@@ -100,9 +108,9 @@ struct image_info *CO_FN co_node_describe_image(struct node *node, bool chain)
         image->backing_filename = node_filename(node->backing->child);
         image->full_backing_filename = g_strdup(image->backing_filename);
         image->backing_filename_format = g_strdup(node->backing->child->driver->name);
-        if (chain)
-            image->backing_image = co_node_describe_image(node->backing->child, true);
     }
+    if (chain && next_in_chain(node))
+        image->backing_image = co_node_describe_image(next_in_chain(node), true);
     return image;
 }
 
@@ -128,7 +136,7 @@ static unsigned backing_depth(const struct node *node)
 {
     unsigned depth = 0;
 
-    for (; node->backing; node = node->backing->child)
+    while ((node = next_in_chain(node)))
         depth++;
     return depth;
 }
