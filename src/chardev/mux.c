@@ -114,8 +114,10 @@ static int CO_FN co_mux_write(struct chardev *chardev, const void *from, size_t 
     GString *text;
     int result;
 
-    if (!mux->timestamps)
+    if (!mux->timestamps) {
+        mux->at_line_start = size ? bytes[size - 1] == '\n' : mux->at_line_start;
         return co_chardev_write(mux->base, from, size);
+    }
     text = g_string_sized_new(size);
     for (size_t i = 0; i < size; i++) {
         if (mux->at_line_start)
@@ -187,7 +189,6 @@ static void mux_switch_timestamps(struct mux_chardev *mux)
 {
     mux->timestamps = !mux->timestamps;
     mux->timestamps_from_ns = loop_now_ns();
-    mux->at_line_start = false;
 }
 
 /* Does what the person at the other end asks for by Ctrl-A and a letter. */
