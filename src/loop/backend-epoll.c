@@ -333,16 +333,7 @@ static int epoll_co_connect(int fd, const struct sockaddr *address, socklen_t si
 
 static ssize_t attempt_transfer(const void *request)
 {
-    const struct socket_request *call = request;
-    int flags = call->flags | MSG_NOSIGNAL | MSG_DONTWAIT;
-    ssize_t moved;
-
-    if (call->message)
-        moved = call->write ? sendmsg(call->fd, call->message, flags) : recvmsg(call->fd, call->message, flags);
-    else
-        moved =
-            call->write ? send(call->fd, call->data, call->size, flags) : recv(call->fd, call->data, call->size, flags);
-    return moved < 0 ? -errno : moved;
+    return posix_socket_transfer(request);
 }
 
 static ssize_t epoll_co_transfer(const struct socket_request *request)

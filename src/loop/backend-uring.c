@@ -326,9 +326,10 @@ static int uring_co_connect(int fd, const struct sockaddr *address, socklen_t si
 
 static ssize_t uring_co_transfer(const struct socket_request *request)
 {
-    int events = request->write ? POLLOUT : POLLIN;
-
-    return uring_co_run(request->fd, request->flags & MSG_DONTWAIT ? 0 : events, uring_prepare_socket, request);
+    /* What does not wait needs no turn of the loop. */
+    if (request->flags & MSG_DONTWAIT)
+        return co_cancelled() ? -ECANCELED : posix_socket_transfer(request);
+    return uring_co_run(request->fd, request->write ? POLLOUT : POLLIN, uring_prepare_socket, request);
 }
 
 static ssize_t uring_co_read(int fd, void *to, size_t size)

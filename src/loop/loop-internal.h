@@ -329,7 +329,7 @@ struct loop {
     enum loop_backend backend;
     unsigned index;
     int64_t turn_time_ns; /* 0: nobody has asked in this turn */
-    void *state; /* the back end's */
+    void *state;          /* the back end's */
     struct stack_pool stacks;
     struct timer_heap timers;
     struct polling polling;
@@ -375,6 +375,7 @@ int64_t clock_wall_time_us(void);
 void clock_random_bytes(void *to, size_t size);
 
 void posix_socket_shutdown(int fd, int how);
+ssize_t posix_socket_transfer(const struct socket_request *request); /* never waits: -EAGAIN */
 
 /* On worker threads, or by a call that returns at once. */
 ssize_t posix_transfer(const struct file_request *request); /* blocks */

@@ -81,6 +81,20 @@ void posix_socket_shutdown(int fd, int how)
     (void)shutdown(fd, how);
 }
 
+ssize_t posix_socket_transfer(const struct socket_request *request)
+{
+    int fd = request->fd;
+    int flags = request->flags | MSG_NOSIGNAL | MSG_DONTWAIT;
+    ssize_t moved;
+
+    if (request->message)
+        moved = request->write ? sendmsg(fd, request->message, flags) : recvmsg(fd, request->message, flags);
+    else
+        moved = request->write ? send(fd, request->data, request->size, flags)
+                               : recv(fd, request->data, request->size, flags);
+    return moved < 0 ? -errno : moved;
+}
+
 int co_signal_wait(const sigset_t *set)
 {
     struct signalfd_siginfo info;

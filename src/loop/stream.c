@@ -22,6 +22,11 @@ ssize_t co_stream_read(struct stream *stream, void *to, size_t size)
     return stream->ops->co_readv(stream, &iov, 1);
 }
 
+ssize_t co_stream_read_now(struct stream *stream, void *to, size_t size)
+{
+    return stream->ops->co_read_now ? stream->ops->co_read_now(stream, to, size) : -EAGAIN;
+}
+
 int co_stream_read_exact(struct stream *stream, void *to, size_t size)
 {
     char *at = to;
@@ -111,6 +116,11 @@ static ssize_t socket_co_writev(struct stream *stream, const struct iovec *iov, 
     return co_socket_send_message(stream->fd, &message, MSG_WAITALL);
 }
 
+static ssize_t socket_co_read_now(struct stream *stream, void *to, size_t size)
+{
+    return co_socket_recv(stream->fd, to, size, MSG_DONTWAIT);
+}
+
 static void socket_co_shutdown(struct stream *stream)
 {
     loop_self()->ops->shutdown(stream->fd, SHUT_WR);
@@ -135,6 +145,7 @@ static void socket_free(struct stream *stream)
 static const struct stream_ops socket_stream_ops = {
     .co_readv = socket_co_readv,
     .co_writev = socket_co_writev,
+    .co_read_now = socket_co_read_now,
     .co_shutdown = socket_co_shutdown,
     .abort = socket_abort,
     .free = socket_free,

@@ -20,6 +20,8 @@ struct stream_ops {
     /* Bytes moved, at least one; reading: 0 at the end. -errno, -ECANCELED and -ETIMEDOUT included. */
     ssize_t (*co_readv)(struct stream *stream, const struct iovec *iov, int count);
     ssize_t (*co_writev)(struct stream *stream, const struct iovec *iov, int count);
+    /* Reading what is there; -EAGAIN where that is nothing. Optional: -EAGAIN. */
+    ssize_t (*co_read_now)(struct stream *stream, void *to, size_t size);
     /* Says goodbye to the peer (TLS close_notify, ...), best effort; optional. */
     void (*co_shutdown)(struct stream *stream);
     /* Makes waits of both directions end with an error, from any thread. */
@@ -37,6 +39,7 @@ struct stream *stream_new_socket(int fd) MUST_CHECK;
 
 ssize_t CO_FN co_stream_read(struct stream *stream, void *to, size_t size); /* some */
 ssize_t CO_FN co_stream_readv(struct stream *stream, const struct iovec *iov, int count);
+ssize_t CO_FN co_stream_read_now(struct stream *stream, void *to, size_t size);  /* does not wait: -EAGAIN */
 int CO_FN co_stream_read_exact(struct stream *stream, void *to, size_t size);    /* 0; -ECONNRESET at an early end */
 int CO_FN co_stream_write(struct stream *stream, const void *from, size_t size); /* all of it: 0 */
 int CO_FN co_stream_writev(struct stream *stream, struct iovec *iov, int count); /* all of it; changes `iov` */
