@@ -36,8 +36,8 @@ enum {
     NBD_CONNECTIONS_DEFAULT = 100,
     NBD_HANDSHAKE_SECONDS_DEFAULT = 10,
     NBD_REQUESTS_MAX = 128,              /* in flight, of one client */
-    NBD_RECEIVE_BYTES = 64 * 1024,       /* read in one go from a busy client */
-    NBD_RECEIVE_IDLE_BYTES = 4096 + 512, /* from an idle one: a small write fits */
+    NBD_RECEIVE_BYTES = 64 * 1024,       /* read in one go from a client that sends much */
+    NBD_RECEIVE_IDLE_BYTES = 4096 + 512, /* while waiting for something to come: a small write fits */
     NBD_CONTEXTS_MAX = 64,               /* metadata contexts of one export */
     NBD_STATUS_BYTES = 64 * 1024,        /* of extents in one block status reply, for each context */
 };

@@ -2,10 +2,11 @@
 /*
  * From a client's bytes to requests that run.
  *
- * As many bytes as are there are read in one go; each request among them gets a coroutine. The payload of a write goes
- * into that request's own memory, what is not yet there directly from the socket. When the client has as many requests
- * in flight, or as much memory, as it may have, no more is read until some are answered: who doesn't read his replies
- * can send no more requests.
+ * What is there is read in one go, into a small buffer of the client's own, or when that gets full, into a large one
+ * from the loop; nobody waits for requests holding a large one. Each request in it gets a coroutine. The payload of a
+ * write goes into that request's own memory, what is not yet there directly from the socket. When the client has as
+ * many requests in flight, or as much memory, as it may have, no more is read until some are answered: who doesn't read
+ * his replies can send no more requests.
  */
 #include <assert.h>
 #include <errno.h>
@@ -34,21 +35,13 @@ static void receiver_use(struct nbd_receiver *receiver, uint8_t *data, size_t ca
     receiver->start = receiver->end = 0;
 }
 
-/* Nothing is left in the buffer: busy clients get a large one, idle ones give it back. */
-static void receiver_choose(struct nbd_client *client)
+/* Goes over to a large buffer, if there is memory for it. */
+static void receiver_enlarge(struct nbd_receiver *receiver)
 {
-    struct nbd_receiver *receiver = &client->receiver;
-    bool is_busy = client->requests_in_flight || receiver->was_full;
-    uint8_t *large;
+    uint8_t *large = receiver->capacity == NBD_RECEIVE_BYTES ? receiver->data : loop_buffer_get(NBD_RECEIVE_BYTES);
 
-    receiver->start = receiver->end = 0;
-    if (is_busy && receiver->capacity != NBD_RECEIVE_BYTES) {
-        large = loop_buffer_get(NBD_RECEIVE_BYTES);
-        if (large)
-            receiver_use(receiver, large, NBD_RECEIVE_BYTES);
-    } else if (!is_busy && receiver->capacity != sizeof(receiver->idle)) {
-        receiver_use(receiver, receiver->idle, sizeof(receiver->idle));
-    }
+    if (large)
+        receiver_use(receiver, large, NBD_RECEIVE_BYTES);
 }
 
 /* Reads something more; less than a header is there. 0 at the end, or -errno. */
@@ -56,17 +49,22 @@ static ssize_t CO_FN co_receive_more(struct nbd_client *client)
 {
     struct nbd_receiver *receiver = &client->receiver;
     size_t left = receiver_left(receiver);
-    ssize_t got;
+    ssize_t got = -EAGAIN;
 
-    if (!left) {
-        receiver_choose(client);
-    } else if (receiver->start) {
+    if (left) {
         memmove(receiver->data, receiver->data + receiver->start, left);
         receiver->start = 0;
         receiver->end = left;
+    } else if (receiver->was_full) {
+        receiver_enlarge(receiver);
+        got = co_stream_read_now(client->stream, receiver->data, receiver->capacity);
     }
-    assert(receiver->end < receiver->capacity);
-    got = co_stream_read(client->stream, receiver->data + receiver->end, receiver->capacity - receiver->end);
+    if (got == -EAGAIN) {
+        if (!left)
+            receiver_use(receiver, receiver->idle, sizeof(receiver->idle));
+        assert(receiver->end < receiver->capacity);
+        got = co_stream_read(client->stream, receiver->data + receiver->end, receiver->capacity - receiver->end);
+    }
     if (got > 0) {
         receiver->end += (size_t)got;
         receiver->was_full = receiver->end == receiver->capacity;
@@ -101,17 +99,19 @@ static bool CO_FN co_receive_payload(struct nbd_client *client, uint8_t *to, siz
     memcpy(to, receiver->data + receiver->start, done);
     receiver->start += done;
     while (done < bytes) {
-        struct iovec iov[2] = {
-            {.iov_base = to + done, .iov_len = bytes - done},
-            {.iov_base = receiver->data, .iov_len = receiver->capacity},
-        };
-        ssize_t got = co_stream_readv(client->stream, iov, 2);
+        struct iovec iov[2] = {{.iov_base = to + done, .iov_len = bytes - done}};
+        ssize_t got;
 
+        if (receiver->was_full)
+            receiver_enlarge(receiver);
+        iov[1] = (struct iovec){.iov_base = receiver->data, .iov_len = receiver->capacity};
+        got = co_stream_readv(client->stream, iov, 2);
         if (got <= 0)
             return false;
         receiver->start = receiver->end = 0;
         if ((size_t)got > bytes - done)
             receiver->end = (size_t)got - (bytes - done);
+        receiver->was_full = receiver->end == receiver->capacity;
         done += MIN((size_t)got, bytes - done);
     }
     return true;
