@@ -23,7 +23,6 @@ bench: ## the benchmarks, side by side with other servers
 	@[ -f build-bench/build.ninja ] || meson setup build-bench --buildtype=release
 	ninja -C build-bench
 	tests/bench/bench build-bench
-	tests/bench/qmp build-bench
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60), with clang
 	@tools/install-packages build fuzz

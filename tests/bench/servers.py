@@ -51,31 +51,24 @@ class Server:
         self.process.stderr.close()
 
 
-def qmp_rate(path, directory, requests=20000):
+def qmp_rate(build, path, directory, round_trips=20000):
     """Round trips a second of query-version with a storage daemon, one client that waits for each reply."""
     sock = str(pathlib.Path(directory) / 'qmp.sock')
     process = subprocess.Popen([str(path), '--chardev', f'socket,id=c,path={sock},server=on,wait=off', '--monitor', 'chardev=c'])
     try:
-        client = socket.socket(socket.AF_UNIX)
-        while client.connect_ex(sock):
-            assert process.poll() is None
+        while True:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if not probe.connect_ex(sock):
+                    break
+            assert process.poll() is None, f'{path} ended'
             time.sleep(0.001)
-        stream = client.makefile('rwb')
-        stream.readline()
-
-        def ask(command):
-            stream.write(b'{"execute": "%s"}\n' % command)
-            stream.flush()
-            stream.readline()
-        ask(b'qmp_capabilities')
-        began = time.perf_counter()
-        for _ in range(requests):
-            ask(b'query-version')
-        return requests / (time.perf_counter() - began)
+        client = [str(pathlib.Path(build) / 'tests' / 'qmp-rate'), sock, str(round_trips), '1']
+        return float(subprocess.run(client, check=True, capture_output=True, text=True).stdout)
     finally:
         process.terminate()
         process.wait()
-        os.unlink(sock) if os.path.exists(sock) else None
+        if os.path.exists(sock):
+            os.unlink(sock)
 
 
 def storage_daemon(path):
