@@ -87,9 +87,14 @@ static char *value_of(const char *text, const char **ret_next)
     return g_string_free(value, FALSE);
 }
 
-static bool is_help(const char *word, size_t length)
+/* Whether the `length` bytes at `text` ask for help, and are a whole word. */
+static bool is_help(const char *text, size_t length)
 {
-    return (length == 4 && !strncmp(word, "help", 4)) || (length == 1 && *word == '?');
+    const char *end = text + length;
+
+    if (*end == '=' || (end[0] == ',' && end[1] == ','))
+        return false;
+    return (length == 4 && !strncmp(text, "help", 4)) || (length == 1 && *text == '?');
 }
 
 /* One word of `text` into `root`. */
@@ -100,7 +105,7 @@ static bool parse_word(struct json *root, const char *text, const char *implied_
     g_autofree char *value = NULL;
     g_autofree char *key = NULL;
 
-    if (text[length] != '=' && text[length + (text[length] != '\0')] != ',' && is_help(text, length)) {
+    if (is_help(text, length)) {
         *help = true;
         *ret_next = text + length + (text[length] == ',');
         return true;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "loop/loop.h"
 #include "schema/test-types.h"
 
 static struct json *parsed(const char *text)
@@ -196,6 +197,47 @@ static void test_depth(void)
     g_assert_nonnull(strstr(error_message(err), "is nested more than 256 levels deep"));
 }
 
+/* [[[... 'a']]], an alternate's arrays in each other. */
+static struct json *nested_list(unsigned levels)
+{
+    struct json *value = json_string("a"), *root = json_object();
+
+    while (levels--) {
+        struct json *outer = json_array();
+
+        json_append(outer, value);
+        value = outer;
+    }
+    json_set(root, "ref", value);
+    return root;
+}
+
+static void CO_FN co_deepest(void *opaque)
+{
+    test_depth();
+    for (unsigned levels = 1; levels < 200; levels++) {
+        AUTO(json) value = nested_list(levels);
+        AUTO(tree) tree = tree_parse(value, NULL);
+        AUTO(tree) copy = tree ? tree_clone(tree) : NULL;
+        AUTO(json) written = tree ? tree_write(copy) : NULL;
+
+        /* Each level is an array and an alternate, inside the tree and the first alternate. */
+        g_assert_true(!tree == (levels > 127));
+        g_assert_true(!tree || json_equal(written, value));
+    }
+}
+
+/* As deep as it goes on the stack of a coroutine. */
+static void test_depth_in_coroutine(void)
+{
+    struct loop_options options = {0};
+    struct loop *loop = loop_new(&options, NULL);
+
+    g_assert_nonnull(loop);
+    co_run(loop, co_deepest, NULL);
+    loop_free(loop);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -205,5 +247,6 @@ int main(int argc, char **argv)
     g_test_add_func("/parse/write-null-array", test_write_null_array);
     g_test_add_func("/parse/refused", test_refused);
     g_test_add_func("/parse/depth", test_depth);
+    g_test_add_func("/parse/depth-in-coroutine", test_depth_in_coroutine);
     return g_test_run();
 }

@@ -98,6 +98,15 @@ class Definitions(SchemaCase):
         self.fails("{ 'command': 'a', 'returns': 'B' }", "main.json:1: there is no type 'B'")
         self.fails("{ 'command': 'a', 'data': ['int'] }", "main.json:1: 'a': 'data' is neither a type nor a dictionary")
 
+    def test_shapes(self):
+        self.fails("{ 'enum': 'A', 'data': {} }", "main.json:1: enum 'A' has no list 'data'")
+        self.fails("{ 'enum': 'A', 'data': [ { 'if': 'X' } ] }", "main.json:1: enum 'A': bad value None")
+        self.fails("{ 'struct': 'A' }", "main.json:1: 'A': 'data' is no dictionary")
+        self.fails("{ 'alternate': 'A', 'data': ['str'] }", "main.json:1: 'A': 'data' is no dictionary")
+        self.fails("{ 'enum': 'A', 'data': [], 'features': 'f' }", "main.json:1: 'features' is no list")
+        self.fails("{ 'enum': 'A', 'data': [], 'features': [{}] }", 'main.json:1: bad feature None')
+        self.fails("{ 'command': ['a'] }", "main.json:1: command: bad name ['a']")
+
     def test_base(self):
         self.fails("{ 'struct': 'A', 'base': 'str', 'data': {} }", "main.json:1: 'A': base 'str' is no struct")
         self.fails("{ 'struct': 'A', 'base': 'B', 'data': {} }\n{ 'struct': 'B', 'base': 'A', 'data': {} }",

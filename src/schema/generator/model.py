@@ -169,9 +169,11 @@ class Schema:
     @staticmethod
     def features(value, place):
         names = []
+        if not isinstance(value.get('features', []), list):
+            raise SchemaError(place, "'features' is no list")
         for feature in value.get('features', []):
-            names.append(feature['name'] if isinstance(feature, dict) else feature)
-            if not NAME.match(names[-1]):
+            names.append(feature.get('name') if isinstance(feature, dict) else feature)
+            if not isinstance(names[-1], str) or not NAME.match(names[-1]):
                 raise SchemaError(place, f'bad feature {names[-1]!r}')
         return tuple(names)
 
@@ -186,7 +188,7 @@ class Schema:
         if not isinstance(value.get('data'), list):
             raise SchemaError(value.place, f"enum '{name}' has no list 'data'")
         for item in value['data']:
-            item_name = item['name'] if isinstance(item, dict) else item
+            item_name = item.get('name') if isinstance(item, dict) else item
             place = item.place if isinstance(item, dict) else value.place
             if not isinstance(item_name, str) or not NAME.match(item_name):
                 raise SchemaError(place, f"enum '{name}': bad value {item_name!r}")
@@ -195,8 +197,10 @@ class Schema:
             enum.values.append(Value(item_name, self.features(item, place) if isinstance(item, dict) else (), place))
         return enum
 
-    def make_members(self, owner, data, cls=Member):
-        result = []
+    def make_members(self, owner, value, key='data', cls=Member):
+        data, result = value.get(key), []
+        if not isinstance(data, dict):
+            raise SchemaError(value.place, f"'{owner}': '{key}' is no dictionary")
         for key, item in data.items():
             place = data.places[key]
             name, optional = key.lstrip('*'), key.startswith('*')
@@ -215,9 +219,7 @@ class Schema:
 
     def make_struct(self, name, value):
         struct = Struct(self.type_name(name, value, value.place))
-        if not isinstance(value.get('data'), dict):
-            raise SchemaError(value.place, f"struct '{name}' has no dictionary 'data'")
-        struct.members = self.make_members(name, value['data'])
+        struct.members = self.make_members(name, value)
         struct.base_name = value.get('base')
         self.types[name] = struct
         return struct
@@ -229,16 +231,16 @@ class Schema:
         union = Struct(self.type_name(name, value, value.place))
         union.is_union, union.base_name, union.tag = True, None, value['discriminator']
         if isinstance(value['base'], dict):
-            union.members = self.make_members(name, value['base'])
+            union.members = self.make_members(name, value, 'base')
         else:
             union.base_name = value['base']
-        union.cases = self.make_members(name, value['data'], Case)
+        union.cases = self.make_members(name, value, cls=Case)
         self.types[name] = union
         return union
 
     def make_alternate(self, name, value):
         alternate = Alternate(self.type_name(name, value, value.place))
-        alternate.members = self.make_members(name, value['data'])
+        alternate.members = self.make_members(name, value)
         self.types[name] = alternate
         return alternate
 
@@ -250,7 +252,7 @@ class Schema:
                 arg = entity.arg = Struct(name + ('-arg' if table is self.commands else '-event'))
                 arg.c_name = naming.snake(name.lower()) + ('_arg' if table is self.commands else '_event')
                 arg.implicit, arg.place, arg.base_name = True, value.place, None
-                arg.members = self.make_members(name, data)
+                arg.members = self.make_members(name, value)
                 self.types[arg.name] = arg
         elif data is not None and not isinstance(data, str):
             raise SchemaError(value.place, f"'{name}': 'data' is neither a type nor a dictionary")
