@@ -20,6 +20,10 @@ bool CO_FN co_authz_list_decide(struct object *object, const char *identity, boo
 bool CO_FN co_authz_list_file_decide(struct object *object, const char *identity, bool *ret, struct error **err);
 bool CO_FN co_authz_pam_decide(struct object *object, const char *identity, bool *ret, struct error **err);
 
+/* Asks the authz-* object `authz_id`, of whatever kind; on any loop. False with the error where it cannot say. */
+bool CO_FN co_authz_ask(struct object_registry *registry, const char *authz_id, const char *identity, bool *ret,
+                        struct error **err) MUST_CHECK;
+
 /* Whether a list lets `identity` in: the first rule that matches decides, or else the policy. Any thread. */
 bool authz_list_allows(const struct auth_z_list_properties *list, const char *identity);
 

@@ -90,12 +90,14 @@ static bool set_rules(struct object *object, const struct object_property *prope
                       struct error **err)
 {
     struct authz_list *state = object_state(object);
-    struct q_auth_z_list_rule_array *rules = q_auth_z_list_rule_array_parse(value, err);
+    AUTO(json) whole = json_object();
 
-    if (!rules)
-        return error_prefix(err, "rules: ");
+    json_set(whole, "rules", json_clone(value));
+    AUTO(auth_z_list_properties) list = auth_z_list_properties_parse(whole, err);
+    if (!list)
+        return false;
     q_auth_z_list_rule_array_free(state->list->rules);
-    state->list->rules = rules;
+    state->list->rules = TAKE(list->rules);
     return true;
 }
 

@@ -26,7 +26,7 @@ static void CO_FN co_expect_in(struct object_registry *registry, const char *id,
 static void CO_FN co_expect_out(struct object_registry *registry, const char *id, const char *identity)
 {
     g_autofree char *complaint = co_ask(registry, id, identity);
-    g_autofree char *expected = g_strdup_printf("TLS authz check for %s is denied by '%s'", identity, id);
+    g_autofree char *expected = g_strdup_printf("authz check for %s is denied by '%s'", identity, id);
 
     g_assert_cmpstr(complaint, ==, expected);
 }

@@ -16,8 +16,8 @@ static const struct {
 };
 
 /* On the loop of the registry. */
-static bool CO_FN co_ask(struct object_registry *registry, const char *authz_id, const char *identity,
-                         struct error **err)
+static bool CO_FN co_ask_here(struct object_registry *registry, const char *authz_id, const char *identity, bool *ret,
+                              struct error **err)
 {
     struct object *object = object_find(registry, authz_id);
 
@@ -26,24 +26,32 @@ static bool CO_FN co_ask(struct object_registry *registry, const char *authz_id,
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
         if (object_get_class(object) != kinds[i].class)
             continue;
-        bool allowed = false;
         object_hold(object);
-        bool known = kinds[i].co_decide(object, identity, &allowed, err);
+        bool known = kinds[i].co_decide(object, identity, ret, err);
         object_release(object);
-        return known && (allowed || error_set(err, "TLS authz check for %s is denied by '%s'", identity, authz_id));
+        return known;
     }
     return error_set(err, "Object '%s' is not a QAuthZ subclass", authz_id);
 }
 
-bool co_authz_check(struct object_registry *registry, const char *authz_id, const char *identity, struct error **err)
+bool co_authz_ask(struct object_registry *registry, const char *authz_id, const char *identity, bool *ret,
+                  struct error **err)
 {
     struct loop *here = loop_current();
     struct loop *there = object_registry_loop(registry);
 
     if (there && there != here)
         co_move_to(there);
-    bool ok = co_ask(registry, authz_id, identity, err);
+    bool ok = co_ask_here(registry, authz_id, identity, ret, err);
     if (there && there != here)
         co_move_to(here);
     return ok;
+}
+
+bool co_authz_check(struct object_registry *registry, const char *authz_id, const char *identity, struct error **err)
+{
+    bool allowed = false;
+
+    return co_authz_ask(registry, authz_id, identity, &allowed, err) &&
+           (allowed || error_set(err, "authz check for %s is denied by '%s'", identity, authz_id));
 }

@@ -11,7 +11,8 @@
 #include "object/tls-creds-internal.h"
 
 const struct object_class *const object_classes[] = {
-    &authz_list_class,     &authz_list_file_class,   &authz_pam_class,     &authz_simple_class,   &iothread_class,
-    &main_loop_class,      &pr_manager_helper_class, &secret_class,        &secret_keyring_class, &thread_context_class,
-    &throttle_group_class, &tls_creds_anon_class,    &tls_creds_psk_class, &tls_creds_x509_class, NULL,
+    &authz_list_class,     &authz_list_file_class, &authz_pam_class,         &authz_simple_class,
+    &iothread_class,       &main_loop_class,       &pr_manager_helper_class, &secret_class,
+    &secret_keyring_class, &thread_context_class,  &throttle_group_class,    &tls_cipher_suites_class,
+    &tls_creds_anon_class, &tls_creds_psk_class,   &tls_creds_x509_class,    NULL,
 };

@@ -113,20 +113,30 @@ static struct json *get_cpus(struct object *object, const struct object_property
     return list;
 }
 
+/* The value of a property, parsed as the option of that name, so that messages name it; NULL and the error. */
+static struct thread_context_properties *parse_property(const struct object_property *property,
+                                                        const struct json *value, struct error **err)
+{
+    AUTO(json) whole = json_object();
+
+    json_set(whole, property->name, json_clone(value));
+    return thread_context_properties_parse(whole, err);
+}
+
 static bool set_cpus(struct object *object, const struct object_property *property, const struct json *value,
                      struct error **err)
 {
-    AUTO(uint16_array) numbers = uint16_array_parse(value, err);
+    AUTO(thread_context_properties) wish = parse_property(property, value, err);
 
-    return numbers && pin_to_cpus(object_state(object), numbers, err);
+    return wish && pin_to_cpus(object_state(object), wish->cpu_affinity, err);
 }
 
 static bool CO_FN co_set_nodes(struct object *object, const struct object_property *property, const struct json *value,
                                struct error **err)
 {
-    AUTO(uint16_array) nodes = uint16_array_parse(value, err);
+    AUTO(thread_context_properties) wish = parse_property(property, value, err);
 
-    return nodes && co_pin_to_nodes(object_state(object), nodes, err);
+    return wish && co_pin_to_nodes(object_state(object), wish->node_affinity, err);
 }
 
 static const struct object_property properties[] = {

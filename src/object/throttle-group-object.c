@@ -167,7 +167,7 @@ static struct json *get_iops_size(struct object *object, const struct object_pro
         .description = "as " property_name " of limits",                                                               \
         .index = (kind)*RATE_PARTS + (part),                                                                           \
         .get = get_rate,                                                                                               \
-        .co_set = set_nothing,                                                                                            \
+        .co_set = set_nothing,                                                                                         \
     },
 #define RATE_PROPERTIES(member, name, kind)                                                                            \
     RATE_PROPERTY(name, kind, RATE_AVERAGE)                                                                            \

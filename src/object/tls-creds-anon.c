@@ -23,6 +23,7 @@ static bool CO_FN anon_co_create(struct object *object, const struct object_opti
 
 static const struct object_property properties[] = {
     TLS_CREDS_COMMON_PROPERTIES,
+    TLS_CREDS_LOADED_PROPERTY,
     {.name = NULL},
 };
 

@@ -65,9 +65,10 @@ struct json *tls_creds_property_get(struct object *object, const struct object_p
         TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_ENDPOINT, "endpoint", "QCryptoTLSCredsEndpoint",                         \
                            "the side that they are for"),                                                              \
         TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_PRIORITY, "priority", "string",                                          \
-                           "protocols and ciphers, in GnuTLS's notation"),                                             \
-        TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_LOADED, "loaded", "bool", "always true")
+                           "protocols and ciphers, in GnuTLS's notation")
+#define TLS_CREDS_LOADED_PROPERTY TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_LOADED, "loaded", "bool", "always true")
 
+extern const struct object_class tls_cipher_suites_class;
 extern const struct object_class tls_creds_anon_class;
 extern const struct object_class tls_creds_psk_class;
 extern const struct object_class tls_creds_x509_class;

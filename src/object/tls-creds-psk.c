@@ -62,6 +62,7 @@ static bool CO_FN psk_co_create(struct object *object, const struct object_optio
 
 static const struct object_property properties[] = {
     TLS_CREDS_COMMON_PROPERTIES,
+    TLS_CREDS_LOADED_PROPERTY,
     TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_USERNAME, "username", "string", "whose key a client uses"),
     {.name = NULL},
 };

@@ -328,8 +328,8 @@ static void CO_FN co_test_authz(struct test *test)
 
     co_meet(test, "server", "client", "localhost", "us", NULL, NULL);
     co_meet(test, "server", "client", "localhost", "list", NULL, NULL);
-    co_meet(test, "server", "client", "localhost", "them", "TLS authz check for O=Masons,CN=client is denied by 'them'",
-            NULL);
+    co_meet(test, "server", "client", "localhost", "them",
+            "TLS x509 authz check for O=Masons,CN=client is denied by 'them'", NULL);
     co_meet(test, "server", "client", "localhost", "nobody", "Cannot find QAuthZ object ID nobody", NULL);
     co_meet(test, "server", "client", "localhost", "client", "Object 'client' is not a QAuthZ subclass", NULL);
     co_meet(test, "trusting", "client", "localhost", "us", "no identity to be authorized by 'us'", NULL);
@@ -346,7 +346,7 @@ static void CO_FN co_test_psk(struct test *test)
 
     co_meet(test, "server", "alice", NULL, NULL, NULL, NULL);
     co_meet(test, "server", "alice", NULL, "only-alice", NULL, NULL);
-    co_meet(test, "server", "alice", NULL, "only-bob", "authz check for alice is denied", NULL);
+    co_meet(test, "server", "alice", NULL, "only-bob", "TLS PSK authz check for alice is denied", NULL);
     co_meet(test, "server", "forger", NULL, NULL, "TLS handshake failed: the key of username 'alice' is another", NULL);
     co_meet(test, "server", "eve", NULL, NULL, "TLS handshake failed: username 'eve' is not in the PSK file", NULL);
 }

@@ -60,6 +60,7 @@ static bool CO_FN x509_co_create(struct object *object, const struct object_opti
 
 static const struct object_property properties[] = {
     TLS_CREDS_COMMON_PROPERTIES,
+    TLS_CREDS_LOADED_PROPERTY,
     TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_SANITY_CHECK, "sanity-check", "bool",
                        "whether certificates are examined at once"),
     TLS_CREDS_PROPERTY(TLS_CREDS_PROPERTY_PASSWORDID, "passwordid", "string", "secret that decrypts the key's file"),

@@ -17,6 +17,7 @@
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "loop/stream.h"
+#include "object/authz-internal.h"
 #include "object/tls-creds-internal.h"
 #include "schema/json.h"
 
@@ -169,6 +170,7 @@ struct json *tls_creds_property_get(struct object *object, const struct object_p
 /* What a handshake needs to know. */
 struct meeting {
     struct object_registry *registry;
+    const char *kind;     /* of credentials, for messages */
     const char *authz_id; /* NULL: everybody */
     struct tls_file keys; /* PSK servers */
 };
@@ -192,7 +194,10 @@ static bool CO_FN co_admit(void *opaque, const char *identity, struct error **er
         return true;
     if (!identity)
         return error_set(err, "The TLS peer has no identity to be authorized by '%s'", meeting->authz_id);
-    return co_authz_check(meeting->registry, meeting->authz_id, identity, err);
+    bool allowed = false;
+    return co_authz_ask(meeting->registry, meeting->authz_id, identity, &allowed, err) &&
+           (allowed ||
+            error_set(err, "TLS %s authz check for %s is denied by '%s'", meeting->kind, identity, meeting->authz_id));
 }
 
 static void release_creds(void *opaque)
@@ -204,7 +209,9 @@ struct stream *co_tls_stream_new(struct stream *lower, struct object *creds, con
                                  const char *authz_id, struct error **err)
 {
     const struct tls_creds_object *state = object_state(creds);
-    struct meeting meeting = {.registry = object_get_registry(creds), .authz_id = authz_id};
+    struct meeting meeting = {.registry = object_get_registry(creds),
+                              .authz_id = authz_id,
+                              .kind = state->kind == TLS_CREDS_PSK ? "PSK" : "x509"};
     bool is_server = state->endpoint == Q_CRYPTO_TLS_CREDS_ENDPOINT_SERVER;
 
     assert(is_tls_creds(creds));

@@ -264,6 +264,7 @@ static const struct {
     {"authz", "object"},
     {"tls-creds", "object"},
     {"pr-manager", "object"},
+    {"chardev", "object"},
 };
 
 /* The type that `class` builds on. */
@@ -297,7 +298,8 @@ static bool abstract_implements(size_t index, const char *type)
     if (!strcmp(type, name) || (parent && !strcmp(type, parent)))
         return true;
     if (!is_interface)
-        return !strcmp(type, "user-creatable") || !strcmp(type, "interface");
+        return strcmp(name, "object") && strcmp(name, "chardev") &&
+               (!strcmp(type, "user-creatable") || !strcmp(type, "interface"));
     return !strcmp(type, "object");
 }
 
@@ -312,6 +314,18 @@ static void append_type(struct object_type_info_array *array, const char *name, 
     array->items[array->count++] = info;
 }
 
+static void append_chardev_types(struct object_type_info_array *array, const char *wanted)
+{
+    AUTO(chardev_backend_info_array) backends = chardev_query_backends();
+
+    for (size_t i = 0; i < backends->count; i++) {
+        g_autofree char *name = g_strdup_printf("chardev-%s", backends->items[i]->name);
+
+        if (!strcmp(wanted, name) || !strchr(wanted, '-'))
+            append_type(array, name, "chardev", false);
+    }
+}
+
 bool CO_FN co_qmp_qom_list_types(struct daemon *daemon, const struct qom_list_types_arg *arg,
                                  struct object_type_info_array **ret, struct error **err)
 {
@@ -324,6 +338,8 @@ bool CO_FN co_qmp_qom_list_types(struct daemon *daemon, const struct qom_list_ty
     }
     if (!strcmp(wanted, "object") || !strcmp(wanted, "container"))
         append_type(array, "container", "object", false);
+    if (!strcmp(wanted, "object") || g_str_has_prefix(wanted, "chardev"))
+        append_chardev_types(array, wanted);
     for (size_t i = 0; arg->has_abstract && arg->abstract && i < G_N_ELEMENTS(abstract_types); i++) {
         if (abstract_implements(i, wanted))
             append_type(array, abstract_types[i].name, abstract_types[i].parent, true);
@@ -336,7 +352,7 @@ bool CO_FN co_qmp_qom_list_types(struct daemon *daemon, const struct qom_list_ty
 static bool is_other_type(const char *name, bool *ret_is_interface)
 {
     *ret_is_interface = false;
-    if (!strcmp(name, "container"))
+    if (!strcmp(name, "container") || (g_str_has_prefix(name, "chardev-") && chardev_backend_kind_value(name + 8) >= 0))
         return true;
     for (size_t i = 0; i < G_N_ELEMENTS(abstract_types); i++) {
         if (strcmp(abstract_types[i].name, name))
