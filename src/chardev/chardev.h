@@ -34,7 +34,7 @@ bool CO_FN co_chardev_send_break(struct chardev_registry *registry, const char *
 struct chardev_info_array *chardev_query(struct chardev_registry *registry); /* owned */
 /* The name of its backend; NULL: there is no such chardev. */
 const char *chardev_backend_of(struct chardev_registry *registry, const char *id);
-struct chardev_backend_info_array *chardev_query_backends(void);             /* owned */
+struct chardev_backend_info_array *chardev_query_backends(void); /* owned */
 
 /*
  * A command-line --chardev: JSON or "BACKEND,id=...,key=value..." in the reference's flat form, from which the schema's

@@ -30,6 +30,9 @@ static const struct sample accepted[] = {
     {"socket,id=x,port=0,server=on,wait=off,delay=on",
      "{'type': 'socket', 'data': {'addr': {'type': 'inet', 'data': {'port': '0', 'host': ''}}, 'server': true,"
      " 'wait': false, 'nodelay': false}}"},
+    {"socket,id=x,host=h,port=1,keep-alive=on,keep-alive-idle=5",
+     "{'type': 'socket', 'data': {'addr': {'type': 'inet', 'data': {'host': 'h', 'port': '1', 'keep-alive': true,"
+     " 'keep-alive-idle': 5}}, 'server': false}}"},
     {"socket,id=x,fd=3,server=on,wait=off,ipv4=on",
      "{'type': 'socket', 'data': {'addr': {'type': 'fd', 'data': {'str': '3'}}, 'server': true, 'wait': false}}"},
     {"socket,id=x,cid=2,port=1234",

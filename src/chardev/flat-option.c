@@ -38,6 +38,9 @@ static const struct flat_key flat_keys[] = {
     {"ipv4", FLAT_BOOL, "whether IPv4 may be used"},
     {"ipv6", FLAT_BOOL, "whether IPv6 may be used"},
     {"keep-alive", FLAT_BOOL, "let the kernel look whether an idle peer is still there (default: off)"},
+    {"keep-alive-count", FLAT_NUMBER, "questions to an idle peer that may go unanswered"},
+    {"keep-alive-idle", FLAT_NUMBER, "seconds of silence before the first question"},
+    {"keep-alive-interval", FLAT_NUMBER, "seconds between questions"},
     {"localaddr", FLAT_STRING, "own host name or address (default: any)"},
     {"localport", FLAT_STRING, "own port (default: any)"},
     {"logappend", FLAT_BOOL, "write behind what the log file has, instead of emptying it (default: off)"},
@@ -344,7 +347,9 @@ static bool build_hub(struct json *given, struct json *data, struct error **err)
     return true;
 }
 
-static const char *const inet_keys[] = {"to", "ipv4", "ipv6", "numeric", "keep-alive", "mptcp", NULL};
+static const char *const inet_keys[] = {
+    "to",    "ipv4", "ipv6", "numeric", "keep-alive", "keep-alive-count", "keep-alive-idle", "keep-alive-interval",
+    "mptcp", NULL};
 static const char *const unix_keys[] = {"abstract", "tight", NULL};
 
 /* Options of other address families were always let pass, and mean nothing. */
@@ -455,7 +460,8 @@ static const struct flat_backend flat_backends[] = {
     {"parallel", "parport", "parallel port", "path", build_parallel},
     {"pipe", NULL, "FIFOs PATH.in and PATH.out, or PATH for both", "path", build_pipe},
     {"socket", NULL, "stream socket: Unix, TCP, vsock, or passed descriptor",
-     "path abstract tight host port to ipv4 ipv6 numeric keep-alive mptcp cid fd server wait nodelay delay reconnect "
+     "path abstract tight host port to ipv4 ipv6 numeric keep-alive keep-alive-count "
+     "keep-alive-idle keep-alive-interval mptcp cid fd server wait nodelay delay reconnect "
      "reconnect-ms telnet tn3270 websocket tls-creds tls-authz",
      build_socket},
     {"udp", NULL, "UDP datagrams", "host port localaddr localport ipv4 ipv6", build_udp},
@@ -576,7 +582,7 @@ static void help_key(GString *text, const char *name)
 
     assert(key);
     left = g_strdup_printf("%s=<%s>", key->name, types[key->type]);
-    g_string_append_printf(text, "  %-26s - %s\n", left, key->help);
+    g_string_append_printf(text, "  %-31s - %s\n", left, key->help);
 }
 
 char *flat_option_help(const char *type)

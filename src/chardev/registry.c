@@ -148,9 +148,9 @@ static bool CO_FN co_log_open(const struct log_options *options, int *ret_fd, st
     *ret_fd = -1;
     if (!options->path)
         return true;
-    /* Not to wait for the reader of a FIFO. */
-    fd = co_file_open(options->path,
-                      O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | (options->append ? O_APPEND : O_TRUNC), 0666);
+    /* Not to wait for the reader of a FIFO. It is emptied only when all else has gone well. */
+    fd = co_file_open(options->path, O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | (options->append ? O_APPEND : 0),
+                      0666);
     if (fd < 0)
         return error_set_errno(err, fd, "Could not create '%s'", options->path);
     *ret_fd = fd;
@@ -178,6 +178,9 @@ static struct chardev *CO_FN co_chardev_new(struct chardev_registry *registry, c
         chardev_free(chardev);
         return NULL;
     }
+    /* What is no regular file has nothing to empty. */
+    if (log_fd >= 0 && !log.append)
+        (void)co_file_truncate(log_fd, 0);
     return chardev;
 }
 

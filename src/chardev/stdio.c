@@ -17,6 +17,17 @@ struct stdio_chardev {
     struct termios saved; /* of the terminal */
 };
 
+/*
+ * Whether the terminal, if it is one, is ours to change: who does it from the background is stopped by the kernel. A
+ * terminal that does not control our session knows no background.
+ */
+static bool terminal_is_ours(void)
+{
+    pid_t foreground = tcgetpgrp(STDIN_FILENO);
+
+    return foreground < 0 || foreground == getpgrp();
+}
+
 /* Bytes as they come, without echo; `signals`: Ctrl-C and the like still act on the process. */
 static void terminal_make_raw(const struct termios *from, bool signals)
 {
@@ -42,7 +53,7 @@ static bool CO_FN co_stdio_create(struct chardev *chardev, const struct chardev_
     if (chardev->registry->stdio_in_use)
         return error_set(err, "cannot use stdio by multiple character devices");
     chardev->registry->stdio_in_use = true;
-    stdio->is_terminal = !tcgetattr(STDIN_FILENO, &stdio->saved);
+    stdio->is_terminal = terminal_is_ours() && !tcgetattr(STDIN_FILENO, &stdio->saved);
     if (stdio->is_terminal)
         terminal_make_raw(&stdio->saved, !options->has_signal || options->signal);
     chardev_opened(chardev);
@@ -53,7 +64,7 @@ static void CO_FN co_stdio_destroy(struct chardev *chardev)
 {
     struct stdio_chardev *stdio = chardev->state;
 
-    if (stdio->is_terminal)
+    if (stdio->is_terminal && terminal_is_ours())
         (void)tcsetattr(STDIN_FILENO, TCSANOW, &stdio->saved);
     chardev->registry->stdio_in_use = false;
 }
