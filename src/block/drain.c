@@ -16,6 +16,8 @@
 
 #include <assert.h>
 
+#include "base/trace.h"
+
 /* --- the gate of a handle --- */
 
 void CO_FN co_handle_close_gate(struct handle *handle)
@@ -144,6 +146,7 @@ void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsign
         if (node->drains++ == 0)
             node_rest(node);
     }
+    TRACE(block_drain_begin, "nodes %u first %s handles %u", list->len, nodes[0]->name, drain->handles->len);
     for (unsigned i = 0; i < drain->handles->len; i++)
         co_handle_close_gate(g_ptr_array_index(drain->handles, i));
     for (unsigned i = 0; i < list->len; i++) {
@@ -156,6 +159,7 @@ void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsign
 
 void drain_end(struct drain *drain)
 {
+    TRACE(block_drain_end, "nodes %u handles %u", drain->nodes->len, drain->handles->len);
     for (unsigned i = 0; i < drain->nodes->len; i++) {
         struct node *node = g_ptr_array_index(drain->nodes, i);
 

@@ -13,6 +13,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
+
+#include "base/trace.h"
 
 uint64_t node_changes(const struct node *node)
 {
@@ -29,7 +32,7 @@ void node_mark_dirty(struct node *node)
     __atomic_add_fetch(&node->extra_changes, 1, __ATOMIC_RELEASE);
 }
 
-/* The driver's own, then the children that it may have written to. */
+/* The driver's own, then the children that it may have written to: not a backing image, as a rule. */
 static int CO_FN co_flush_layers(struct node *node)
 {
     int ret = 0;
@@ -41,7 +44,7 @@ static int CO_FN co_flush_layers(struct node *node)
     for (unsigned i = 0; i < node->children->len && !ret; i++) {
         const struct edge *edge = g_ptr_array_index(node->children, i);
 
-        if (__atomic_load_n(&edge->perm, __ATOMIC_RELAXED) & (PERM_WRITE | PERM_WRITE_UNCHANGED))
+        if (!(edge->role & EDGE_COW) || __atomic_load_n(&edge->perm, __ATOMIC_RELAXED) & PERM_WRITE_UNCHANGED)
             ret = co_node_flush(edge->child);
     }
     return ret;
@@ -61,6 +64,7 @@ static int CO_FN co_flush_locked(struct node *node, uint64_t arrival)
     turn = node->flushes_started + 1;
     __atomic_store_n(&node->flushes_started, turn, __ATOMIC_RELEASE);
     ret = co_flush_layers(node);
+    TRACE(block_flush, "%s changes %" PRIu64 " result %d", node->name, changes, ret);
     if (ret) {
         __atomic_store_n(&node->flush_error, ret, __ATOMIC_RELAXED);
         return ret;

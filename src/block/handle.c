@@ -7,9 +7,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/trace.h"
 #include "loop/loop.h"
 
 /* --- making and freeing; main loop --- */
@@ -189,6 +191,8 @@ static int finish(struct handle *handle, struct handle_part *part, enum io_kind 
     struct io_counters *counters = &part->statistics.kinds[kind];
     int64_t now_ns = loop_turn_time_ns();
 
+    TRACE(block_request, "%s kind %u bytes %" PRIu64 " result %d after %" PRId64 " ns", handle->root.child->name, kind,
+          bytes, result, now_ns - start_ns);
     counter_set(&part->statistics.last_ns, (uint64_t)now_ns);
     if (likely(!result)) {
         counter_add(&counters->operations, 1);

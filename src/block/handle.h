@@ -59,8 +59,8 @@ enum io_flags {
     IO_NO_FALLBACK = 1u << 2, /* write zeroes: only if faster than writing; else -ENOTSUP */
     IO_UNCHANGED = 1u << 3,   /* the visible data stays the same (PERM_WRITE_UNCHANGED) */
     IO_PREFETCH = 1u << 4,    /* reads: into the caches only; `iov` may be NULL */
-    IO_COMPRESSED = 1u << 5,
-    IO_SERIALISING = 1u << 6, /* no overlapping request beside this one */
+    IO_COMPRESSED = 1u << 5,  /* writes: stored compressed; -ENOTSUP where the format has no such thing */
+    IO_SERIALISING = 1u << 6, /* no overlapping request beside this one; needs node_allow_serialising() (node.h) */
     IO_NO_WAIT = 1u << 7,     /* with IO_SERIALISING: -EBUSY rather than waiting */
     IO_REGISTERED = 1u << 8,  /* the memory is registered with the loop */
 };

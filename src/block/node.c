@@ -17,6 +17,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/trace.h"
 #include "gen/types.h"
 #include "loop/loop.h"
 
@@ -278,6 +279,8 @@ struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_optio
     node_set_hook(node, NODE_HOOK_DETECT_ZEROES, node->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF);
     node->hidden = false;
     g_ptr_array_add(graph->nodes, node);
+    TRACE(block_node_open, "%s driver %s length %" PRIu64 " read-only %d", node->name, driver->name, node_length(node),
+          node->read_only);
     return node;
 }
 
@@ -287,6 +290,7 @@ static void CO_FN co_node_close(struct node *node)
 
     assert(node->hidden);
     assert(!node->parents->len);
+    TRACE(block_node_close, "%s flush %d", node->name, ret);
     if (ret)
         log_warning("Node '%s': closing without its last flush, which failed: %s", node->name, g_strerror(-ret));
     co_close_driver(node);

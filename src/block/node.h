@@ -58,8 +58,8 @@ uint32_t node_shared_permissions(const struct node *node);
 
 /*
  * Flags of enum io_flags that the driver takes in writes (of IO_FUA, IO_COMPRESSED, IO_REGISTERED, IO_UNCHANGED) and in
- * zero writes (of IO_FUA, IO_MAY_UNMAP, IO_NO_FALLBACK, IO_UNCHANGED). The core emulates or drops the others. In
- * co_open() or inside a drain.
+ * zero writes (of IO_FUA, IO_MAY_UNMAP, IO_NO_FALLBACK, IO_UNCHANGED). The core emulates or drops the others; without
+ * IO_COMPRESSED or IO_NO_FALLBACK it refuses such requests with -ENOTSUP. In co_open() or inside a drain.
  */
 void node_set_flags(struct node *node, unsigned write_flags, unsigned zero_flags);
 

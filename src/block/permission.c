@@ -12,6 +12,7 @@
 #include <assert.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 
 enum { PERM_BITS = 4, PERM_ANY_WRITE = PERM_WRITE | PERM_WRITE_UNCHANGED | PERM_RESIZE };
 
@@ -285,6 +286,7 @@ static bool CO_FN co_update_node(struct transaction *transaction, struct node *n
     if ((perm & (PERM_WRITE | PERM_WRITE_UNCHANGED)) && node->read_only)
         return error_set(err, "Block node is read-only: node '%s'", node->name);
     if (perm != old_perm || shared != old_shared) {
+        TRACE(block_permissions, "%s perm %x was %x shared %x was %x", node->name, perm, old_perm, shared, old_shared);
         node_set_permissions(transaction, node, perm, shared);
         if (node->driver->permission && !co_ask_driver(transaction, node, old_perm, err))
             return false;

@@ -310,6 +310,8 @@ static void CO_FN co_test_fua(struct graph *graph)
     struct memory_disk *disk = memory_disk_of(graph, "d");
     char byte = 1;
 
+    /* Nobody can make that up. */
+    g_assert_cmpint(co_handle_pwrite(handle, 0, 1, &byte, IO_COMPRESSED), ==, -ENOTSUP);
     /* The disk cannot do it: a flush follows. */
     g_assert_cmpint(co_handle_pwrite(handle, 0, 1, &byte, 0), ==, 0);
     g_assert_cmpuint(disk->calls[MEMORY_DISK_FLUSH], ==, 0);

@@ -139,6 +139,8 @@ static int CO_FN co_write(struct node *node, const struct change *change)
 
     if (node->driver->passthrough)
         return node->driver->co_pwritev(node, change->offset, change->bytes, change->iov, change->flags);
+    if (unlikely(change->flags & IO_COMPRESSED & ~node->write_flags))
+        return -ENOTSUP;
     if (node_takes(node, change->offset, change->bytes, change->iov))
         return node->driver->co_pwritev(node, change->offset, change->bytes, change->iov, flags);
     return co_pieces_write(node, change->offset, change->bytes, change->iov, flags & ~(unsigned)IO_REGISTERED);
@@ -299,7 +301,8 @@ static int CO_FN co_change_serialised(struct node *node, struct node_part *part,
         .bytes = align_up(change->offset + change->bytes, alignment) - start,
         .reads_too = change->flags & IO_SERIALISING,
     };
-    int ret = co_serialise_begin(node, &serialiser, change->flags & IO_NO_WAIT);
+    bool no_wait = serialiser.reads_too && change->flags & IO_NO_WAIT;
+    int ret = co_serialise_begin(node, &serialiser, no_wait);
 
     if (ret)
         return ret;
