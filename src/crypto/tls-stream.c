@@ -22,6 +22,7 @@
 enum {
     IN_BYTES = 64 << 10,     /* received at once */
     BATCH_BYTES = 256 << 10, /* encrypted at once, before it is sent */
+    KEEP_BYTES = 32 << 10,   /* of memory for records, by a session that has nothing to send */
     GOODBYE_NS = 1000000000, /* for the last words to a peer that does not listen */
 };
 
@@ -83,8 +84,13 @@ static int CO_FN co_send_rest(struct tls_stream *tls)
             return (int)sent;
         tls->out_sent += (size_t)sent;
     }
-    g_byte_array_set_size(tls->out, 0);
     tls->out_sent = 0;
+    if (tls->out->len <= KEEP_BYTES) {
+        g_byte_array_set_size(tls->out, 0);
+    } else {
+        g_byte_array_free(tls->out, TRUE);
+        tls->out = g_byte_array_new();
+    }
     return 0;
 }
 

@@ -58,6 +58,18 @@ def test_passphrase_of_a_key(daemon, tmp_path):
     storaged.qmp.command('object-del', id='s')
 
 
+def pieces(memory, start, end, size=16 << 20, overlap=4096):
+    """What lies there."""
+    at = start
+    while at < end:
+        memory.seek(at)
+        piece = memory.read(min(size, end - at))
+        if not piece:
+            return
+        yield piece
+        at += len(piece) - (overlap if len(piece) > overlap and at + len(piece) < end else 0)
+
+
 def memory_with(pid, text):
     """The flags of each mapping that holds the text."""
     found = []
@@ -68,11 +80,12 @@ def memory_with(pid, text):
             entry = (int(bounds.group(1), 16), int(bounds.group(2), 16))
         elif re.match(r'[0-9a-f]+-[0-9a-f]+ ', line):
             entry = None
+        elif line.startswith('Rss:') and entry and (int(line.split()[1]) == 0 or entry[1] - entry[0] > 1 << 32):
+            entry = None  # untouched, or a sanitizer's own
         elif line.startswith('VmFlags:') and entry:
             with open(f'/proc/{pid}/mem', 'rb') as memory:
                 try:
-                    memory.seek(entry[0])
-                    if text in memory.read(entry[1] - entry[0]):
+                    if any(text in piece for piece in pieces(memory, *entry)):
                         found.append(line.split()[1:])
                 except (OSError, ValueError):
                     continue  # vvar and the like

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """NBD over TLS, with the clients that people use."""
 import os
+import pwd
 import socket
 import subprocess
 
@@ -24,13 +25,13 @@ def x509(folder, *extra, name='tls0'):
 class Server:
     """A daemon with one export on a Unix socket, behind these credentials."""
 
-    def __init__(self, tmp_path, creds, *objects, authz=None):
+    def __init__(self, tmp_path, creds, *objects, authz=None, export=''):
         self.path = tmp_path / 'nbd.sock'
         self.image = raw_image(tmp_path / 'image', SIZE)
         server = f'addr.type=unix,addr.path={self.path},tls-creds=tls0' + (f',tls-authz={authz}' if authz else '')
         arguments = [word for spec in (creds, *objects) for word in ('--object', spec)]
         self.daemon = Daemon(tmp_path, *arguments, '--blockdev', f'driver=file,node-name=n,filename={self.image}',
-                             '--nbd-server', server, '--export', 'type=nbd,id=e,node-name=n,name=,writable=on')
+                             '--nbd-server', server, '--export', 'type=nbd,id=e,node-name=n,name=,writable=on' + export)
 
     def __enter__(self):
         self.daemon.__enter__()
@@ -75,6 +76,17 @@ def test_data_both_ways(tmp_path, certificates):
         run(need('nbdcopy'), '--flush', source, uri)
         run(need('nbdcopy'), uri, tmp_path / 'back')
     assert (tmp_path / 'back').read_bytes() == source.read_bytes() == server.image.read_bytes()
+
+
+def test_in_an_iothread(tmp_path, certificates):
+    """The session is made on the main loop, and goes on in the thread of the export."""
+    source = tmp_path / 'source'
+    source.write_bytes(os.urandom(SIZE))
+    with Server(tmp_path, x509(certificates), 'iothread,id=io0', export=',iothread=io0') as server:
+        uri = f'nbds+unix://localhost/?socket={server.path}&tls-certificates={certificates}'
+        run(need('nbdcopy'), '--connections=4', '--requests=16', '--flush', source, uri)
+        run(need('nbdcopy'), '--connections=4', '--requests=16', uri, tmp_path / 'back')
+    assert (tmp_path / 'back').read_bytes() == source.read_bytes()
 
 
 def test_tls_1_2(tmp_path, certificates):
@@ -192,6 +204,17 @@ def test_psk_authz(tmp_path):
         assert qemu_img(server, keys, kind='psk', username='alice').returncode == 0
         assert qemu_img(server, keys, kind='psk', username='bob').returncode
         server.expect_reason("TLS PSK authz check for bob is denied by 'us'")
+
+
+def test_psk_pam(tmp_path):
+    """PAM's account rules know the users of this machine."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    keys = tls_files.make_psk(tmp_path / 'psk', user, 'no-such-user')
+    with Server(tmp_path, f'tls-creds-psk,id=tls0,endpoint=server,dir={keys}', 'authz-pam,id=pam,service=other',
+                authz='pam') as server:
+        assert qemu_img(server, keys, kind='psk', username='no-such-user').returncode
+        server.expect_reason("TLS PSK authz check for no-such-user is denied by 'pam'")
+        assert qemu_img(server, keys, kind='psk', username=user).returncode == 0
 
 
 def test_anonymous(tmp_path):
