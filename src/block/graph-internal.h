@@ -195,6 +195,8 @@ char *edge_describe_parent(const struct edge *edge);
  */
 bool CO_FN co_permissions_update(struct transaction *transaction, struct node *const *nodes, unsigned count,
                                  struct error **err) MUST_CHECK;
+/* The same after parents have gone or need less, which cannot fail. Under graph->lock. */
+void CO_FN co_permissions_relax(struct node *const *nodes, unsigned count);
 /* Sets what `edge` uses, undone by an abort. To be followed by co_permissions_update() of its child. */
 void edge_set_permissions(struct transaction *transaction, struct edge *edge, uint32_t perm, uint32_t shared);
 

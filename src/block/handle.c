@@ -80,15 +80,6 @@ bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint3
     return ok;
 }
 
-/* Gives up all permissions: that cannot clash, and what a driver has against it does not count. */
-static void CO_FN co_drop_permissions(struct handle *handle, struct node *node)
-{
-    struct transaction *transaction = transaction_new();
-
-    edge_detach(&handle->root);
-    (void)co_transaction_end(transaction, co_permissions_update(transaction, &node, 1, NULL));
-}
-
 void CO_FN co_handle_free(struct handle *handle)
 {
     struct handle_part *part;
@@ -105,7 +96,8 @@ void CO_FN co_handle_free(struct handle *handle)
         io_statistics_add(&node->past, &part->statistics);
     }
     g_ptr_array_remove(handle->graph->handles, handle);
-    co_drop_permissions(handle, node);
+    edge_detach(&handle->root);
+    co_permissions_relax(&node, 1);
     co_mutex_unlock(&handle->graph->lock);
     handle_done(handle);
     co_node_release(node);

@@ -210,7 +210,6 @@ static void node_free(struct node *node)
 static void CO_FN co_drop_children(struct node *node)
 {
     g_autoptr(GPtrArray) dropped = g_ptr_array_new();
-    struct transaction *transaction;
 
     if (!node->children->len)
         return;
@@ -223,9 +222,7 @@ static void CO_FN co_drop_children(struct node *node)
         edge_done(edge);
         g_free(edge);
     }
-    transaction = transaction_new();
-    (void)co_transaction_end(
-        transaction, co_permissions_update(transaction, (struct node *const *)dropped->pdata, dropped->len, NULL));
+    co_permissions_relax((struct node *const *)dropped->pdata, dropped->len);
     co_mutex_unlock(&node->graph->lock);
     for (unsigned i = 0; i < dropped->len; i++)
         co_node_release(g_ptr_array_index(dropped, i));

@@ -226,19 +226,31 @@ static const struct transaction_ops drain_ops = {
     .co_clean = co_drain_clean,
 };
 
-/* Asks the driver; a driver that starts or stops writing may have to change how it is open, which needs rest. */
-static bool CO_FN co_ask_driver(struct transaction *transaction, struct node *node, uint32_t old_perm,
-                                struct error **err)
+/* An update on its way down. */
+struct update {
+    struct transaction *transaction;
+    GPtrArray *work; /* struct node *, to be looked at */
+    bool relaxing;   /* parents have only given something up */
+};
+
+/*
+ * Asks the driver; a driver that starts or stops writing may have to change how it is open, which needs rest. One that
+ * does not let go of what nobody uses any more keeps it: that harms nobody in the graph.
+ */
+static bool CO_FN co_ask_driver(const struct update *update, struct node *node, uint32_t old_perm, struct error **err)
 {
+    struct transaction *transaction = update->transaction;
+
     if ((old_perm ^ node->perm) & PERM_ANY_WRITE) {
         struct drain *drain = g_new0(struct drain, 1);
 
         co_drain_begin(drain, &node, 1);
         transaction_add(transaction, &drain_ops, drain);
     }
-    if (!node->driver->permission->co_prepare(node, node->perm, node->shared, err))
+    if (node->driver->permission->co_prepare(node, node->perm, node->shared, update->relaxing ? NULL : err))
+        transaction_add(transaction, &driver_ops, node);
+    else if (!update->relaxing)
         return false;
-    transaction_add(transaction, &driver_ops, node);
     return true;
 }
 
@@ -275,8 +287,7 @@ static struct node *work_take(GPtrArray *work)
     return g_ptr_array_remove_index_fast(work, best);
 }
 
-static bool CO_FN co_update_node(struct transaction *transaction, struct node *node, GPtrArray *work,
-                                 struct error **err)
+static bool CO_FN co_update_node(const struct update *update, struct node *node, struct error **err)
 {
     uint32_t old_perm = node->perm, old_shared = node->shared;
     uint32_t perm, shared;
@@ -287,8 +298,8 @@ static bool CO_FN co_update_node(struct transaction *transaction, struct node *n
         return error_set(err, "Block node is read-only: node '%s'", node->name);
     if (perm != old_perm || shared != old_shared) {
         TRACE(block_permissions, "%s perm %x was %x shared %x was %x", node->name, perm, old_perm, shared, old_shared);
-        node_set_permissions(transaction, node, perm, shared);
-        if (node->driver->permission && !co_ask_driver(transaction, node, old_perm, err))
+        node_set_permissions(update->transaction, node, perm, shared);
+        if (node->driver->permission && !co_ask_driver(update, node, old_perm, err))
             return false;
     }
     for (unsigned i = 0; i < node->children->len; i++) {
@@ -296,23 +307,39 @@ static bool CO_FN co_update_node(struct transaction *transaction, struct node *n
 
         child_permissions(node, edge, &perm, &shared);
         if (perm != edge->perm || shared != edge->shared) {
-            edge_set_permissions(transaction, edge, perm, shared);
-            work_add(work, edge->child);
+            edge_set_permissions(update->transaction, edge, perm, shared);
+            work_add(update->work, edge->child);
         }
     }
     return true;
+}
+
+static bool CO_FN co_update(const struct update *update, struct node *const *nodes, unsigned count, struct error **err)
+{
+    bool ok = true;
+
+    for (unsigned i = 0; i < count; i++)
+        work_add(update->work, nodes[i]);
+    while (update->work->len && ok)
+        ok = co_update_node(update, work_take(update->work), err);
+    return ok;
 }
 
 bool CO_FN co_permissions_update(struct transaction *transaction, struct node *const *nodes, unsigned count,
                                  struct error **err)
 {
     g_autoptr(GPtrArray) work = g_ptr_array_new();
+    struct update update = {.transaction = transaction, .work = work};
 
-    for (unsigned i = 0; i < count; i++)
-        work_add(work, nodes[i]);
-    while (work->len) {
-        if (!co_update_node(transaction, work_take(work), work, err))
-            return false;
-    }
-    return true;
+    return co_update(&update, nodes, count, err);
+}
+
+void CO_FN co_permissions_relax(struct node *const *nodes, unsigned count)
+{
+    g_autoptr(GPtrArray) work = g_ptr_array_new();
+    struct update update = {.transaction = transaction_new(), .work = work, .relaxing = true};
+    bool ok = co_update(&update, nodes, count, NULL);
+
+    assert(ok);
+    co_transaction_commit(update.transaction);
 }
