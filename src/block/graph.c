@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/graph-internal.h"
 #include "gen/types.h"
 #include "loop/loop.h"
@@ -70,6 +71,7 @@ bool CO_FN co_graph_add(struct graph *graph, const struct blockdev_options *opti
     if (!node)
         return false;
     node->monitor_owned = true;
+    TRACE(graph_add, "node %s driver %s", node->name, node->driver->name);
     return true;
 }
 
@@ -105,6 +107,7 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *name, struct error *
         return error_set(err, "Node %s is not owned by the monitor", name);
     if (user)
         return error_set(err, "Block device %s is in use: by node '%s' as '%s'", name, user->parent->name, user->name);
+    TRACE(graph_delete, "node %s", name);
     node->monitor_owned = false;
     co_node_release(node);
     return true;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "loop/loop.h"
 #include "schema/json.h"
 
@@ -147,6 +148,7 @@ bool CO_FN co_object_add(struct object_registry *registry, const struct object_o
         return false;
     }
     g_ptr_array_add(registry->objects, object);
+    TRACE(object_add, "object %s type %s", object->id, object_type_name(class->type));
     return true;
 }
 
@@ -160,6 +162,7 @@ bool CO_FN co_object_delete(struct object_registry *registry, const char *id, st
         return error_set(err, "object '%s' is in use, can not be deleted", id);
     if (object->class->can_delete && !object->class->can_delete(object, err))
         return false;
+    TRACE(object_delete, "object %s", id);
     g_ptr_array_remove(registry->objects, object);
     object_release(object);
     return true;
