@@ -227,7 +227,12 @@ static bool session_verify(struct tls_session *tls, char **ret_identity, struct 
     *ret_identity = NULL;
     if (tls->creds->kind == TLS_CREDS_PSK && tls->creds->server) {
         const char *name = gnutls_psk_server_get_username(tls->session);
-        assert(name && !tls->is_unknown_user);
+
+        /* One with a NUL in it is none that could be compared with others. */
+        if (!name || !tls->user || strcmp(name, tls->user)) {
+            session_deny(tls);
+            return error_set(err, "The username of the TLS peer is not valid");
+        }
         *ret_identity = g_strdup(name);
         return true;
     }

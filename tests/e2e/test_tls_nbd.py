@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """NBD over TLS, with the clients that people use."""
+import ctypes
 import os
 import pwd
 import socket
@@ -197,6 +198,42 @@ def test_psk_refused(tmp_path):
         assert qemu_img(server, keys, kind='psk', username='alice').returncode == 0
 
 
+def handshake_as(sock, username, key):
+    """What GnuTLS says of a handshake of ours, and of the first bytes after it, with any bytes as user name."""
+    class Datum(ctypes.Structure):
+        _fields_ = [('data', ctypes.c_char_p), ('size', ctypes.c_uint)]
+
+    gnutls = ctypes.CDLL('libgnutls.so.30')
+    gnutls.gnutls_record_recv.restype = ctypes.c_ssize_t
+    creds, session = ctypes.c_void_p(), ctypes.c_void_p()
+    assert gnutls.gnutls_psk_allocate_client_credentials(ctypes.byref(creds)) == 0
+    assert gnutls.gnutls_psk_set_client_credentials2(creds, ctypes.byref(Datum(username, len(username))),
+                                                     ctypes.byref(Datum(key, len(key))), 1) == 0
+    assert gnutls.gnutls_init(ctypes.byref(session), 2) == 0
+    assert gnutls.gnutls_priority_set_direct(session, b'NORMAL:+ECDHE-PSK:+PSK', None) == 0
+    assert gnutls.gnutls_credentials_set(session, 4, creds) == 0
+    gnutls.gnutls_transport_set_int2(session, sock.fileno(), sock.fileno())
+    result = gnutls.gnutls_handshake(session)
+    if result == 0:
+        result = gnutls.gnutls_record_recv(session, ctypes.create_string_buffer(1), ctypes.c_size_t(1))
+    gnutls.gnutls_deinit(session)
+    gnutls.gnutls_psk_free_client_credentials(creds)
+    return result
+
+
+def test_psk_username_with_nul(tmp_path):
+    """A name that only starts like one we know, from somebody who has that one's key."""
+    keys = tls_files.make_psk(tmp_path / 'psk', 'alice')
+    key = (keys / 'keys.psk').read_bytes().split(b':')[1].strip()
+    with Server(tmp_path, f'tls-creds-psk,id=tls0,endpoint=server,dir={keys}', 'authz-simple,id=us,identity=alice',
+                authz='us') as server:
+        sock = start_tls(server)
+        sock.setblocking(True)
+        assert handshake_as(sock, b'alice\0eve', key) < 0
+        server.expect_reason('The username of the TLS peer is not valid')
+        assert qemu_img(server, keys, kind='psk', username='alice').returncode == 0
+
+
 def test_psk_authz(tmp_path):
     keys = tls_files.make_psk(tmp_path / 'psk', 'alice', 'bob')
     with Server(tmp_path, f'tls-creds-psk,id=tls0,endpoint=server,dir={keys}', 'authz-simple,id=us,identity=alice',
@@ -250,6 +287,19 @@ def test_handshake_cut(tmp_path, certificates):
             sock.close()
         wait_for(lambda: server.daemon.stderr.count('TLS handshake failed') == 4, 'four reasons')
         server.still_serves(certificates)
+
+
+def test_export_and_server_go_during_handshake(tmp_path, certificates):
+    with Server(tmp_path, x509(certificates)) as server:
+        waiting = [start_tls(server) for _ in range(3)]
+        waiting[1].sendall(bytes.fromhex('16030102000100'))
+        server.daemon.qmp.command('block-export-del', id='e', mode='hard')
+        server.daemon.qmp.event('BLOCK_EXPORT_DELETED')
+        server.daemon.qmp.command('nbd-server-stop')
+        for sock in waiting:
+            assert sock.recv(100) == b''
+            sock.close()
+        server.daemon.qmp.command('query-version')
 
 
 def test_gnutls_cli_renegotiates(tmp_path, certificates):
