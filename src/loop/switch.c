@@ -150,21 +150,25 @@ void context_release_thread(struct context *context)
     memset(context, 0, sizeof(*context));
 }
 
-void context_make(struct context *context, void *bottom, size_t size, void (*entry)(void))
-{
 #if ASHLAR_UCONTEXT
-    ucontext_t *machine = context->stack_pointer;
-
-    if (!machine) {
-        machine = calloc(1, sizeof(*machine));
-        assert(machine);
-        context->stack_pointer = machine;
-    }
+/* Apart, so that no local changes in the function that calls getcontext(), which may return twice. */
+static void machine_prepare(ucontext_t *machine, void *bottom, size_t size, void (*entry)(void))
+{
     getcontext(machine);
     machine->uc_stack.ss_sp = bottom;
     machine->uc_stack.ss_size = size;
     machine->uc_link = NULL;
     makecontext(machine, entry, 0);
+}
+#endif
+
+void context_make(struct context *context, void *bottom, size_t size, void (*entry)(void))
+{
+#if ASHLAR_UCONTEXT
+    if (!context->stack_pointer)
+        context->stack_pointer = calloc(1, sizeof(ucontext_t));
+    assert(context->stack_pointer);
+    machine_prepare(context->stack_pointer, bottom, size, entry);
 #else
     context->stack_pointer = stack_prepare(bottom, size, entry);
 #endif
