@@ -20,6 +20,17 @@ BUILD = pathlib.Path(os.environ.get('ASHLAR_BUILD', TOP / 'build')).resolve()
 PATIENCE_S = 60
 
 
+def sanitized():
+    """Whether the programs under test have sanitizers, which keep what was freed."""
+    options = json.loads((BUILD / 'meson-info' / 'intro-buildoptions.json').read_text())
+    return next(option['value'] for option in options if option['name'] == 'b_sanitize') not in ('none', [], ['none'])
+
+
+def memory_limit_kib(kib):
+    """The limit that a test sets to a daemon's memory; sanitizers get more."""
+    return kib + (1 << 20 if sanitized() else 0)
+
+
 def program(name):
     """The path of one of our programs, such as 'ashlar-storaged'."""
     path = BUILD / 'src' / 'bin' / name

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 import nbd_raw as nbd
-from harness import QmpError, raw_image, wait_for
+from harness import QmpError, memory_limit_kib, raw_image, wait_for
 from nbd_raw import Closed, NbdRaw
 from nbd_serving import MIB, Served, pattern, sparse_image
 
-MEMORY_KIB = 64 << 10
+MEMORY_KIB = memory_limit_kib(64 << 10)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_stuck_clients_leave_room_for_others(daemon, tmp_path):
             chunk = client.chunk(MIB)
             cookies.remove(chunk.cookie)
             assert chunk.payload == content
-    assert served.daemon.memory_kib() < 400 << 10
+    assert served.daemon.memory_kib() < memory_limit_kib(400 << 10)
 
 
 def test_half_closed(served):
@@ -336,4 +336,4 @@ def test_idle_connections_hold_little(served):
         client.read(0, MIB)
         client.write(0, served.content()[:65536])
 
-    wait_for(lambda: served.daemon.memory_kib() < base + 90 * 16 + 2048, 'memory to be given back')
+    wait_for(lambda: served.daemon.memory_kib() < memory_limit_kib(base + 90 * 16 + 2048), 'memory to be given back')

@@ -7,16 +7,9 @@ import threading
 
 import pytest
 
-from harness import BUILD, PATIENCE_S, Qmp, wait_for
+from harness import PATIENCE_S, Qmp, memory_limit_kib, wait_for
 
-def memory_kib_max():
-    """What a daemon may take, at most, while somebody floods it; more with sanitizers, which keep what was freed."""
-    options = json.loads((BUILD / 'meson-info' / 'intro-buildoptions.json').read_text())
-    sanitize = next(option['value'] for option in options if option['name'] == 'b_sanitize')
-    return (64 if sanitize in ('none', [], ['none']) else 640) * 1024
-
-
-MEMORY_KIB_MAX = memory_kib_max()
+MEMORY_KIB_MAX = memory_limit_kib(64 << 10)  # while somebody floods it
 
 
 def assert_one_error(qmp, desc_part=None):
