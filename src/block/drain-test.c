@@ -269,6 +269,62 @@ static void test_marked(void)
         run_graph_test_simulated(co_test_marked, seed);
 }
 
+/* --- permissions of a handle that is in use --- */
+
+static int co_linger(struct write_hook *hook, uint64_t offset, uint64_t bytes)
+{
+    for (unsigned i = 0; i < 5; i++)
+        co_yield ();
+    return 0;
+}
+
+static void co_write_until_stopped(void *opaque)
+{
+    struct load *load = opaque;
+    uint8_t data[BLOCK] = {0};
+
+    while (!load->stop) {
+        int ret = co_handle_pwrite(load->handles[0], 0, BLOCK, data, 0);
+
+        g_assert_true(!ret || ret == -EPERM);
+        load->done += !ret;
+        co_yield ();
+    }
+    co_group_done(&load->group);
+}
+
+/* Requests that were let in when they were allowed end before that changes, wherever they linger. */
+static void CO_FN co_test_permissions(struct graph *graph)
+{
+    static const struct write_hook_ops ops = {.co_before = co_linger};
+    struct write_hook hook = {.ops = &ops};
+    struct load load = {.graph = graph};
+    struct node *raw = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'r', 'file': {'driver': 'null-co'}}");
+
+    node_add_write_hook(raw, &hook);
+    load.handles[0] = co_test_handle(raw, PERM_WRITE);
+    co_group_add(&load.group, 3);
+    for (unsigned i = 0; i < 3; i++)
+        co_spawn(loop_current(), co_write_until_stopped, &load);
+    for (unsigned i = 0; i < 50; i++) {
+        uint64_t done = load.done;
+
+        g_assert_true(co_handle_set_permissions(load.handles[0], i % 2 ? PERM_WRITE : 0, PERM_ALL, NULL));
+        while (i % 2 && load.done < done + 5)
+            co_yield ();
+    }
+    load.stop = true;
+    co_group_wait(&load.group);
+    node_remove_write_hook(raw, &hook);
+    co_handle_free(load.handles[0]);
+}
+
+static void test_permissions(void)
+{
+    for (uint64_t seed = 1; seed <= 10; seed++)
+        run_graph_test_simulated(co_test_permissions, seed);
+}
+
 /* --- what a handle's owner hears --- */
 
 struct listener {
@@ -322,6 +378,7 @@ int main(int argc, char **argv)
     g_test_add_func("/drain/changes", test_changes);
     g_test_add_func("/drain/unaligned", test_unaligned);
     g_test_add_func("/drain/marked", test_marked);
+    g_test_add_func("/drain/permissions", test_permissions);
     g_test_add_func("/drain/owner", test_owner);
     return g_test_run();
 }

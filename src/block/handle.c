@@ -70,6 +70,8 @@ bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint3
     struct transaction *transaction;
     bool ok;
 
+    /* A request that was allowed at the handle finds the edges below as they were. */
+    co_handle_close_gate(handle);
     co_mutex_lock(&handle->graph->lock);
     transaction = transaction_new();
     edge_set_permissions(transaction, &handle->root, perm, shared);
@@ -77,6 +79,7 @@ bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint3
     if (ok)
         __atomic_store_n(&handle->perm, perm, __ATOMIC_RELAXED);
     co_mutex_unlock(&handle->graph->lock);
+    handle_open_gate(handle);
     return ok;
 }
 

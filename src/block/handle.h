@@ -39,7 +39,7 @@ struct handle_options {
 struct handle *CO_FN co_handle_new(struct node *node, const struct handle_options *options,
                                    struct error **err) MUST_CHECK;
 
-/* Waits for requests in flight. NULL is allowed. */
+/* Nobody may make a request any more; what is in flight is waited for. NULL is allowed. */
 void CO_FN co_handle_free(struct handle *handle);
 bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint32_t shared,
                                      struct error **err) MUST_CHECK;
