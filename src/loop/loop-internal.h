@@ -199,6 +199,10 @@ struct polling {
     _Atomic uint64_t shrink;
     uint64_t now_ns; /* how long the next sleep is put off */
 };
+enum { POLL_FIRST_NS = 4000 /* where growing starts */, POLL_GROW_DEFAULT = 2 };
+
+/* Learns from a wait of `waited_ns`: one that polling might have bridged makes it poll longer, a long one less. */
+void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns);
 
 /* --- descriptors that the loop itself watches --- */
 

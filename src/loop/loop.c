@@ -14,8 +14,6 @@
 #include "base/error.h"
 
 enum {
-    POLL_FIRST_NS = 4000, /* where growing starts */
-    POLL_GROW_DEFAULT = 2,
     TRIM_DELAY_NS = NS_PER_S, /* so long without anything to do, and pooled memory is given back */
 };
 
@@ -269,8 +267,7 @@ static bool loop_poll(struct loop *loop, int64_t start_ns, int64_t timeout_ns)
     return false;
 }
 
-/* Learns from a wait of `waited_ns`: one that polling might have bridged makes it poll longer, a long one less. */
-static void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
+void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
 {
     uint64_t grow = atomic_load_explicit(&polling->grow, memory_order_relaxed);
     uint64_t shrink = atomic_load_explicit(&polling->shrink, memory_order_relaxed);

@@ -164,7 +164,7 @@ static void test_deadlock(void)
     }
     g_test_trap_subprocess(NULL, 0, 0);
     g_test_trap_assert_failed();
-    g_test_trap_assert_stderr("*all coroutines wait for each other*");
+    g_test_trap_assert_stderr("*all coroutines wait for each other*(seed 1)*");
 }
 
 /* --- power cuts --- */

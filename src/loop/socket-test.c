@@ -50,7 +50,7 @@ static void co_test_echo(void *opaque)
     task = co_task_start(loop_current(), co_echo, &echo);
     for (int i = 0; i < 100; i++) {
         for (size_t sent = 0; sent < 5;)
-            sent += (size_t)co_socket_send(fds[0], "hello" + sent, 5 - sent, 0);
+            sent += (size_t)co_socket_send(fds[0], &"hello"[sent], 5 - sent, 0);
         g_assert_cmpint(co_socket_recv(fds[0], data, 5, MSG_WAITALL), ==, 5);
         g_assert_cmpmem(data, 5, "hello", 5);
     }

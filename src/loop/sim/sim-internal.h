@@ -157,6 +157,7 @@ void sim_close(int fd);
 
 struct sim {
     struct loop *loop;
+    uint64_t seed;
     struct sim_random random;
     int64_t now_ns;
     struct sim_disk *disk;

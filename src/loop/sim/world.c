@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +218,7 @@ static bool sim_open(struct loop *loop, const struct loop_options *options, stru
     struct sim *sim = g_new0(struct sim, 1);
 
     sim->loop = loop;
+    sim->seed = options->sim_seed;
     sim->random.state = options->sim_seed;
     sim->own_disk = sim_disk_new();
     sim->disk = sim->own_disk;
@@ -247,7 +249,8 @@ static void sim_turn(struct loop *loop, int64_t timeout_ns)
         sim_of(loop)->now_ns += timeout_ns;
     if (timeout_ns >= 0)
         return;
-    fprintf(stderr, "sim: all coroutines wait for each other, and nothing is under way\n");
+    fprintf(stderr, "sim: all coroutines wait for each other, and nothing is under way (seed %" PRIu64 ")\n",
+            sim_of(loop)->seed);
     abort();
 }
 
