@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A loop's worker threads, for what the system can only do while a thread waits. Started on demand, ended when there
- * has been nothing to do for a while; those that are to be kept wait without a time limit.
+ * has been nothing to do for a while; those that are to be kept wait without a time limit. Where the system gives us
+ * no thread at all, the loop does the work itself.
  */
 #include "loop/loop-internal.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { WORKER_IDLE_S = 10 };
@@ -77,8 +76,8 @@ static void *worker_main(void *opaque)
     return NULL;
 }
 
-/* Under the mutex. Failing is bad only when there is no thread at all. */
-static void worker_start(struct worker_pool *pool)
+/* Under the mutex. False: the system gives us no thread; those that there are have to do. */
+static bool worker_start(struct worker_pool *pool)
 {
     pthread_attr_t attributes;
     pthread_t thread;
@@ -91,13 +90,11 @@ static void worker_start(struct worker_pool *pool)
     failed = pthread_create(&thread, &attributes, worker_main, pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attributes);
-    if (!failed) {
-        pthread_setname_np(thread, "worker");
-        pool->threads++;
-    } else if (!pool->threads) {
-        fprintf(stderr, "cannot start a worker thread: %s\n", strerror(failed));
-        abort();
-    }
+    if (failed)
+        return false;
+    pthread_setname_np(thread, "worker");
+    pool->threads++;
+    return true;
 }
 
 void worker_pool_init(struct worker_pool *pool)
@@ -120,8 +117,8 @@ void worker_pool_configure(struct worker_pool *pool, uint32_t threads_min, uint3
     pool->threads_max = threads_max;
     pool->threads_min = threads_min;
     assert(pool->threads_min <= pool->threads_max);
-    while (pool->threads < pool->threads_min)
-        worker_start(pool);
+    while (pool->threads < pool->threads_min && worker_start(pool))
+        ;
     pthread_cond_broadcast(&pool->changed);
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -162,14 +159,19 @@ int co_worker_pool_run(worker_fn *function, void *opaque)
     };
 
     pthread_mutex_lock(&pool->mutex);
+    if (pool->idle <= pool->queued && pool->threads < pool->threads_max)
+        worker_start(pool);
+    if (!pool->threads) {
+        /* Slow for everybody on this loop, but right. */
+        pthread_mutex_unlock(&pool->mutex);
+        return function(opaque);
+    }
     if (pool->last)
         pool->last->next = &work;
     else
         pool->first = &work;
     pool->last = &work;
     pool->queued++;
-    if (pool->idle < pool->queued && pool->threads < pool->threads_max)
-        worker_start(pool);
     if (pool->idle)
         pthread_cond_signal(&pool->changed);
     pthread_mutex_unlock(&pool->mutex);

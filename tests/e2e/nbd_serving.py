@@ -28,14 +28,15 @@ def sparse_image(path, size, *data):
 class Served:
     """A daemon with an NBD server at the Unix socket .path; node 'disk' on .image, exported as 'x' with id 'exp'."""
 
-    def __init__(self, daemon, tmp_path, image=None, export='writable=on', server='', blockdev='', first=(), extra=()):
+    def __init__(self, daemon, tmp_path, image=None, export='writable=on', server='', blockdev='', first=(), extra=(),
+                 **popen):
         self.image = image or raw_image(tmp_path / 'disk.img', MIB, pattern(4096))
         self.path = tmp_path / 'nbd.sock'
         export = f',{export}' if export else ''
         self.daemon = daemon(*first,
                              '--blockdev', f'driver=file,node-name=disk,filename={self.image}{blockdev}',
                              '--nbd-server', f'addr.type=unix,addr.path={self.path}{server}',
-                             '--export', f'type=nbd,id=exp,node-name=disk,name=x{export}', *extra)
+                             '--export', f'type=nbd,id=exp,node-name=disk,name=x{export}', *extra, **popen)
         self.qmp = self.daemon.qmp
 
     @property
