@@ -20,10 +20,11 @@
 #include "loop/stream.h"
 
 enum {
-    IN_BYTES = 64 << 10,     /* received at once */
-    BATCH_BYTES = 256 << 10, /* encrypted at once, before it is sent */
-    KEEP_BYTES = 32 << 10,   /* of memory for records, by a session that has nothing to send */
-    GOODBYE_NS = 1000000000, /* for the last words to a peer that does not listen */
+    IN_BYTES = 64 << 10,      /* received at once */
+    BATCH_BYTES = 256 << 10,  /* encrypted at once, before it is sent */
+    MADE_BYTES_MAX = 1 << 20, /* not sent, because the peer asks for replies and does not read them */
+    KEEP_BYTES = 32 << 10,    /* of memory for records, by a session that has nothing to send */
+    GOODBYE_NS = 1000000000,  /* for the last words to a peer that does not listen */
 };
 
 struct tls_stream {
@@ -44,7 +45,8 @@ struct tls_stream {
 
     uint8_t *in; /* reader: records received; NULL: none yet */
     size_t in_start, in_end;
-    bool in_over; /* the lower stream is at its end */
+    size_t in_seen; /* where the session stopped last time, with bytes left */
+    bool in_over;   /* the lower stream is at its end */
 };
 
 static ssize_t tls_pull(void *opaque, void *to, size_t size)
@@ -120,16 +122,26 @@ static int CO_FN co_flush(struct tls_stream *tls)
     return result;
 }
 
-/* Waits for more from the peer: 0, also at the end; or -errno. Reader only. */
+/*
+ * Has the session go on: 0, also at the end; or -errno. Usually waits for more from the peer; but after a message of
+ * the protocol's own, a session may say that it has nothing while there is more to look at. Reader only.
+ */
 static int CO_FN co_receive(struct tls_stream *tls)
 {
-    assert(tls->in_start == tls->in_end);
+    assert(tls->in_start <= tls->in_end);
+    if (tls->in_start < tls->in_end) {
+        bool moves = tls->in_start != tls->in_seen;
+
+        tls->in_seen = tls->in_start;
+        return moves ? 0 : -EPROTO;
+    }
     if (!tls->in)
         tls->in = g_malloc(IN_BYTES);
     ssize_t got = co_stream_read(tls->lower, tls->in, IN_BYTES);
     if (got < 0)
         return (int)got;
     tls->in_start = 0;
+    tls->in_seen = SIZE_MAX;
     tls->in_end = (size_t)got;
     tls->in_over = got == 0;
     return 0;
@@ -173,8 +185,10 @@ static ssize_t CO_FN tls_co_readv(struct stream *stream, const struct iovec *iov
     for (;;) {
         co_mutex_lock(&tls->mutex);
         ssize_t got = read_received(tls, iov, count);
-        bool replies = tls->made->len != 0;
+        size_t replies = tls->made->len;
         co_mutex_unlock(&tls->mutex);
+        if (replies > MADE_BYTES_MAX)
+            return -EPROTO;
         int result = replies ? co_send_replies(tls) : 0;
         if (got != -EAGAIN)
             return got;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """NBD over TLS, with the clients that people use."""
+import contextlib
 import ctypes
 import os
 import pwd
@@ -9,7 +10,7 @@ import subprocess
 import pytest
 
 import tls_files
-from harness import Daemon, need, raw_image, run, wait_for
+from harness import Daemon, background, need, raw_image, run, wait_for
 
 SIZE = 1 << 20
 
@@ -302,31 +303,46 @@ def test_export_and_server_go_during_handshake(tmp_path, certificates):
         server.daemon.qmp.command('query-version')
 
 
-def test_gnutls_cli_renegotiates(tmp_path, certificates):
-    """A client that wants new terms in mid-session is let go; the others don't notice."""
+@contextlib.contextmanager
+def gnutls_cli(server, certificates, version):
+    """gnutls-cli in a session with the server; it speaks TCP only, and a relay does the first steps of NBD for it."""
+    listener = socket.create_server(('127.0.0.1', 0))
     words = [need('gnutls-cli'), '--x509cafile', certificates / 'ca-cert.pem', '--x509certfile',
              certificates / 'client-cert.pem', '--x509keyfile', certificates / 'client-key.pem', '--priority',
-             'NORMAL:-VERS-ALL:+VERS-TLS1.2', '--inline-commands', '--verify-hostname=localhost']
-    with Server(tmp_path, x509(certificates)) as server:
-        # gnutls-cli speaks TCP; a relay does the first steps of NBD for it.
-        listener = socket.create_server(('127.0.0.1', 0))
-        client = subprocess.Popen([str(word) for word in [*words, '-p', listener.getsockname()[1], '127.0.0.1']],
-                                  stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+             f'NORMAL:-VERS-ALL:+VERS-{version}', '--inline-commands', '--verify-hostname=localhost', '--logfile=/dev/null',
+             '-p', listener.getsockname()[1], '127.0.0.1']
+    with background(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
         near = listener.accept()[0]
         far = start_tls(server)
-        relay = subprocess.Popen([need('socat'), f'FD:{near.fileno()}', f'FD:{far.fileno()}'],
-                                 pass_fds=[near.fileno(), far.fileno()])
-        near.close()
-        far.close()
-        client.stdin.write(b'^renegotiate^\n')
-        client.stdin.flush()
-        server.expect_reason('NBD client dropped')
-        client.stdin.close()
-        client.wait(timeout=60)
-        relay.terminate()
-        relay.wait(timeout=60)
-        listener.close()
+        with background(need('socat'), f'FD:{near.fileno()}', f'FD:{far.fileno()}',
+                        pass_fds=[near.fileno(), far.fileno()]):
+            for sock in (near, far, listener):
+                sock.close()
+            yield client
+
+
+def test_renegotiation(tmp_path, certificates):
+    """A client that wants new terms in mid-session is let go; the others don't notice."""
+    with Server(tmp_path, x509(certificates)) as server:
+        with gnutls_cli(server, certificates, 'TLS1.2') as client:
+            client.stdin.write(b'^renegotiate^\n')
+            client.stdin.flush()
+            server.expect_reason('NBD client dropped')
         server.still_serves(certificates)
+
+
+def test_change_of_keys(tmp_path, certificates):
+    """TLS 1.3 lets both sides change keys, which goes unnoticed above."""
+    with Server(tmp_path, x509(certificates)) as server:
+        with gnutls_cli(server, certificates, 'TLS1.3') as client:
+            client.stdin.write(b'^rekey^\n^rekey1^\nIHAVEOPT\0\0\0\3\0\0\0\0')
+            client.stdin.flush()
+            seen = b''
+            while seen.count(b'\0\3\xe8\x89\x04\x55\x65\xa9') < 2:
+                piece = os.read(client.stdout.fileno(), 4096)
+                assert piece, server.daemon.stderr
+                seen += piece
+        assert 'Protocol error' not in server.daemon.stderr
 
 
 def test_credentials_replaced_while_in_use(tmp_path, certificates):
