@@ -210,6 +210,17 @@ static void test_bad_limits_are_refused(void)
     }
 }
 
+static void test_refusal_names_the_limit(void)
+{
+    AUTO(error) error = NULL;
+    struct throttle_config config;
+
+    throttle_config_init(&config);
+    config.rates[THROTTLE_IOPS_READ] = (struct throttle_rate){-5, 7, 1};
+    g_assert_false(throttle_config_check(&config, &error));
+    g_assert_cmpstr(error_hint_text(error), ==, "iops-read would be -5, with bursts of 7 for 1 s.");
+}
+
 static void test_extreme_limits_are_taken(void)
 {
     struct throttle throttle = throttle_of(THROTTLE_BPS_TOTAL, (struct throttle_rate){1, THROTTLE_RATE_MAX, 1});
@@ -232,6 +243,7 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle/change-keeps-what-was-counted", test_change_keeps_what_was_counted);
     g_test_add_func("/throttle/time-that-steps-back-is-harmless", test_time_that_steps_back_is_harmless);
     g_test_add_func("/throttle/bad-limits-are-refused", test_bad_limits_are_refused);
+    g_test_add_func("/throttle/refusal-names-the-limit", test_refusal_names_the_limit);
     g_test_add_func("/throttle/extreme-limits-are-taken", test_extreme_limits_are_taken);
     return g_test_run();
 }

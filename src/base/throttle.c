@@ -19,6 +19,11 @@ static const enum throttle_kind kinds_of[THROTTLE_DIRECTION__COUNT][4] = {
 
 enum { KINDS_OF_DIRECTION = 4 };
 
+static const char *const kind_names[THROTTLE_KIND__COUNT] = {
+    [THROTTLE_BPS_TOTAL] = "bps-total",   [THROTTLE_BPS_READ] = "bps-read",   [THROTTLE_BPS_WRITE] = "bps-write",
+    [THROTTLE_IOPS_TOTAL] = "iops-total", [THROTTLE_IOPS_READ] = "iops-read", [THROTTLE_IOPS_WRITE] = "iops-write",
+};
+
 static bool kind_is_bytes(enum throttle_kind kind)
 {
     return kind < THROTTLE_IOPS_TOTAL;
@@ -72,8 +77,13 @@ bool throttle_config_check(const struct throttle_config *config, struct error **
         !config->rates[THROTTLE_IOPS_READ].average && !config->rates[THROTTLE_IOPS_WRITE].average)
         return error_set(err, "iops size requires an iops value to be set");
     for (int i = 0; i < THROTTLE_KIND__COUNT; i++) {
-        if (!rate_check(&config->rates[i], err))
+        const struct throttle_rate *rate = &config->rates[i];
+
+        if (!rate_check(rate, err)) {
+            error_hint(err, "%s would be %" PRId64 ", with bursts of %" PRId64 " for %" PRId64 " s.", kind_names[i],
+                       rate->average, rate->max, rate->max_length_s);
             return false;
+        }
     }
     return true;
 }
