@@ -65,12 +65,6 @@ void handle_open_gate(struct handle *handle)
         handle->ops->drain_end(handle->opaque);
 }
 
-void CO_FN co_handle_drain(struct handle *handle)
-{
-    co_handle_close_gate(handle);
-    handle_open_gate(handle);
-}
-
 /* --- what a drain covers --- */
 
 /* Adds `node` to the list and the set where it is new there. */
@@ -128,33 +122,37 @@ static void node_resume(struct node *node)
         node->driver->drain->end(node);
 }
 
-void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsigned count)
+/* Lets the drivers of the nodes let go what they hold back, and waits for the requests of the handles. */
+static void CO_FN co_drain_run(struct drain *drain)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    GPtrArray *list = g_ptr_array_new();
-
-    drain->handles = g_ptr_array_new();
-    drain->nodes = list;
-    for (unsigned i = 0; i < count; i++)
-        visit(list, seen, nodes[i]);
-    add_ancestors(list, seen, drain->handles);
-    add_descendants(list, seen);
-
-    for (unsigned i = 0; i < list->len; i++) {
-        struct node *node = g_ptr_array_index(list, i);
+    for (unsigned i = 0; i < drain->nodes->len; i++) {
+        struct node *node = g_ptr_array_index(drain->nodes, i);
 
         if (node->drains++ == 0)
             node_rest(node);
     }
-    TRACE(block_drain_begin, "nodes %u first %s handles %u", list->len, nodes[0]->name, drain->handles->len);
     for (unsigned i = 0; i < drain->handles->len; i++)
         co_handle_close_gate(g_ptr_array_index(drain->handles, i));
-    for (unsigned i = 0; i < list->len; i++) {
-        struct node *node = g_ptr_array_index(list, i);
+    for (unsigned i = 0; i < drain->nodes->len; i++) {
+        struct node *node = g_ptr_array_index(drain->nodes, i);
 
         if (node->resting && node->driver->drain->co_wait)
             node->driver->drain->co_wait(node);
     }
+}
+
+void CO_FN co_drain_begin(struct drain *drain, struct node *const *nodes, unsigned count)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    drain->handles = g_ptr_array_new();
+    drain->nodes = g_ptr_array_new();
+    for (unsigned i = 0; i < count; i++)
+        visit(drain->nodes, seen, nodes[i]);
+    add_ancestors(drain->nodes, seen, drain->handles);
+    add_descendants(drain->nodes, seen);
+    TRACE(block_drain_begin, "nodes %u first %s handles %u", drain->nodes->len, nodes[0]->name, drain->handles->len);
+    co_drain_run(drain);
 }
 
 void drain_end(struct drain *drain)
@@ -171,4 +169,19 @@ void drain_end(struct drain *drain)
         handle_open_gate(g_ptr_array_index(drain->handles, i));
     g_ptr_array_free(drain->nodes, true);
     g_ptr_array_free(drain->handles, true);
+}
+
+/* Other handles go on; but what a driver below holds back must go, or this would wait for it. */
+void CO_FN co_handle_drain(struct handle *handle)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    struct drain drain = {.handles = g_ptr_array_new(), .nodes = g_ptr_array_new()};
+
+    co_mutex_lock(&handle->graph->lock);
+    g_ptr_array_add(drain.handles, handle);
+    visit(drain.nodes, seen, handle->root.child);
+    add_descendants(drain.nodes, seen);
+    co_drain_run(&drain);
+    drain_end(&drain);
+    co_mutex_unlock(&handle->graph->lock);
 }

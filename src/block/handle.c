@@ -91,6 +91,7 @@ void CO_FN co_handle_free(struct handle *handle)
     if (!handle)
         return;
     assert(loop_current() == handle->graph->loop);
+    co_handle_drain(handle);
     co_handle_close_gate(handle);
     co_mutex_lock(&handle->graph->lock);
     node = handle->root.child;

@@ -121,8 +121,10 @@ static void CO_FN co_stop(struct export *export)
     g_ptr_array_remove(nbd->server->exports, nbd);
     for (unsigned i = 0; i < nbd->clients->len; i++)
         nbd_client_drop(g_ptr_array_index(nbd->clients, i));
-    while (nbd->clients->len)
-        co_condition_wait_always(&nbd->idle, NULL);
+    while (nbd->clients->len) {
+        co_handle_drain(nbd->handle);
+        co_nbd_wait_for_client(&nbd->idle);
+    }
     co_condition_done(&nbd->idle);
     for (unsigned i = 0; i < nbd->context_count; i++)
         g_free(nbd->contexts[i].name);

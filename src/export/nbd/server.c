@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "block/handle.h"
 #include "export/export.h"
 #include "export/nbd/nbd.h"
 #include "loop/coroutine.h"
@@ -19,7 +20,7 @@
 #include "schema/socket-address.h"
 
 /* Who waits for a place should not be turned away by the system: it cuts this to its own limit. */
-enum { BACKLOG = 4096, RETRY_MS = 100 };
+enum { BACKLOG = 4096, RETRY_MS = 100, DRAIN_AGAIN_MS = 50 };
 
 static void CO_FN co_accept_clients(void *opaque)
 {
@@ -76,6 +77,16 @@ struct nbd_server *co_nbd_server_new(struct object_registry *objects, const stru
     return server;
 }
 
+void co_nbd_wait_for_client(struct co_condition *gone)
+{
+    struct co_deadline deadline;
+
+    co_deadline_begin(&deadline, DRAIN_AGAIN_MS * INT64_C(1000000));
+    if (co_condition_wait(gone, NULL) == -ECANCELED)
+        co_condition_wait_always(gone, NULL);
+    co_deadline_end(&deadline);
+}
+
 void co_nbd_server_close(struct nbd_server *server)
 {
     server->stopping = true;
@@ -85,8 +96,12 @@ void co_nbd_server_close(struct nbd_server *server)
     socket_listener_free(TAKE(server->listener));
     for (unsigned i = 0; i < server->clients->len; i++)
         nbd_client_drop(g_ptr_array_index(server->clients, i));
-    while (server->clients->len)
-        co_condition_wait_always(&server->left, NULL);
+    while (server->clients->len) {
+        /* An export that is taken down meanwhile has left the list first, and waits for the drain. */
+        for (unsigned i = 0; i < server->exports->len; i++)
+            co_handle_drain(((struct nbd_export *)g_ptr_array_index(server->exports, i))->handle);
+        co_nbd_wait_for_client(&server->left);
+    }
 }
 
 void nbd_server_free(struct nbd_server *server)

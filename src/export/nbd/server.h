@@ -8,6 +8,7 @@
 #include "base/compiler.h"
 #include "gen/types.h"
 
+struct co_condition;
 struct error;
 struct export_driver;
 struct nbd_server;
@@ -16,6 +17,12 @@ struct object_registry;
 /* NULL and the error where it cannot listen, or its TLS credentials are not fit. */
 struct nbd_server *CO_FN co_nbd_server_new(struct object_registry *objects, const struct nbd_server_options *options,
                                            struct error **err) MUST_CHECK;
+
+/*
+ * Waits for `gone`, which tells of clients that are through, or for a moment. Clients wait for their requests, and a
+ * throttle node may hold those back: a drain before this lets them go, and the next one what came just after it.
+ */
+void CO_FN co_nbd_wait_for_client(struct co_condition *gone);
 
 /* Stops listening and drops all clients; returns when the last is gone. Exports stay. */
 void CO_FN co_nbd_server_close(struct nbd_server *server);
