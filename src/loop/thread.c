@@ -106,7 +106,7 @@ void co_loop_thread_free(struct loop_thread *thread)
         return;
     assert(thread->loop != loop_current());
     co_spawn(thread->loop, thread_end_entry, thread);
-    result = co_worker_pool_run(thread_join_work, thread);
+    result = co_worker_run(thread_join_work, thread);
     assert(!result);
     thread_free(thread);
 }
