@@ -114,7 +114,6 @@ static void CO_FN co_test_not_dumped(struct object_registry *registry)
 
     co_object_test_expect(registry, "'qom-type': 'secret', 'id': 's', 'data': 'letmein'", NULL);
     g_assert_true(secret_get(registry, "s", &bytes, &size, &error));
-    g_autofree char *start = g_strdup_printf("%lx-", (unsigned long)bytes & ~4095UL);
     g_autofree char *smaps = NULL;
     g_assert_true(g_file_get_contents("/proc/self/smaps", &smaps, NULL, NULL));
     /* Neighbours of the same kind share one entry, so it may start before ours. */
