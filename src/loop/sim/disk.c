@@ -421,7 +421,8 @@ void sim_disk_put(struct sim_disk *disk, const char *path, const void *data, siz
 
     if (!file)
         file = sim_disk_create(disk, path, 0600);
-    memcpy(change->data, data, size);
+    if (size)
+        memcpy(change->data, data, size);
     sim_disk_change_begin(disk, file, resize);
     (void)sim_disk_change_complete(disk, file, resize);
     sim_disk_change_begin(disk, file, change);
