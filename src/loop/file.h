@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,16 @@ int CO_FN co_file_allocate(int fd, int mode, uint64_t offset, uint64_t bytes); /
 int CO_FN co_file_truncate(int fd, uint64_t length);
 int CO_FN co_file_stat(int fd, struct stat *ret);
 int64_t CO_FN co_file_seek(int fd, int64_t offset, int whence); /* SEEK_DATA, SEEK_HOLE, SEEK_END */
+
+/*
+ * The same, where the file is near: while it answers quickly, without a worker. `pace`: how it has answered so far, one
+ * for each file, zero-filled at first. Not for file systems whose other end may go away.
+ */
+struct file_pace {
+    atomic_int credit;
+};
+int64_t CO_FN co_file_seek_paced(int fd, int64_t offset, int whence, struct file_pace *pace);
+
 ssize_t CO_FN co_file_copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, size_t bytes);
 int CO_FN co_file_advise(int fd, uint64_t offset, uint64_t bytes, int advice); /* posix_fadvise(3) */
 int CO_FN co_file_ioctl(int fd, unsigned long request, void *argument);

@@ -68,6 +68,7 @@ struct file_node {
     enum file_engine engine;
     bool direct;
     bool no_flush;
+    bool is_shared;  /* other hosts may write to it */
     bool dynamic;    /* open for writing only while somebody writes */
     bool drop_cache; /* the host's page cache is not trusted when the image is taken over */
     bool check_cache_dropped;
@@ -88,6 +89,7 @@ struct file_node {
     atomic_uint unsupported;     /* enum file_operation */
     struct co_rwlock growth;     /* read: writing beyond the end; write: moving the end */
     struct file_status_cache status;
+    struct file_pace pace; /* of questions for data and holes */
     struct file_discard_stats discards;
 };
 

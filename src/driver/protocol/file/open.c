@@ -167,6 +167,7 @@ static bool CO_FN co_open_with(struct node *node, const struct blockdev_options_
     file->fd = fd;
     if (!co_check_kind(node, device, err))
         return false;
+    file->is_shared = file->kind == FILE_REGULAR && co_file_is_shared(fd) > 0;
     if (!options->has_locking || options->locking != ON_OFF_AUTO_OFF)
         return file_co_locks_open(file, options->has_locking && options->locking == ON_OFF_AUTO_ON, err);
     return true;

@@ -16,7 +16,7 @@ bool CO_FN file_co_take_over(struct file_node *file, struct error **err)
 
     if (!file->drop_cache || file->direct || file->kind != FILE_REGULAR)
         return true;
-    if (!file->check_cache_dropped && co_file_is_shared(file->fd) <= 0)
+    if (!file->check_cache_dropped && !file->is_shared)
         return true;
     result = co_file_drop_cache(file->fd);
     if (result < 0)

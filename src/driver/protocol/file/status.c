@@ -95,10 +95,16 @@ static void fill_end(struct file_node *file, uint64_t changes, const struct exte
     spin_unlock(&cache->spin);
 }
 
+static int64_t CO_FN co_seek(struct file_node *file, int64_t offset, int whence)
+{
+    return file->is_shared ? co_file_seek(file->fd, offset, whence)
+                           : co_file_seek_paced(file->fd, offset, whence, &file->pace);
+}
+
 /* No data follows. Where somebody has cut the file, what is lost counts as data: reading it shall tell. */
 static int CO_FN co_find_past_data(struct file_node *file, uint64_t offset, struct extent *ret)
 {
-    int64_t end = co_file_seek(file->fd, 0, SEEK_END);
+    int64_t end = co_seek(file, 0, SEEK_END);
     bool is_cut = end >= 0 && (uint64_t)end < file_known_length(file);
 
     if (end < 0)
@@ -113,7 +119,7 @@ static int CO_FN co_find_past_data(struct file_node *file, uint64_t offset, stru
 /* Asks the system for the extent that holds `offset`. */
 static int CO_FN co_find(struct file_node *file, uint64_t offset, int hint, struct extent *ret)
 {
-    int64_t found = hint == SEEK_DATA ? co_file_seek(file->fd, (int64_t)offset, SEEK_DATA) : (int64_t)offset;
+    int64_t found = hint == SEEK_DATA ? co_seek(file, (int64_t)offset, SEEK_DATA) : (int64_t)offset;
 
     if (found == -ENXIO)
         return co_find_past_data(file, offset, ret);
@@ -123,7 +129,7 @@ static int CO_FN co_find(struct file_node *file, uint64_t offset, int hint, stru
         *ret = (struct extent){false, offset, (uint64_t)found};
         return 0;
     }
-    found = co_file_seek(file->fd, (int64_t)offset, SEEK_HOLE);
+    found = co_seek(file, (int64_t)offset, SEEK_HOLE);
     if (found == -ENXIO)
         return co_find_past_data(file, offset, ret);
     if (found < 0)
