@@ -106,6 +106,7 @@ WINDOWS = [
     ({'offset': 512, 'size': (1 << 63) - 1}, f'The sum of offset (512) and size ({(1 << 63) - 1}) has to be'),
     ({'offset': -1}, "Parameter 'offset' expects a non-negative number below 2^64"),
     ({'size': -1}, "Parameter 'size' expects a non-negative number below 2^64"),
+    ({'offset': 513}, 'Specified offset is not multiple of 512: it is 513'),
     ({'size': 513}, 'Specified size is not multiple of 512'),
     ({'size': MIB + 512}, 'The sum of offset (0) and size'),
 ]
@@ -113,6 +114,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize('window,message', WINDOWS)
 def test_block_nodes_raw_window(daemon, tmp_path, window, message):
+    """F17. An offset inside a sector is refused, which the reference lets through."""
     image = raw_image(tmp_path / 'disk', MIB)
     qmp = daemon('--blockdev', f'driver=file,node-name=f,filename={image}').qmp
     assert fails(qmp, 'blockdev-add', driver='raw', node_name='w', file='f', **window).startswith(message)
@@ -172,7 +174,7 @@ SETUP = [
     ('blockdev-add', {'driver': 'raw', 'node-name': 'raw', 'file': 'file'}),
     ('blockdev-add', {'driver': 'raw', 'node-name': 'ro', 'file': 'file', 'read-only': True}),
     ('blockdev-add', {'driver': 'raw', 'node-name': 'window', 'file': 'file', 'offset': 512, 'size': 1024}),
-    ('blockdev-add', {'driver': 'raw', 'node-name': 'tail', 'file': 'raw', 'offset': 100}),
+    ('blockdev-add', {'driver': 'raw', 'node-name': 'tail', 'file': 'raw', 'offset': 512}),
     ('blockdev-add', {'driver': 'raw', 'node-name': 'odd', 'read-only': True,
                       'cache': {'direct': False, 'no-flush': True}, 'file': {'driver': 'file', 'filename': 'odd'}}),
     ('blockdev-add', {'driver': 'file', 'node-name': 'zeroes', 'filename': 'odd', 'detect-zeroes': 'unmap',

@@ -2,7 +2,7 @@
 /*
  * raw: the bytes of its file as they are, or a window of them. Options:
  *  - file: the node with the data;
- *  - offset: where in it the window begins, bytes (default 0);
+ *  - offset: where in it the window begins, bytes, a multiple of 512 (default 0);
  *  - size: its length, bytes, a multiple of 512 (default: up to the end of the file, and following it).
  *
  * Keeps: (1) a window with a size lies inside the file as long as nobody else resizes that, which it does not allow;
@@ -18,7 +18,7 @@
 #include "block/driver.h"
 #include "block/node.h"
 
-enum { RAW_SIZE_UNIT = 512 };
+enum { RAW_UNIT = 512 };
 
 /* All const after open. */
 struct raw_node {
@@ -42,13 +42,15 @@ static bool raw_options_check(const struct blockdev_options_raw *options, uint64
     if (offset > file_length)
         return error_set(err, "Offset (%" PRIu64 ") cannot be greater than size of the containing file (%" PRIu64 ")",
                          offset, file_length);
+    if (!is_aligned(offset, RAW_UNIT))
+        return error_set(err, "Specified offset is not multiple of %d: it is %" PRIu64, RAW_UNIT, offset);
     if (size > file_length - offset)
         return error_set(err,
                          "The sum of offset (%" PRIu64 ") and size (%" PRIu64 ") has to be smaller or equal to the "
                          " actual size of the containing file (%" PRIu64 ")",
                          offset, size, file_length);
-    if (!is_aligned(size, RAW_SIZE_UNIT))
-        return error_set(err, "Specified size is not multiple of %d: it is %" PRIu64, RAW_SIZE_UNIT, size);
+    if (!is_aligned(size, RAW_UNIT))
+        return error_set(err, "Specified size is not multiple of %d: it is %" PRIu64, RAW_UNIT, size);
     return true;
 }
 

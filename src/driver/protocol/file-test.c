@@ -625,7 +625,7 @@ static void CO_FN co_page_cache(struct scene *scene)
     image_make(scene, "x", 1, MIB);
     fd = g_open(scene->path, O_RDONLY | O_CLOEXEC, 0);
     g_assert_true(co_add(scene, ", 'x-check-cache-dropped': true", NULL));
-    g_autofree char *data = image_read(scene, &size);
+    g_free(image_read(scene, &size));
     g_assert_cmpint(co_file_cached_bytes(fd), >, 0);
     scene->handle = co_handle_new(graph_find(scene->graph, "n", NULL), &use, NULL);
     g_assert_nonnull(scene->handle);
