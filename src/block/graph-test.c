@@ -190,8 +190,10 @@ static void CO_FN co_test_raw_window(struct graph *graph)
     g_assert_cmpuint(node_length(node), ==, 512);
     node = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'w1', 'file': 'd', 'offset': 65536}");
     g_assert_cmpuint(node_length(node), ==, 0);
-    node = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'w2', 'file': 'd', 'offset': 100}");
-    g_assert_cmpuint(node_length(node), ==, 65536); /* in whole sectors */
+    node = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'w2', 'file': 'd', 'offset': 512}");
+    g_assert_cmpuint(node_length(node), ==, 65536 - 512);
+    co_expect_error(graph, "{'driver': 'raw', 'node-name': 'w', 'file': 'd', 'offset': 100}",
+                    "Specified offset is not multiple of 512: it is 100");
 }
 
 static void test_raw_window(void)

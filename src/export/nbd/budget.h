@@ -14,7 +14,7 @@
 #include "base/compiler.h"
 
 enum {
-    NBD_CLIENT_BYTES_MAX = 32 * 1024 * 1024,
+    NBD_CLIENT_BYTES_MAX = 4 * 1024 * 1024, /* more in flight only falls out of the processor's caches */
     NBD_SERVER_BYTES_MAX = 256 * 1024 * 1024,
     NBD_ALLOWANCE_STEP = 1024 * 1024, /* taken from and given back to the budget in such steps: seldom */
 };
