@@ -35,10 +35,12 @@ struct step {
         STEP_FLUSH,
         STEP_READ,
         STEP_STATUS,
+        STEP_COPY,
         STEP_KINDS
     } kind;
     unsigned first;
     unsigned count;
+    unsigned source; /* STEP_COPY: where from */
     int byte;
     int result;
     size_t record_before;
@@ -82,6 +84,8 @@ static int CO_FN co_step_run(struct scene *scene, const struct step *step, char 
         return co_handle_flush(scene->handle);
     case STEP_READ:
         return co_handle_pread(scene->handle, offset, bytes, data, 0);
+    case STEP_COPY:
+        return co_handle_copy_range(scene->handle, (uint64_t)step->source * SECTOR, scene->handle, offset, bytes, 0);
     default:
         result = co_handle_block_status(scene->handle, offset, bytes, &extent);
         if (result == 0 && extent.flags & BLOCK_ZERO) {
@@ -95,11 +99,14 @@ static int CO_FN co_step_run(struct scene *scene, const struct step *step, char 
 /* What the image holds after a step: what it wrote, or after a failure, nobody knows. */
 static void step_apply(const struct step *step, int *model, bool certain)
 {
-    static const int changes[STEP_KINDS] = {
-        [STEP_WRITE] = 1, [STEP_WRITE_DURABLE] = 1, [STEP_ZERO] = 1, [STEP_ZERO_UNMAP] = 1, [STEP_DISCARD] = 1};
+    static const int changes[STEP_KINDS] = {[STEP_WRITE] = 1,      [STEP_WRITE_DURABLE] = 1, [STEP_ZERO] = 1,
+                                            [STEP_ZERO_UNMAP] = 1, [STEP_DISCARD] = 1,       [STEP_COPY] = 1};
 
-    for (unsigned i = step->first; changes[step->kind] && i < step->first + step->count; i++)
-        model[i] = certain && step->kind != STEP_DISCARD ? step->byte : UNKNOWN;
+    for (unsigned i = 0; changes[step->kind] && i < step->count; i++) {
+        int now = step->kind == STEP_COPY ? model[step->source + i] : step->byte;
+
+        model[step->first + i] = certain && step->kind != STEP_DISCARD ? now : UNKNOWN;
+    }
 }
 
 static void check_sectors(const struct scene *scene, const char *data, unsigned first, unsigned count)
@@ -120,6 +127,10 @@ static void CO_FN co_step(struct scene *scene)
     step->kind = (enum step_kind)g_rand_int_range(scene->random, 0, STEP_KINDS);
     step->first = (unsigned)g_rand_int_range(scene->random, 0, SECTORS);
     step->count = (unsigned)g_rand_int_range(scene->random, 1, 1 + (int)MIN(SECTORS - step->first, 24));
+    /* The other half, so that the two do not overlap. */
+    step->source = (step->first + SECTORS / 2) % SECTORS;
+    if (step->kind == STEP_COPY)
+        step->count = MIN(step->count, SECTORS / 2 - step->source % (SECTORS / 2));
     step->byte = step->kind <= STEP_WRITE_DURABLE ? g_rand_int_range(scene->random, 1, 256) : 0;
     step->record_before = sim_disk_recorded(scene->disk);
     step->result = co_step_run(scene, step, data);
@@ -288,6 +299,43 @@ static void test_each_operation_fails_once(void)
     }
 }
 
+/* --- a file system without locks --- */
+
+static bool CO_FN co_open_without_locks(struct scene *scene, const char *options, struct error **err)
+{
+    bool ok;
+
+    scene->options = options;
+    sim_set_fault(scene->loop, &(struct sim_fault){
+                                   .ops = SIM_OP_BIT(SIM_OP_LOCK), .nth = 1, .errno_value = EINVAL, .lasting = true});
+    ok = co_open(scene, err);
+    sim_set_fault(scene->loop, &(struct sim_fault){0});
+    return ok;
+}
+
+static void CO_FN co_no_locks(struct scene *scene)
+{
+    AUTO(error) error = NULL;
+
+    g_assert_true(co_open_without_locks(scene, "", NULL));
+    co_close(scene);
+    g_assert_true(co_open_without_locks(scene, ", 'locking': 'auto'", NULL));
+    co_close(scene);
+    g_assert_true(co_open_without_locks(scene, ", 'locking': 'off'", NULL));
+    co_close(scene);
+    g_assert_false(co_open_without_locks(scene, ", 'locking': 'on'", &error));
+    g_assert_true(g_str_has_prefix(error_message(error), "Could not lock 'image': locking=on"));
+}
+
+static void test_no_locks(void)
+{
+    struct scene scene;
+
+    scene_begin(&scene, 1, "");
+    scene_run(&scene, co_no_locks);
+    scene_end(&scene);
+}
+
 /* --- a full disk --- */
 
 /* A sparse file on a disk that has no room for all of it. */
@@ -384,6 +432,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/file-sim/short-transfers", test_short_transfers);
     g_test_add_func("/file-sim/each-operation-fails-once", test_each_operation_fails_once);
+    g_test_add_func("/file-sim/no-locks", test_no_locks);
     g_test_add_func("/file-sim/full-disk", test_full_disk);
     g_test_add_func("/file-sim/power-cuts", test_power_cuts);
     return g_test_run();
