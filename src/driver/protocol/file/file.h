@@ -93,7 +93,7 @@ struct file_node {
     struct file_discard_stats discards;
 };
 
-/* open.c. `driver_name` for messages; `device`: whether a device is asked for, or else a regular file. */
+/* open.c. `device`: whether a device is asked for, or else a regular file. */
 bool CO_FN file_co_open(struct node *node, const struct blockdev_options_file *options, bool device,
                         struct error **err) MUST_CHECK;
 void CO_FN file_co_close(struct node *node);

@@ -132,15 +132,15 @@ static bool take_options(struct node *node, const struct blockdev_options_file *
 {
     struct file_node *file = node_state(node);
 
-    if (!*options->filename)
+    file->path = g_strdup(options->filename);
+    file->shown_path = path_for_messages(options->filename);
+    if (!*file->path)
         return error_set(err, "The '%s' block driver requires a file name", node_driver_name(node));
-    if (g_str_has_prefix(options->filename, "/dev/fdset/"))
-        return error_set(err, "Could not open '%s': sets of file descriptors are not supported", options->filename);
+    if (g_str_has_prefix(file->path, "/dev/fdset/"))
+        return error_set(err, "Could not open '%s': sets of file descriptors are not supported", file->shown_path);
     if (options->has_aio_max_batch && (options->aio_max_batch < 0 || options->aio_max_batch > UINT32_MAX))
         return error_set(err, "aio-max-batch must be between 0 and %" PRIu32 ", and is %" PRId64, UINT32_MAX,
                          options->aio_max_batch);
-    file->path = g_strdup(options->filename);
-    file->shown_path = path_for_messages(options->filename);
     file->direct = node_cache_direct(node);
     file->no_flush = node_cache_no_flush(node);
     file->dynamic = !node_read_only(node) && node_auto_read_only(node);
