@@ -16,6 +16,7 @@
 #include "loop/loop.h"
 #include "loop/socket.h"
 #include "loop/stream.h"
+#include "object/object.h"
 #include "schema/event.h"
 #include "schema/json.h"
 
@@ -35,8 +36,10 @@ static struct event_sink sink = {.send = count_event};
 /* A daemon's part: a disk, the server, and an export 'x' of the disk with the id 'e'. */
 struct served {
     struct graph *graph;
+    struct object_registry *objects;
     struct export_registry *exports;
     char *address;
+    bool on_thread; /* the export has an iothread */
 };
 
 static struct json *json_of(const char *text)
@@ -50,8 +53,11 @@ static struct json *json_of(const char *text)
 static void CO_FN co_add_export(struct served *served)
 {
     AUTO(json) json = json_of("{'type': 'nbd', 'id': 'e', 'node-name': 'disk', 'name': 'x', 'writable': true}");
-    AUTO(block_export_options) options = block_export_options_parse(json, NULL);
+    AUTO(block_export_options) options = NULL;
 
+    if (served->on_thread)
+        json_set(json, "iothread", json_string("thread"));
+    options = block_export_options_parse(json, NULL);
     g_assert_true(co_export_add(served->exports, options, NULL));
 }
 
@@ -62,10 +68,14 @@ static void CO_FN co_serve(struct served *served, struct graph *graph)
     g_autofree char *text = g_strdup_printf("{'addr': {'type': 'unix', 'path': '%s', 'abstract': true}}", address);
     AUTO(json) json = json_of(text);
     AUTO(nbd_server_options) options = nbd_server_options_parse(json, NULL);
+    AUTO(json) thread_json = json_of("{'qom-type': 'iothread', 'id': 'thread'}");
+    AUTO(object_options) thread = object_options_parse(thread_json, NULL);
 
     served->graph = graph;
+    served->objects = object_registry_new();
+    g_assert_true(co_object_add(served->objects, thread, NULL));
     served->address = TAKE(address);
-    served->exports = export_registry_new(graph, NULL, &sink);
+    served->exports = export_registry_new(graph, served->objects, &sink);
     co_test_add_ok(graph, "{'driver': 'null-co', 'node-name': 'disk', 'size': 1048576, 'discard': 'unmap'}");
     g_assert_true(co_nbd_server_start(served->exports, options, NULL));
     co_add_export(served);
@@ -76,6 +86,7 @@ static void CO_FN co_serve_end(struct served *served)
 {
     co_export_registry_free(served->exports);
     g_assert_true(co_graph_delete(served->graph, "disk", NULL));
+    co_object_registry_free(served->objects);
     g_free(served->address);
 }
 
@@ -222,7 +233,7 @@ static void CO_FN co_disconnect(struct client *client)
 /* An error of the disk is the error of that request, in every mode, and the connection goes on. */
 static void test_disk_errors(struct graph *graph)
 {
-    struct served served;
+    struct served served = {0};
     uint8_t data[4096] = {1}, back[4096];
 
     co_serve(&served, graph);
@@ -250,7 +261,7 @@ static void test_disk_errors(struct graph *graph)
 
 static void test_flush_error(struct graph *graph)
 {
-    struct served served;
+    struct served served = {0};
     struct client client;
     uint8_t data[512] = {1};
 
@@ -270,7 +281,7 @@ static void test_write_sizes(struct graph *graph)
     static const uint32_t sizes[] = {1, 100, 4068, 4069, 4096, 4580, 4581, 65507, 65508, 65509, 131072, 1000000};
     g_autofree uint8_t *data = g_malloc(SIZE);
     g_autofree uint8_t *back = g_malloc(SIZE);
-    struct served served;
+    struct served served = {0};
     struct client client;
 
     for (uint32_t i = 0; i < SIZE; i++)
@@ -315,11 +326,11 @@ static void flood(void *opaque)
 }
 
 /* Removal and re-adding while clients have requests in every stage: everybody goes, nothing of them is left. */
-static void test_removal_under_load(struct graph *graph)
+static void CO_FN co_test_removal_under_load(struct graph *graph, bool on_thread)
 {
     struct client clients[4];
     struct co_task *tasks[G_N_ELEMENTS(clients)];
-    struct served served;
+    struct served served = {.on_thread = on_thread};
 
     memory_disk_options.yields = true;
     co_serve(&served, graph);
@@ -343,11 +354,21 @@ static void test_removal_under_load(struct graph *graph)
     co_serve_end(&served);
 }
 
+static void test_removal_under_load(struct graph *graph)
+{
+    co_test_removal_under_load(graph, false);
+}
+
+static void test_removal_on_thread(struct graph *graph)
+{
+    co_test_removal_under_load(graph, true);
+}
+
 /* Clients that never read: what they asked for is bounded, and the server's end ends them. */
 static void test_end_with_stuck_clients(struct graph *graph)
 {
     struct client clients[4];
-    struct served served;
+    struct served served = {0};
 
     co_serve(&served, graph);
     for (unsigned i = 0; i < G_N_ELEMENTS(clients); i++) {
@@ -364,7 +385,7 @@ static void test_end_with_stuck_clients(struct graph *graph)
 /* What was sent before the end of the client's side is done, and answered. */
 static void test_half_closed(struct graph *graph)
 {
-    struct served served;
+    struct served served = {0};
     struct client client;
     uint8_t data[4096] = {7};
 
@@ -399,6 +420,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/nbd-server/flush-error", test_flush_error, run_test);
     g_test_add_data_func("/nbd-server/write-sizes", test_write_sizes, run_test);
     g_test_add_data_func("/nbd-server/removal-under-load", test_removal_under_load, run_test);
+    g_test_add_data_func("/nbd-server/removal-on-thread", test_removal_on_thread, run_test);
     g_test_add_data_func("/nbd-server/end-with-stuck-clients", test_end_with_stuck_clients, run_test);
     g_test_add_data_func("/nbd-server/half-closed", test_half_closed, run_test);
     return g_test_run();
