@@ -99,6 +99,17 @@ def test_x509(x509, pki):
     exercise(tls_client(x509, 'alice', pki=pki), x509)
 
 
+def test_x509_on_an_iothread(daemon, tmp_path, image, pki):
+    """The handshake on the main loop, the requests on another."""
+    served = Served(daemon, tmp_path, image=image, server=',tls-creds=tls', export='writable=on,iothread=thread0', first=[
+        '--object', f'tls-creds-x509,id=tls,endpoint=server,dir={pki}/server,verify-peer=on', '--object', 'iothread,id=thread0'])
+    handles = [tls_client(served, 'alice', pki=pki) for _ in range(4)]
+    for handle in handles:
+        assert handle.pread(4096, 0) == served.content()[:4096]
+    for handle in handles:
+        exercise(handle, served)
+
+
 @pytest.mark.parametrize('identity', ['expired', 'stranger'])
 def test_bad_certificates(x509, pki, identity):
     """N8: that client is dropped, with the reason logged."""
