@@ -169,6 +169,39 @@ void address_host(const struct socket_address *address, char host[NI_MAXHOST])
     assert(!failed);
 }
 
+static uint16_t address_port(const struct socket_address *address)
+{
+    if (address->storage.ss_family == AF_INET6)
+        return ntohs(((const struct sockaddr_in6 *)&address->storage)->sin6_port);
+    return ntohs(((const struct sockaddr_in *)&address->storage)->sin_port);
+}
+
+char *socket_peer_name(int fd)
+{
+    struct socket_address address = {.size = sizeof(address.storage)};
+    const struct sockaddr_vm *vm = (const struct sockaddr_vm *)&address.storage;
+    struct ucred who;
+    socklen_t size = sizeof(who);
+    char host[NI_MAXHOST];
+
+    if (getpeername(fd, (struct sockaddr *)&address.storage, &address.size))
+        return g_strdup("unknown");
+    switch (address.storage.ss_family) {
+    case AF_INET:
+    case AF_INET6:
+        address_host(&address, host);
+        return g_strdup_printf(strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, address_port(&address));
+    case AF_UNIX:
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) || who.pid <= 0)
+            return g_strdup("unknown");
+        return g_strdup_printf("process %d", (int)who.pid);
+    case AF_VSOCK:
+        return g_strdup_printf("vsock %u:%u", vm->svm_cid, vm->svm_port);
+    default:
+        return g_strdup("unknown");
+    }
+}
+
 static void set_unless_zero(int fd, int option, uint32_t value)
 {
     int number = (int)MIN(value, (uint32_t)INT_MAX);

@@ -164,6 +164,7 @@ static void co_test_inet(void *opaque)
     g_autofree char *port = g_strdup_printf("%u", socket_listener_port(listener));
     g_autofree char *address = g_strdup_printf("inet:127.0.0.1:%s", port);
     struct accepting accepting = {.listener = listener, .fd = -1};
+    g_autofree char *peer = NULL;
     struct co_task *task;
     socklen_t size = sizeof(int);
     int value = 0;
@@ -181,6 +182,8 @@ static void co_test_inet(void *opaque)
     g_assert_cmpint(value, ==, 1);
     g_assert_cmpint(getsockopt(accepting.fd, IPPROTO_TCP, TCP_KEEPCNT, &value, &size), ==, 0);
     g_assert_cmpint(value, ==, 7);
+    peer = socket_peer_name(fd);
+    g_assert_cmpstr(peer, ==, address + strlen("inet:"));
     fd_close(fd);
     fd_close(accepting.fd);
 }

@@ -28,6 +28,12 @@ ssize_t CO_FN co_socket_send_message(int fd, const struct msghdr *message, int f
 ssize_t CO_FN co_fd_read(int fd, void *to, size_t size);
 ssize_t CO_FN co_fd_write(int fd, const void *from, size_t size);
 
+/*
+ * Who is at the other end of a connected socket, for messages: "127.0.0.1:1234", "process 42" (Unix), "vsock 2:1024";
+ * owned.
+ */
+char *socket_peer_name(int fd);
+
 /* Waits until one of `events` (POLLIN, POLLOUT) or an error holds; the set that does. */
 int CO_FN co_fd_poll(int fd, int events);
 
