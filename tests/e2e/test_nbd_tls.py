@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """NBD over TLS: certificates, pre-shared keys, anonymous; authorisation; and clients that break off (N7, N8)."""
+import os
 import ssl
 import struct
 
@@ -115,7 +116,7 @@ def test_bad_certificates(x509, pki, identity):
     """N8: that client is dropped, with the reason logged."""
     with pytest.raises(libnbd.Error):
         tls_client(x509, identity, pki=pki).pread(1, 0)
-    wait_for(lambda: 'NBD client dropped' in x509.daemon.stderr, 'the reason')
+    wait_for(lambda: f'NBD client (process {os.getpid()}) dropped' in x509.daemon.stderr, 'the reason')
     exercise(tls_client(x509, 'bob', pki=pki), x509)
 
 

@@ -34,7 +34,7 @@ static bool CO_FN co_do_handshake(struct nbd_client *client)
     if (client->server->handshake_seconds)
         co_deadline_end(&deadline);
     if (outcome == NBD_HANDSHAKE_FAILED && !co_cancelled())
-        log_warning("NBD client dropped during the handshake: %s", error_message(error));
+        log_warning("NBD client (%s) dropped during the handshake: %s", client->peer, error_message(error));
     return outcome == NBD_HANDSHAKE_DONE;
 }
 
@@ -67,6 +67,7 @@ static void nbd_client_free(struct nbd_client *client)
     co_condition_done(&client->room);
     co_task_detach(client->task);
     TRACE(nbd_client_end, "client %p", (void *)client);
+    g_free(client->peer);
     g_free(client);
 }
 
@@ -90,12 +91,13 @@ void nbd_client_start(struct nbd_server *server, int fd)
 
     assert(loop_current() == server->loop);
     client->server = server;
+    client->peer = socket_peer_name(fd);
     client->stream = stream_new_socket(fd);
     client->terms = (struct nbd_terms){.mode = NBD_MODE_SIMPLE, .min_block = 1};
     client->allowance.budget = &server->budget;
     client->replies_end = &client->replies_first;
     g_ptr_array_add(server->clients, client);
-    TRACE(nbd_client_start, "client %p fd %d", (void *)client, fd);
+    TRACE(nbd_client_start, "client %p of %s", (void *)client, client->peer);
     client->task = co_task_start(server->loop, nbd_client_run, client);
 }
 
