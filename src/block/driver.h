@@ -25,6 +25,7 @@
 #include "block/permission.h"
 #include "gen/types.h"
 
+struct block_driver_image;
 struct edge;
 struct error;
 struct node;
@@ -172,6 +173,7 @@ struct block_driver {
     struct block_stats_specific *(*get_specific_stats)(struct node *node);
 
     /* Groups; NULL: none of it. */
+    const struct block_driver_image *image; /* image.h */
     const struct block_driver_drain *drain;
     const struct block_driver_permission *permission;
     const struct block_driver_reopen *reopen;
