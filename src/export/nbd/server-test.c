@@ -73,7 +73,8 @@ static void CO_FN co_serve(struct served *served, struct graph *graph)
 
     served->graph = graph;
     served->objects = object_registry_new();
-    g_assert_true(co_object_add(served->objects, thread, NULL));
+    if (served->on_thread)
+        g_assert_true(co_object_add(served->objects, thread, NULL));
     served->address = TAKE(address);
     served->exports = export_registry_new(graph, served->objects, &sink);
     co_test_add_ok(graph, "{'driver': 'null-co', 'node-name': 'disk', 'size': 1048576, 'discard': 'unmap'}");
@@ -413,6 +414,34 @@ static void run_test(gconstpointer test)
     g_assert_cmpint(memory_disks_open, ==, 0);
 }
 
+static void run_simulated(void *opaque)
+{
+    graph_test *test = *(graph_test **)opaque;
+    struct graph *graph = graph_new(NULL, NULL);
+
+    memory_disk_options = (struct memory_disk_options){0};
+    graph_set_drivers(graph, memory_disk_drivers);
+    test(graph);
+    co_graph_free(graph);
+}
+
+/* The same on the simulated machine, whose scheduler tries another order with each seed. */
+static void run_seeds(gconstpointer test)
+{
+    enum { SEEDS = 30 };
+
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct loop_options options = {.backend = LOOP_SIM, .sim_seed = seed};
+        struct loop *loop = loop_new(&options, NULL);
+
+        g_test_message("seed %" G_GUINT64_FORMAT, seed);
+        g_assert_nonnull(loop);
+        co_run(loop, run_simulated, &test);
+        loop_free(loop);
+        g_assert_cmpint(memory_disks_open, ==, 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -423,5 +452,10 @@ int main(int argc, char **argv)
     g_test_add_data_func("/nbd-server/removal-on-thread", test_removal_on_thread, run_test);
     g_test_add_data_func("/nbd-server/end-with-stuck-clients", test_end_with_stuck_clients, run_test);
     g_test_add_data_func("/nbd-server/half-closed", test_half_closed, run_test);
+    g_test_add_data_func("/nbd-server/sim/disk-errors", test_disk_errors, run_seeds);
+    g_test_add_data_func("/nbd-server/sim/write-sizes", test_write_sizes, run_seeds);
+    g_test_add_data_func("/nbd-server/sim/removal-under-load", test_removal_under_load, run_seeds);
+    g_test_add_data_func("/nbd-server/sim/end-with-stuck-clients", test_end_with_stuck_clients, run_seeds);
+    g_test_add_data_func("/nbd-server/sim/half-closed", test_half_closed, run_seeds);
     return g_test_run();
 }

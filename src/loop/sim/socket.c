@@ -121,7 +121,8 @@ static size_t ring_copy_out(struct sim_socket *socket, const struct io_vector *t
         head = (head + part) % socket->capacity;
         done += part;
     }
-    if (!peek) {
+    /* Waking for nothing would make two ends that both wait for data wake each other for ever. */
+    if (!peek && size) {
         socket->head = head;
         socket->used -= size;
         if (socket->peer)
