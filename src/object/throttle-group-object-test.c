@@ -138,10 +138,10 @@ static void CO_FN co_refused_at_creation(void *opaque)
         const char *members;
         const char *complaint;
     } bad[] = {
-        {"'x-bps-total': -1", "Property values cannot be negative"},
-        {"'x-iops-size': -5", "Property values cannot be negative"},
+        {"'x-bps-total': -1", "Property values cannot be negative: 'x-bps-total' is -1"},
+        {"'x-iops-size': -5", "Property values cannot be negative: 'x-iops-size' is -5"},
         {"'x-iops-total': 5, 'x-iops-total-max': 9, 'x-iops-total-max-length': -1",
-         "Property values cannot be negative"},
+         "Property values cannot be negative: 'x-iops-total-max-length' is -1"},
         {"'x-bps-total': 1000000000000001", "bps/iops/max values must be within [0, 1000000000000000]"},
         {"'limits': {'bps-total': -5}", "bps/iops/max values must be within [0, 1000000000000000]"},
         {"'x-bps-total': 1000, 'limits': {'bps-read': 3000}",

@@ -47,11 +47,19 @@ static bool config_take_limits(struct throttle_config *config, const struct thro
     return true;
 }
 
+static bool check_not_negative(const char *name, const char *suffix, bool given, int64_t value, struct error **err)
+{
+    if (given && value < 0)
+        return error_set(err, "Property values cannot be negative: 'x-%s%s' is %" PRId64, name, suffix, value);
+    return true;
+}
+
 #define CHECK_X_RATE(member, name, kind)                                                                               \
-    if ((options->has_x_##member && options->x_##member < 0) ||                                                        \
-        (options->has_x_##member##_max && options->x_##member##_max < 0) ||                                            \
-        (options->has_x_##member##_max_length && options->x_##member##_max_length < 0))                                \
-        return error_set(err, "Property values cannot be negative");                                                   \
+    if (!check_not_negative(name, "", options->has_x_##member, options->x_##member, err) ||                            \
+        !check_not_negative(name, "-max", options->has_x_##member##_max, options->x_##member##_max, err) ||            \
+        !check_not_negative(name, "-max-length", options->has_x_##member##_max_length,                                 \
+                            options->x_##member##_max_length, err))                                                    \
+        return false;                                                                                                  \
     if (options->has_x_##member##_max_length && !check_length("x-", name, options->x_##member##_max_length, err))      \
         return false;
 #define TAKE_X_RATE(member, name, kind)                                                                                \
@@ -68,8 +76,8 @@ static bool config_take_options(struct throttle_config *config, const struct thr
     if (options->limits && !config_take_limits(config, options->limits, err))
         return false;
     EACH_RATE(CHECK_X_RATE)
-    if (options->has_x_iops_size && options->x_iops_size < 0)
-        return error_set(err, "Property values cannot be negative");
+    if (!check_not_negative("iops-size", "", options->has_x_iops_size, options->x_iops_size, err))
+        return false;
     EACH_RATE(TAKE_X_RATE)
     if (options->has_x_iops_size)
         config->iops_size = options->x_iops_size;
