@@ -1,53 +1,321 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * What a node is called by people and in other images' headers: a plain file name or URL where that says it all, else
- * "json:" with the options that matter.
- */
+#include "block/filename.h"
+
+#include <fcntl.h>
 #include <string.h>
 
-#include "block/graph-internal.h"
-#include "gen/types.h"
+#include "base/error.h"
+#include "base/units.h"
+#include "loop/file.h"
 #include "schema/json.h"
 
-char *node_plain_filename(const struct node *node)
+enum { NBD_PORT_DEFAULT = 10809, JSON_NAME_MAX = 1 << 20 };
+
+size_t filename_protocol_length(const char *filename)
 {
-    return node->driver->filename ? node->driver->filename(node) : NULL;
+    size_t length = strcspn(filename, ":/");
+
+    return filename[length] == ':' ? length : 0;
 }
 
-/* The options that say which data the node and those below it show. Deep, but no deeper than GRAPH_DEPTH_MAX. */
-static struct json *significant_options(const struct node *node)
+static struct json *driver_options(const char *driver)
 {
-    AUTO(json) all = blockdev_options_write(node->options);
-    const char *const *names = node->driver->significant_options;
-    struct json *result = json_object();
+    struct json *options = json_object();
 
-    json_set(result, "driver", json_string(node->driver->name));
-    for (unsigned i = 0; names && names[i]; i++) {
-        const struct json *value = json_get(all, names[i]);
-
-        if (value)
-            json_set(result, names[i], json_clone(value));
-    }
-    for (unsigned i = 0; i < node->children->len; i++) {
-        const struct edge *edge = g_ptr_array_index(node->children, i);
-
-        /* A backing image that the image itself names goes without saying. */
-        if (!(edge->role & EDGE_COW) || json_get(all, edge->name))
-            json_set(result, edge->name, significant_options(edge->child));
-    }
-    return result;
+    json_set(options, "driver", json_string(driver));
+    return options;
 }
 
-char *node_filename(const struct node *node)
+/* --- paths --- */
+
+const char *CO_FN co_filename_path_driver(const char *path)
 {
-    char *plain = node_plain_filename(node);
+    struct stat stat;
+    AUTO(fd) fd = -1;
 
-    if (plain)
-        return plain;
+    if (g_str_has_prefix(path, "/dev/cdrom"))
+        return "host_cdrom";
+    fd = co_file_open(path, O_PATH, 0);
+    if (fd < 0 || co_file_stat(fd, &stat) < 0)
+        return "file";
+    return S_ISBLK(stat.st_mode) || S_ISCHR(stat.st_mode) ? "host_device" : "file";
+}
 
-    AUTO(json) options = significant_options(node);
-    GString *text = g_string_new("json:");
+static struct json *path_options(const char *driver, const char *path)
+{
+    struct json *options = driver_options(driver);
 
-    json_format_append(text, options, false);
-    return g_string_free(text, false);
+    json_set(options, "filename", json_string(path));
+    return options;
+}
+
+/* --- NBD --- */
+
+static struct json *unix_server(const char *path)
+{
+    struct json *server = json_object();
+
+    json_set(server, "type", json_string("unix"));
+    json_set(server, "path", json_string(path));
+    return server;
+}
+
+static struct json *inet_server(const char *host, const char *port)
+{
+    struct json *server = json_object();
+
+    json_set(server, "type", json_string("inet"));
+    json_set(server, "host", json_string(host));
+    json_set(server, "port", json_string(port));
+    return server;
+}
+
+/* "HOST:PORT", the host in brackets where it has colons. */
+static struct json *nbd_inet_address(const char *text, struct error **err)
+{
+    const char *end = text[0] == '[' ? strchr(text, ']') : strchr(text, ':');
+    const char *port = end && *end == ']' ? end + 1 : end;
+    g_autofree char *host = NULL;
+
+    if (!port || *port != ':' || !port[1] || strchr(port + 1, ':')) {
+        error_set(err, "error parsing address '%s'", text);
+        return NULL;
+    }
+    host = text[0] == '[' ? g_strndup(text + 1, (gsize)(end - text - 1)) : g_strndup(text, (gsize)(end - text));
+    return inet_server(host, port + 1);
+}
+
+/* What stands behind "nbd:" in the form without slashes. */
+static struct json *nbd_plain(const char *text, struct error **err)
+{
+    static const char export_key[] = ":exportname=";
+    const char *export = strstr(text, export_key);
+    g_autofree char *address = export ? g_strndup(text, (gsize)(export - text)) : g_strdup(text);
+    AUTO(json) options = driver_options("nbd");
+    struct json *server;
+
+    if (!*address) {
+        error_set(err, "NBD server address missing");
+        return NULL;
+    }
+    server =
+        g_str_has_prefix(address, "unix:") ? unix_server(address + strlen("unix:")) : nbd_inet_address(address, err);
+    if (!server)
+        return NULL;
+    json_set(options, "server", server);
+    if (export)
+        json_set(options, "export", json_string(export + strlen(export_key)));
+    return TAKE(options);
+}
+
+static struct json *nbd_unix_url(GUri *uri)
+{
+    const char *query = g_uri_get_query(uri);
+    g_autoptr(GHashTable) words = query ? g_uri_parse_params(query, -1, "&", G_URI_PARAMS_NONE, NULL) : NULL;
+    const char *path = words ? g_hash_table_lookup(words, "socket") : NULL;
+    const char *host = g_uri_get_host(uri);
+
+    if (!path || g_hash_table_size(words) != 1 || (host && *host) || g_uri_get_port(uri) > 0)
+        return NULL;
+    return unix_server(path);
+}
+
+static struct json *nbd_inet_url(GUri *uri)
+{
+    g_autofree char *port = NULL;
+    const char *host = g_uri_get_host(uri);
+
+    if (!host || !*host || g_uri_get_query(uri))
+        return NULL;
+    port = g_strdup_printf("%d", g_uri_get_port(uri) > 0 ? g_uri_get_port(uri) : NBD_PORT_DEFAULT);
+    return inet_server(host, port);
+}
+
+static struct json *nbd_url(const char *url, struct error **err)
+{
+    g_autoptr(GUri) uri = g_uri_parse(url, G_URI_FLAGS_NONE, NULL);
+    const char *scheme = uri ? g_uri_get_scheme(uri) : "";
+    const char *path = uri ? g_uri_get_path(uri) : "";
+    AUTO(json) options = driver_options("nbd");
+    struct json *server = NULL;
+
+    if (!strcmp(scheme, "nbd+unix"))
+        server = nbd_unix_url(uri);
+    else if (!strcmp(scheme, "nbd") || !strcmp(scheme, "nbd+tcp"))
+        server = nbd_inet_url(uri);
+    if (!server) {
+        error_set(err, "No valid URL specified");
+        return NULL;
+    }
+    json_set(options, "server", server);
+    path += *path == '/';
+    if (*path)
+        json_set(options, "export", json_string(path));
+    return TAKE(options);
+}
+
+/* --- all --- */
+
+/* Whether `filename` is "PROTOCOL:..."; what stands behind the colon in *ret_rest. */
+static bool has_protocol(const char *filename, const char *protocol, const char **ret_rest)
+{
+    size_t length = filename_protocol_length(filename);
+
+    if (length != strlen(protocol) || strncmp(filename, protocol, length) != 0)
+        return false;
+    *ret_rest = filename + length + 1;
+    return true;
+}
+
+struct json *CO_FN co_filename_protocol_options(const char *filename, struct error **err)
+{
+    size_t length = filename_protocol_length(filename);
+    g_autofree char *protocol = g_strndup(filename, length);
+    const char *rest;
+
+    if (!length)
+        return path_options(co_filename_path_driver(filename), filename);
+    if (has_protocol(filename, "file", &rest))
+        return path_options("file", rest);
+    if (has_protocol(filename, "host_device", &rest) || has_protocol(filename, "host_cdrom", &rest))
+        return path_options(protocol, rest);
+    if (!strcmp(filename, "null-co://") || !strcmp(filename, "null-aio://"))
+        return driver_options(protocol);
+    if (has_protocol(filename, "nbd", &rest) && !g_str_has_prefix(rest, "//"))
+        return nbd_plain(rest, err);
+    if (!strcmp(protocol, "nbd") || !strcmp(protocol, "nbd+tcp") || !strcmp(protocol, "nbd+unix"))
+        return nbd_url(filename, err);
+    error_set(err, "Unknown protocol '%s'", protocol);
+    return NULL;
+}
+
+/* --- "json:" --- */
+
+/* Puts `value`, taken, under the dotted `key`. */
+static bool set_nested(struct json *root, const char *key, struct json *value, struct error **err)
+{
+    g_auto(GStrv) parts = g_strsplit(key, ".", -1);
+    struct json *object = root;
+
+    for (char **part = parts; *part; part++) {
+        struct json *member = (struct json *)(uintptr_t)json_get(object, *part);
+
+        if (!part[1]) {
+            if (!member) {
+                json_set(object, *part, value);
+                return true;
+            }
+            break;
+        }
+        if (!member) {
+            json_set(object, *part, json_object());
+            member = (struct json *)(uintptr_t)json_get(object, *part);
+        }
+        if (json_get_kind(member) != JSON_OBJECT)
+            break;
+        object = member;
+    }
+    json_free(value);
+    return error_set(err, "Parameters '%s' used inconsistently", key);
+}
+
+static bool is_list(const struct json *object)
+{
+    for (size_t i = 0; i < json_count(object); i++) {
+        g_autofree char *index = g_strdup_printf("%zu", i);
+
+        if (!json_get(object, index))
+            return false;
+    }
+    return json_count(object) > 0;
+}
+
+static struct json *nest(const struct json *value, struct error **err);
+
+static struct json *nest_array(const struct json *array, struct error **err)
+{
+    AUTO(json) result = json_array();
+
+    for (size_t i = 0; i < json_count(array); i++) {
+        struct json *item = nest(json_at(array, i), err);
+
+        if (!item)
+            return NULL;
+        json_append(result, item);
+    }
+    return TAKE(result);
+}
+
+/* What consists of nothing but the numbers from 0 on is a list. */
+static struct json *list_where_numbered(struct json *object)
+{
+    struct json *array;
+
+    for (size_t i = 0; i < json_count(object); i++) {
+        const char *key;
+        const struct json *member = json_member(object, i, &key);
+
+        if (json_get_kind(member) == JSON_OBJECT) {
+            g_autofree char *name = g_strdup(key);
+
+            json_set(object, name, list_where_numbered(json_clone(member)));
+        }
+    }
+    if (!is_list(object))
+        return object;
+    array = json_array();
+    for (size_t i = 0; json_count(object); i++) {
+        g_autofree char *index = g_strdup_printf("%zu", i);
+
+        json_append(array, json_take(object, index));
+    }
+    json_free(object);
+    return array;
+}
+
+static struct json *nest_object(const struct json *object, struct error **err)
+{
+    AUTO(json) result = json_object();
+
+    for (size_t i = 0; i < json_count(object); i++) {
+        const char *key;
+        struct json *member = nest(json_member(object, i, &key), err);
+
+        if (!member || !set_nested(result, key, member, err))
+            return NULL;
+    }
+    return TAKE(result);
+}
+
+/* The recursion is bounded by the reader's limit of depth. */
+static struct json *nest(const struct json *value, struct error **err)
+{
+    if (json_get_kind(value) == JSON_OBJECT)
+        return nest_object(value, err);
+    if (json_get_kind(value) == JSON_ARRAY)
+        return nest_array(value, err);
+    return json_clone(value);
+}
+
+struct json *filename_json_options(const char *filename, struct error **err)
+{
+    const char *text = filename + strlen("json:");
+    AUTO(json) value = NULL;
+    struct json *nested;
+
+    if (strlen(text) > JSON_NAME_MAX) {
+        error_set(err, "Could not parse the JSON options: longer than %d bytes", JSON_NAME_MAX);
+        return NULL;
+    }
+    value = json_parse(text, strlen(text), err);
+    if (!value) {
+        error_prefix(err, "Could not parse the JSON options: ");
+        return NULL;
+    }
+    if (json_get_kind(value) != JSON_OBJECT) {
+        error_set(err, "Invalid JSON object given");
+        return NULL;
+    }
+    nested = nest(value, err);
+    return nested ? list_where_numbered(nested) : NULL;
 }

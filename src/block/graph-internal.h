@@ -82,6 +82,7 @@ struct node {
     bool read_only;                    /* request: nobody can write */
     bool no_flush;                     /* request */
     bool discard_unmap;                /* request */
+    bool guarded;                      /* request: raw by guess: it may not come to look like another format */
     enum blockdev_detect_zeroes_options detect_zeroes; /* request */
     GPtrArray *write_hooks;                            /* request: struct write_hook *, borrowed */
     struct per_loop parts;                             /* struct node_part */

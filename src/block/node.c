@@ -382,6 +382,11 @@ bool node_discard_unmap(const struct node *node)
     return node->discard_unmap;
 }
 
+bool node_is_guarded(const struct node *node)
+{
+    return node->guarded;
+}
+
 uint32_t node_used_permissions(const struct node *node)
 {
     return node->perm;

@@ -51,6 +51,7 @@ bool node_force_share(const struct node *node);
 bool node_cache_direct(const struct node *node);
 bool node_cache_no_flush(const struct node *node);
 bool node_discard_unmap(const struct node *node);
+bool node_is_guarded(const struct node *node); /* raw because it looked like nothing else, see node_guard_raw() */
 
 /* What the parents together use and share now: enum permission. Main loop. */
 uint32_t node_used_permissions(const struct node *node);

@@ -12,16 +12,21 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "block/driver.h"
+#include "block/image.h"
 #include "block/node.h"
+#include "block/probe.h"
+#include "loop/lock.h"
 
 enum { RAW_UNIT = 512 };
 
-/* All const after open. */
+/* All const after open but the lock. */
 struct raw_node {
+    struct co_mutex guard; /* of writes to the start of a guarded image */
     struct edge *file;
     uint64_t offset;
     uint64_t size; /* has_size */
@@ -93,6 +98,13 @@ static uint64_t raw_length_by_child(const struct node *node, uint64_t child_leng
     return child_length > raw->offset ? child_length - raw->offset : 0;
 }
 
+static void CO_FN raw_co_close(struct node *node)
+{
+    struct raw_node *raw = node_state(node);
+
+    co_mutex_done(&raw->guard);
+}
+
 /* Whether a write up to there may be: a window with a size cannot grow. */
 static bool raw_may_write(const struct raw_node *raw, uint64_t offset, uint64_t bytes)
 {
@@ -107,6 +119,32 @@ static int CO_FN raw_co_preadv(struct node *node, uint64_t offset, uint64_t byte
     return co_edge_preadv(raw->file, offset + raw->offset, bytes, iov, flags);
 }
 
+/*
+ * An image is raw by guess as long as its start looks like no other format; so a write that would change this is
+ * refused. Two at the same time could get together what none of them may: in such images they wait for each other.
+ */
+static int CO_FN raw_co_guarded_write(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                                      unsigned flags)
+{
+    struct raw_node *raw = node_state(node);
+    uint8_t head[IMAGE_PROBE_BYTES] = {0};
+    size_t size = MIN(MAX(node_length(node), offset + bytes), sizeof(head));
+    size_t part = MIN(bytes, sizeof(head) - offset);
+    int result;
+
+    co_mutex_lock(&raw->guard);
+    result = co_edge_pread(raw->file, raw->offset, size, head, 0);
+    if (!result) {
+        io_vector_read(iov, 0, head + offset, part);
+        if (strcmp(probe_format(block_drivers, head, size, NULL), "raw") != 0)
+            result = -EPERM;
+    }
+    if (!result)
+        result = co_edge_pwritev(raw->file, offset + raw->offset, bytes, iov, flags);
+    co_mutex_unlock(&raw->guard);
+    return result;
+}
+
 static int CO_FN raw_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                                 unsigned flags)
 {
@@ -114,6 +152,8 @@ static int CO_FN raw_co_pwritev(struct node *node, uint64_t offset, uint64_t byt
 
     if (!raw_may_write(raw, offset, bytes))
         return -ENOSPC;
+    if (unlikely(node_is_guarded(node)) && offset < IMAGE_PROBE_BYTES)
+        return raw_co_guarded_write(node, offset, bytes, iov, flags);
     return co_edge_pwritev(raw->file, offset + raw->offset, bytes, iov, flags);
 }
 
@@ -133,6 +173,8 @@ static int CO_FN raw_co_copy_from(struct node *node, uint64_t offset, uint64_t b
 
     if (!raw_may_write(raw, offset, bytes))
         return -ENOSPC;
+    if (unlikely(node_is_guarded(node)) && offset < IMAGE_PROBE_BYTES)
+        return -ENOTSUP;
     return co_edge_copy_from(raw->file, offset + raw->offset, bytes, from, from_offset, flags);
 }
 
@@ -187,6 +229,7 @@ const struct block_driver raw_driver = {
     .state_size = sizeof(struct raw_node),
     .passthrough = true,
     .co_open = raw_co_open,
+    .co_close = raw_co_close,
     .co_preadv = raw_co_preadv,
     .co_pwritev = raw_co_pwritev,
     .co_pwrite_zeroes = raw_co_pwrite_zeroes,

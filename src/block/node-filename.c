@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a node is called by people and in other images' headers: a plain file name or URL where that says it all, else
+ * "json:" with the options that matter.
+ */
+#include <string.h>
+
+#include "block/graph-internal.h"
+#include "gen/types.h"
+#include "schema/json.h"
+
+char *node_plain_filename(const struct node *node)
+{
+    return node->driver->filename ? node->driver->filename(node) : NULL;
+}
+
+/* The options that say which data the node and those below it show. Deep, but no deeper than GRAPH_DEPTH_MAX. */
+static struct json *significant_options(const struct node *node)
+{
+    AUTO(json) all = blockdev_options_write(node->options);
+    const char *const *names = node->driver->significant_options;
+    struct json *result = json_object();
+
+    json_set(result, "driver", json_string(node->driver->name));
+    for (unsigned i = 0; names && names[i]; i++) {
+        const struct json *value = json_get(all, names[i]);
+
+        if (value)
+            json_set(result, names[i], json_clone(value));
+    }
+    for (unsigned i = 0; i < node->children->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->children, i);
+
+        /* A backing image that the image itself names goes without saying. */
+        if (!(edge->role & EDGE_COW) || json_get(all, edge->name))
+            json_set(result, edge->name, significant_options(edge->child));
+    }
+    return result;
+}
+
+char *node_filename(const struct node *node)
+{
+    char *plain = node_plain_filename(node);
+
+    if (plain)
+        return plain;
+
+    AUTO(json) options = significant_options(node);
+    GString *text = g_string_new("json:");
+
+    json_format_append(text, options, false);
+    return g_string_free(text, false);
+}
