@@ -37,6 +37,11 @@ struct image_progress {
     void (*report)(struct image_progress *progress, uint64_t done, uint64_t total);
 };
 
+/* Hears what an operation finds, a line of text without newline each. */
+struct image_report {
+    void (*line)(struct image_report *report, const char *text);
+};
+
 enum image_repair {
     IMAGE_REPAIR_LEAKS = 1u << 0,
     IMAGE_REPAIR_ERRORS = 1u << 1,
@@ -69,9 +74,13 @@ struct block_driver_image {
     bool (*co_amend_image)(struct node *node, const struct json *options, bool force, struct image_progress *progress,
                            struct error **err);
 
-    /* Fills in all members that begin with "check" and the counts. `repair`: enum image_repair. False: could not be
-     * checked at all. */
-    bool (*co_check)(struct node *node, unsigned repair, struct image_check *ret, struct error **err);
+    /*
+     * Fills in all members that begin with "check" and the counts: what is wrong and left so, and what was repaired.
+     * `repair`: enum image_repair. `report` (may be NULL) hears of each finding and repair, as they should be shown.
+     * After a repair the counts of clusters are of before: check again. False: could not be checked at all.
+     */
+    bool (*co_check)(struct node *node, unsigned repair, struct image_report *report, struct image_check *ret,
+                     struct error **err);
 
     /* Where the image names its backing image, as it stands in the header; owned, NULL: nowhere. The format likewise.
      */
