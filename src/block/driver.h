@@ -81,6 +81,17 @@ struct block_driver_reopen {
     void (*co_abort)(struct node *node);
 };
 
+/*
+ * Storing dirty bitmaps (dirty-bitmap.h) in the image. The driver makes those that are there in co_open(), and writes
+ * all persistent ones back in co_close() and when the node becomes read-only. Not inside a drain.
+ */
+struct block_driver_bitmaps {
+    /* Whether a bitmap that is not stored yet could be, beside all persistent ones that there are. */
+    bool (*co_can_store)(struct node *node, const char *name, uint32_t granularity, struct error **err);
+    /* Removes the stored one of that name; none is no error. */
+    bool (*co_remove)(struct node *node, const char *name, struct error **err);
+};
+
 struct block_driver {
     const char *name; /* its value in the schema's BlockdevDriver */
     enum block_driver_kind kind;
@@ -174,6 +185,7 @@ struct block_driver {
 
     /* Groups; NULL: none of it. */
     const struct block_driver_image *image; /* image.h */
+    const struct block_driver_bitmaps *bitmaps;
     const struct block_driver_drain *drain;
     const struct block_driver_permission *permission;
     const struct block_driver_reopen *reopen;
