@@ -50,7 +50,7 @@ static bool ambiguous(const struct option *table, const char *name, size_t lengt
     g_autoptr(GString) choices = g_string_new(NULL);
 
     for (const struct option *option = table; option->name; option++) {
-        if (!strncmp(option->name, name, length))
+        if (*option->name && !strncmp(option->name, name, length))
             g_string_append_printf(choices, " '--%s'", option->name);
     }
     return error_set(err, "option '--%.*s' is ambiguous; possibilities:%s", (int)length, name, choices->str);
@@ -63,7 +63,7 @@ static const struct option *find_long(const struct option *table, const char *na
     unsigned matches = 0;
 
     for (const struct option *option = table; option->name; option++) {
-        if (strncmp(option->name, name, length))
+        if (!*option->name || strncmp(option->name, name, length))
             continue;
         if (strlen(option->name) == length)
             return option;
@@ -206,8 +206,9 @@ char *option_table_help(const struct option *table)
 
         g_string_append(help, "  ");
         if (option->letter)
-            g_string_append_printf(help, "-%c, ", option->letter);
-        g_string_append_printf(help, "--%s", option->name);
+            g_string_append_printf(help, "-%c%s", option->letter, *option->name ? ", " : "");
+        if (*option->name)
+            g_string_append_printf(help, "--%s", option->name);
         if (option->argument)
             g_string_append_printf(help, " %s", option->argument);
 
@@ -225,4 +226,21 @@ char *option_table_help(const struct option *table)
         g_string_append_c(help, '\n');
     }
     return g_string_free(g_steal_pointer(&help), FALSE);
+}
+
+char *option_table_synopsis(const struct option *table)
+{
+    g_autoptr(GString) line = g_string_new(NULL);
+
+    for (const struct option *option = table; option->name; option++) {
+        g_string_append(line, line->len ? " [" : "[");
+        if (option->letter)
+            g_string_append_printf(line, "-%c", option->letter);
+        else
+            g_string_append_printf(line, "--%s", option->name);
+        if (option->argument)
+            g_string_append_printf(line, "%c%s", option->letter ? ' ' : '=', option->argument);
+        g_string_append_c(line, ']');
+    }
+    return g_string_free(g_steal_pointer(&line), FALSE);
 }

@@ -15,7 +15,7 @@ struct error;
 
 /* One option; a table of them ends with a NULL name. */
 struct option {
-    const char *name;     /* without the dashes */
+    const char *name;     /* without the dashes; empty: it has a letter only */
     char letter;          /* of the short form; 0: none */
     const char *argument; /* how the help calls the argument; NULL: the option takes none */
     const char *help;     /* what it does; lines are broken at '\n' */
@@ -43,6 +43,9 @@ AUTO_DEFINE(option_list, struct option_list *, option_list_free)
 
 /* The help of all options: for each a line with its forms, and its text indented; owned. */
 char *option_table_help(const struct option *table);
+
+/* What a synopsis says of the options, in one line: "[-f FMT] [--object OBJECTDEF]"; owned. */
+char *option_table_synopsis(const struct option *table);
 
 /* `text` with what would break the line or the terminal as \xNN; owned. */
 char *option_escape(const char *text);

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "cli/image-open.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "block/driver.h"
+#include "block/filename-options.h"
+#include "block/graph.h"
+#include "block/handle.h"
+#include "block/image.h"
+#include "block/node.h"
+#include "block/probe.h"
+#include "cli/tool.h"
+#include "gen/types.h"
+#include "schema/json.h"
+#include "schema/schema.h"
+
+bool cache_mode_parse(const char *text, struct cache_mode *ret)
+{
+    static const struct {
+        const char *name;
+        struct cache_mode mode;
+    } modes[] = {
+        {"none", {.direct = true}},
+        {"off", {.direct = true}},
+        {"directsync", {.direct = true, .writethrough = true}},
+        {"writeback", {0}},
+        {"unsafe", {.no_flush = true}},
+        {"writethrough", {.writethrough = true}},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        if (!strcmp(text, modes[i].name)) {
+            *ret = modes[i].mode;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- how to open, as options --- */
+
+static void set_default(struct json *options, const char *key, struct json *value)
+{
+    if (json_get(options, key))
+        json_free(value);
+    else
+        json_set(options, key, value);
+}
+
+/* What the command line says besides the name; the name's own options count more. */
+static void add_common(struct json *options, const struct image_open *open)
+{
+    const struct json *cache = json_get(options, "cache");
+    struct json *merged = cache && json_get_kind(cache) == JSON_OBJECT ? json_clone(cache) : json_object();
+
+    set_default(merged, "direct", json_bool(open->cache.direct));
+    set_default(merged, "no-flush", json_bool(open->cache.no_flush));
+    json_set(options, "cache", merged);
+    set_default(options, "read-only", json_bool(!open->writable));
+    if (open->force_share)
+        set_default(options, "force-share", json_bool(true));
+    if (open->unmap)
+        set_default(options, "discard", json_string("unmap"));
+}
+
+/* The AIO engine is the business of the file at the bottom. */
+static void add_aio(struct json *options, const char *aio)
+{
+    const struct json *driver = json_get(options, "driver");
+    const struct json *file = json_get(options, "file");
+
+    if (driver && json_get_kind(driver) == JSON_STRING &&
+        (!strcmp(json_get_string(driver), "file") || !strcmp(json_get_string(driver), "host_device"))) {
+        set_default(options, "aio", json_string(aio));
+    } else if (file && json_get_kind(file) == JSON_OBJECT) {
+        struct json *changed = json_clone(file);
+
+        add_aio(changed, aio);
+        json_set(options, "file", changed);
+    }
+}
+
+static bool has_backing(const char *driver_name)
+{
+    for (const struct block_driver *const *driver = block_drivers; *driver; driver++) {
+        if (!strcmp((*driver)->name, driver_name))
+            return (*driver)->image && (*driver)->image->backing_file;
+    }
+    return false;
+}
+
+static struct json *CO_FN co_name_options(const struct image_open *open, struct error **err)
+{
+    struct image_name name = {.filename = open->image_opts ? NULL : open->filename, .format = open->format};
+    AUTO(json) given = NULL;
+    struct json *options;
+
+    if (open->image_opts) {
+        given = keyval_parse(open->filename, "file", NULL, err);
+        if (!given)
+            return NULL;
+        name.options = given;
+    }
+    options = co_image_options(&name, err);
+    if (options) {
+        add_common(options, open);
+        if (open->aio)
+            add_aio(options, open->aio);
+    }
+    return options;
+}
+
+/* --- opening --- */
+
+static bool CO_FN co_add(struct tool *tool, const struct json *options, const char *node_name_wanted,
+                         struct error **err)
+{
+    AUTO(json) named = json_clone(options);
+    AUTO(blockdev_options) parsed = NULL;
+
+    json_set(named, "node-name", json_string(node_name_wanted));
+    parsed = image_options_parse(named, err);
+    return parsed && co_graph_add(tool->graph, parsed, err);
+}
+
+static struct handle *CO_FN co_look(struct tool *tool, const char *node, struct error **err)
+{
+    struct handle_options how = {.perm = PERM_CONSISTENT_READ, .shared = PERM_ALL};
+
+    return co_handle_new(graph_find(tool->graph, node, NULL), &how, err);
+}
+
+/*
+ * Opens the file by itself, looks at it, and leaves it open for the format to be put on top: a server may serve one
+ * connection only. The handle, which keeps it open.
+ */
+static struct handle *CO_FN co_open_file(struct tool *tool, struct image *image, const struct image_open *open,
+                                         struct json *options, struct error **err)
+{
+    AUTO(json) file = json_take(options, "file");
+    g_autofree char *filename = NULL;
+    struct handle *handle;
+    const char *format;
+
+    assert(json_get_kind(file) == JSON_OBJECT);
+    add_common(file, open);
+    set_default(file, "discard", json_string("unmap"));
+    image->file_name = g_strdup_printf("%s-file", image->name);
+    if (!co_add(tool, file, image->file_name, err))
+        return NULL;
+    handle = co_look(tool, image->file_name, err);
+    if (!handle)
+        return NULL;
+    filename = node_plain_filename(graph_find(tool->graph, image->file_name, NULL));
+    format = co_probe_handle(handle, filename, err);
+    if (format) {
+        json_set(options, "driver", json_string(format));
+        json_set(options, "file", json_string(image->file_name));
+        return handle;
+    }
+    co_handle_free(handle);
+    return NULL;
+}
+
+static void warn_of_guess(const char *filename)
+{
+    (void)fprintf(stderr,
+                  "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+                  "         Automatically detecting the format is dangerous for raw images, write operations on "
+                  "block 0 will be restricted.\n"
+                  "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+                  filename);
+}
+
+static bool CO_FN co_open_format(struct tool *tool, struct image *image, const struct image_open *open,
+                                 struct json *options, struct error **err)
+{
+    bool probe = !json_get(options, "driver");
+    const struct json *file = json_get(options, "file");
+    struct handle *look = NULL;
+    const char *driver;
+    bool ok;
+
+    if (probe && json_get_kind(file) == JSON_STRING)
+        return error_set(err, "Cannot find device='%s' nor node-name='%s'", json_get_string(file),
+                         json_get_string(file));
+    if (probe) {
+        look = co_open_file(tool, image, open, options, err);
+        if (!look)
+            return false;
+    }
+    driver = json_get_string(json_get(options, "driver"));
+    if (open->no_backing && has_backing(driver))
+        set_default(options, "backing", json_null());
+    ok = co_add(tool, options, image->name, err);
+    co_handle_free(look);
+    if (!ok)
+        return false;
+    image->node = graph_find(tool->graph, image->name, NULL);
+    if (probe && !strcmp(node_driver_name(image->node), "raw")) {
+        node_guard_raw(image->node);
+        if (open->writable && !open->quiet)
+            warn_of_guess(open->filename);
+    }
+    return true;
+}
+
+static bool CO_FN co_open_handle(struct image *image, const struct image_open *open, struct error **err)
+{
+    struct handle_options how = {
+        .name = "the tool",
+        .perm = PERM_CONSISTENT_READ | (open->writable ? PERM_WRITE : 0) | (open->resizable ? PERM_RESIZE : 0),
+        .shared = PERM_ALL,
+        .writethrough = open->cache.writethrough,
+        .follows_length = true,
+    };
+
+    image->handle = co_handle_new(image->node, &how, err);
+    return image->handle;
+}
+
+struct image *CO_FN co_image_open(struct tool *tool, const struct image_open *open, struct error **err)
+{
+    struct image *image = g_new0(struct image, 1);
+    AUTO(json) options = NULL;
+
+    image->filename = g_strdup(open->filename);
+    image->name = g_strdup_printf("image%u", tool->images++);
+    options = co_name_options(open, err);
+    if (options && co_open_format(tool, image, open, options, err) && co_open_handle(image, open, err))
+        return image;
+    co_image_close(tool, image);
+    error_prefix(err, "Could not open '%s': ", open->filename);
+    return NULL;
+}
+
+static void CO_FN co_delete(struct tool *tool, const char *name)
+{
+    if (name && graph_find(tool->graph, name, NULL))
+        (void)!co_graph_delete(tool->graph, name, NULL);
+}
+
+void CO_FN co_image_close(struct tool *tool, struct image *image)
+{
+    if (!image)
+        return;
+    co_handle_free(image->handle);
+    co_delete(tool, image->name);
+    co_delete(tool, image->file_name);
+    g_free(image->filename);
+    g_free(image->name);
+    g_free(image->file_name);
+    g_free(image);
+}
