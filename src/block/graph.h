@@ -30,6 +30,10 @@ void CO_FN co_graph_free(struct graph *graph);
 bool CO_FN co_graph_add(struct graph *graph, const struct blockdev_options *options, struct error **err) MUST_CHECK;
 bool CO_FN co_graph_delete(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
 
+/* NULL and the error where this build has no such driver. */
+const struct block_driver *graph_find_driver(const struct graph *graph, enum blockdev_driver driver_id,
+                                             struct error **err) MUST_CHECK;
+
 /* Borrowed; NULL and "Failed to find node with node-name='x'". */
 struct node *graph_find(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;
 const char *node_name(const struct node *node);

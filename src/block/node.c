@@ -96,10 +96,10 @@ static bool options_check(const struct node *node, struct error **err)
     return true;
 }
 
-static const struct block_driver *find_driver(const struct graph *graph, const struct blockdev_options *options,
-                                              struct error **err)
+const struct block_driver *graph_find_driver(const struct graph *graph, enum blockdev_driver driver_id,
+                                             struct error **err)
 {
-    const char *name = blockdev_driver_name(options->driver);
+    const char *name = blockdev_driver_name(driver_id);
 
     for (const struct block_driver *const *driver = graph->drivers; *driver; driver++) {
         if (!strcmp((*driver)->name, name))
@@ -254,7 +254,7 @@ static bool CO_FN co_open_driver(struct node *node, struct error **err)
 struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_options *options,
                                 const struct node_origin *origin, struct error **err)
 {
-    const struct block_driver *driver = find_driver(graph, options, err);
+    const struct block_driver *driver = graph_find_driver(graph, options->driver, err);
     struct node *node;
 
     assert(loop_current() == graph->loop);

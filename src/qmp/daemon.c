@@ -7,6 +7,7 @@
 #include "block/graph.h"
 #include "chardev/chardev.h"
 #include "export/export.h"
+#include "job/job.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 #include "object/object.h"
@@ -46,6 +47,7 @@ struct daemon *daemon_new(void)
     daemon->chardevs = chardev_registry_new(daemon->objects);
     chardev_registry_set_quit(daemon->chardevs, quit_at_mux, daemon);
     daemon->graph = graph_new(daemon->objects, &daemon->events);
+    daemon->jobs = job_registry_new(&daemon->events);
     daemon->exports = export_registry_new(daemon->graph, daemon->objects, &daemon->events);
     daemon->monitors = monitor_registry_new(daemon, daemon->commands);
     monitor_registry_hold(daemon->monitors);
@@ -62,6 +64,7 @@ void co_daemon_free(struct daemon *daemon)
 {
     assert(co_active());
     co_monitor_registry_stop(daemon->monitors);
+    co_job_registry_free(daemon->jobs);
     co_export_registry_free(daemon->exports);
     co_graph_free(daemon->graph);
     co_qmp_events_free(daemon->event_queue);

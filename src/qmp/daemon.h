@@ -11,6 +11,7 @@
 struct chardev_registry;
 struct export_registry;
 struct graph;
+struct job_registry;
 struct loop;
 struct monitor_registry;
 struct object_registry;
@@ -23,6 +24,7 @@ struct daemon {
     struct object_registry *objects;
     struct chardev_registry *chardevs;
     struct graph *graph;
+    struct job_registry *jobs;
     struct export_registry *exports;
     struct monitor_registry *monitors;
 
@@ -41,7 +43,7 @@ struct daemon *daemon_new(void) MUST_CHECK;
 void daemon_started(struct daemon *daemon);
 
 /*
- * Ends everything, users before what they use: no further command, exports stopped, images flushed and closed, their
+ * Ends everything, users before what they use: no further command, jobs cancelled, exports stopped, images flushed and closed, their
  * events delivered, then monitors, chardevs, objects.
  */
 void CO_FN co_daemon_free(struct daemon *daemon);
