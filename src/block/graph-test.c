@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "block/handle.h"
 #include "block/memory-disk-test.h"
+#include "gen/types.h"
+#include "schema/json.h"
 
 static void CO_FN co_expect_error(struct graph *graph, const char *json, const char *message)
 {
@@ -201,6 +203,48 @@ static void test_raw_window(void)
     run_graph_test(co_test_raw_window);
 }
 
+static struct handle *CO_FN co_open_ref(struct graph *graph, const char *text, struct error **err)
+{
+    struct handle_options options = {.name = "test", .perm = PERM_WRITE, .shared = PERM_CONSISTENT_READ};
+    AUTO(json) json = json_parse(text, strlen(text), NULL);
+    AUTO(blockdev_ref) ref = json ? blockdev_ref_parse(json, NULL) : NULL;
+
+    g_assert_nonnull(ref);
+    return co_graph_open(graph, ref, &options, err);
+}
+
+/* A node that a handle defines lives as long as the handle, and one that it names is left alone. */
+static void CO_FN co_test_open(struct graph *graph)
+{
+    struct handle *inline_node = co_open_ref(graph, "{'driver': 'raw', 'file': {'driver': 'null-co'}}", NULL);
+    struct handle *by_name;
+    AUTO(error) unknown = NULL;
+    AUTO(error) clash = NULL;
+
+    g_assert_nonnull(inline_node);
+    g_assert_cmpuint(graph_node_count(graph), ==, 2);
+    co_handle_free(inline_node);
+    g_assert_cmpuint(graph_node_count(graph), ==, 0);
+
+    co_test_add_ok(graph, "{'driver': 'null-co', 'node-name': 'd0'}");
+    by_name = co_open_ref(graph, "'d0'", NULL);
+    g_assert_nonnull(by_name);
+    g_assert_null(co_open_ref(graph, "'nobody'", &unknown));
+    g_assert_cmpstr(error_message(unknown), ==, "Cannot find device='nobody' nor node-name='nobody'");
+
+    /* What cannot be attached leaves nothing. */
+    g_assert_null(co_open_ref(graph, "{'driver': 'raw', 'node-name': 'r', 'file': 'd0'}", &clash));
+    g_assert_nonnull(clash);
+    g_assert_cmpuint(graph_node_count(graph), ==, 1);
+    co_handle_free(by_name);
+    g_assert_nonnull(graph_find(graph, "d0", NULL));
+}
+
+static void test_open(void)
+{
+    run_graph_test(co_test_open);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -208,6 +252,7 @@ int main(int argc, char **argv)
     g_test_add_func("/graph/children", test_children);
     g_test_add_func("/graph/options", test_options);
     g_test_add_func("/graph/open-failures", test_open_failures);
+    g_test_add_func("/graph/open", test_open);
     g_test_add_func("/graph/depth", test_depth);
     g_test_add_func("/graph/raw-window", test_raw_window);
     return g_test_run();

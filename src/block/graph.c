@@ -113,6 +113,33 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *name, struct error *
     return true;
 }
 
+struct handle *CO_FN co_graph_open(struct graph *graph, const struct blockdev_ref *ref,
+                                   const struct handle_options *options, struct error **err)
+{
+    struct node_origin origin = {0};
+    struct handle *handle;
+    struct node *node;
+
+    if (ref->kind == BLOCKDEV_REF_KIND_REFERENCE) {
+        node = graph_find(graph, ref->u.reference, NULL);
+        if (node)
+            return co_handle_new(node, options, err);
+        error_set(err, "Cannot find device='%s' nor node-name='%s'", ref->u.reference, ref->u.reference);
+        return NULL;
+    }
+    assert(ref->kind == BLOCKDEV_REF_KIND_DEFINITION);
+    node = co_node_open(graph, ref->u.definition, &origin, err);
+    if (!node)
+        return NULL;
+    /* Nobody may find it, and let it go again, before the handle keeps it. */
+    node->hidden = true;
+    handle = co_handle_new(node, options, err);
+    node->hidden = false;
+    if (!handle)
+        co_node_release(node);
+    return handle;
+}
+
 struct node *graph_find(struct graph *graph, const char *name, struct error **err)
 {
     struct node *node = g_hash_table_lookup(graph->names, name);

@@ -15,6 +15,8 @@ struct block_driver;
 struct error;
 struct event_sink;
 struct graph;
+struct handle;
+struct handle_options;
 struct node;
 struct object_registry;
 
@@ -33,6 +35,13 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *node_name, struct er
 /* NULL and the error where this build has no such driver. */
 const struct block_driver *graph_find_driver(const struct graph *graph, enum blockdev_driver driver_id,
                                              struct error **err) MUST_CHECK;
+
+/*
+ * A handle on the node that `ref` names, or on a new one that it defines: that one needs no name, cannot be deleted by
+ * others while the handle is there, and closes when nobody uses it any more. NULL and the error.
+ */
+struct handle *CO_FN co_graph_open(struct graph *graph, const struct blockdev_ref *ref,
+                                   const struct handle_options *options, struct error **err) MUST_CHECK;
 
 /* Borrowed; NULL and "Failed to find node with node-name='x'". */
 struct node *graph_find(struct graph *graph, const char *node_name, struct error **err) MUST_CHECK;

@@ -313,6 +313,12 @@ int CO_FN co_handle_flush(struct handle *handle)
 int CO_FN co_handle_truncate(struct handle *handle, uint64_t length, struct error **err)
 {
     struct truncate_request request = {.length = length, .exact = true};
+
+    return co_handle_truncate_as(handle, &request, err);
+}
+
+int CO_FN co_handle_truncate_as(struct handle *handle, const struct truncate_request *request, struct error **err)
+{
     struct handle_part *part;
     int ret;
 
@@ -321,7 +327,7 @@ int CO_FN co_handle_truncate(struct handle *handle, uint64_t length, struct erro
         return -EPERM;
     }
     part = co_enter(handle);
-    ret = co_node_truncate(handle->root.child, &request, err);
+    ret = co_node_truncate(handle->root.child, request, err);
     leave(handle, part);
     return ret;
 }

@@ -17,6 +17,7 @@ struct error;
 struct handle;
 struct io_statistics;
 struct node;
+struct truncate_request;
 
 /* What a handle's owner wants to hear of; each is called on the main loop and optional. */
 struct handle_ops {
@@ -119,3 +120,6 @@ struct node_limits {
 };
 const struct node_limits *handle_limits(const struct handle *handle);
 int CO_FN co_handle_truncate(struct handle *handle, uint64_t length, struct error **err); /* block_resize */
+
+/* The same as `request` says (driver.h): with preallocation, or where getting near the length is enough. */
+int CO_FN co_handle_truncate_as(struct handle *handle, const struct truncate_request *request, struct error **err);

@@ -62,5 +62,6 @@ const struct block_driver file_driver = {
     .co_get_info = file_co_get_info,
     .co_get_specific_info = file_co_get_specific_info,
     .get_specific_stats = file_get_specific_stats,
+    .image = &file_image,
     .permission = &file_permission,
 };

@@ -21,6 +21,7 @@
 #include "loop/lock.h"
 
 struct error;
+struct graph;
 struct object;
 
 enum file_kind { FILE_REGULAR, FILE_BLOCK_DEVICE, FILE_CHARACTER_DEVICE };
@@ -149,6 +150,10 @@ char *file_filename(const struct node *node); /* owned */
 extern const char *const file_significant_options[];
 bool CO_FN file_co_get_info(struct node *node, struct node_info *ret, struct error **err);
 struct block_stats_specific_file file_get_discard_stats(struct file_node *file);
+
+/* create.c */
+bool CO_FN file_co_create(struct graph *graph, const struct blockdev_create_options *all, struct error **err);
+extern const struct block_driver_image file_image;
 
 /* permission.c */
 extern const struct block_driver_permission file_permission;
