@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From guest offsets to extents: the L1 table in memory, slices of L2 tables in the cache. A slice is cached by the
+ * part of the disk that it maps, so a look-up that hits needs the L1 table for nothing.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "driver/format/qcow2/qcow2.h"
+
+static uint64_t l1_load(const struct qcow2_image *image, uint64_t index)
+{
+    return index < image->header->l1_size ? __atomic_load_n(&image->l1[index], __ATOMIC_ACQUIRE) : 0;
+}
+
+uint64_t qcow2_l1_entry(const struct qcow2_image *image, uint64_t guest)
+{
+    return l1_load(image, guest >> image->cluster_bits >> image->l2_bits) & ~QCOW2_L1_UNWRITTEN;
+}
+
+int CO_FN co_qcow2_l2_check(struct qcow2_image *image, uint64_t l1_entry)
+{
+    uint64_t offset = l1_entry & QCOW2_L1_OFFSET_MASK;
+
+    if (unlikely(l1_entry & QCOW2_L1_RESERVED_MASK & ~QCOW2_L1_UNWRITTEN || !is_aligned(offset, image->cluster_size)))
+        return co_qcow2_corrupt(image, offset, image->cluster_size,
+                                "L2 table offset %#" PRIx64 " unaligned or with reserved bits (L1 entry %#" PRIx64 ")",
+                                offset, l1_entry);
+    if (unlikely(!offset || !range_fits(offset, image->cluster_size,
+                                        align_up(node_length(edge_child(image->file)), image->cluster_size))))
+        return co_qcow2_corrupt(image, offset, image->cluster_size,
+                                "L2 table offset %#" PRIx64 " outside of the image file of %" PRIu64 " bytes", offset,
+                                node_length(edge_child(image->file)));
+    return 0;
+}
+
+int CO_FN co_qcow2_slice_load(struct qcow2_image *image, uint64_t slice, uint8_t *to)
+{
+    unsigned per_table_bits = image->l2_bits - image->slice_bits;
+    uint64_t entry = l1_load(image, slice >> per_table_bits);
+    uint64_t slice_bytes = UINT64_C(1) << (image->slice_bits + image->l2_entry_bits);
+    uint64_t in_table = (slice & ((UINT64_C(1) << per_table_bits) - 1)) * slice_bytes;
+    int ret;
+
+    if (!(entry & ~QCOW2_L1_UNWRITTEN)) {
+        memset(to, 0, slice_bytes);
+        return 0;
+    }
+    ret = co_qcow2_l2_check(image, entry);
+    if (ret)
+        return ret;
+    return co_edge_pread(image->file, (entry & QCOW2_L1_OFFSET_MASK) + in_table, slice_bytes, to, 0);
+}
+
+static inline void hold_begin(const struct qcow2_image *image, struct qcow2_shard *shard,
+                              const struct qcow2_extent *extent, struct qcow2_hold *hold)
+{
+    hold->count = NULL;
+    if (image->has_data_file || (!extent->has_host && extent->kind != QCOW2_EXTENT_COMPRESSED))
+        return;
+    hold->count = &shard->holds[shard->epoch & 1];
+    __atomic_add_fetch(hold->count, 1, __ATOMIC_RELAXED);
+}
+
+void qcow2_hold_begin(const struct qcow2_image *image, struct qcow2_shard *shard, const struct qcow2_extent *extent,
+                      struct qcow2_hold *hold)
+{
+    hold_begin(image, shard, extent, hold);
+}
+
+int CO_FN co_qcow2_extent_invalid(struct qcow2_image *image, uint64_t guest, const struct qcow2_extent *extent)
+{
+    return co_qcow2_corrupt(image, extent->entry & QCOW2_L2_OFFSET_MASK, image->cluster_size,
+                            "Cluster allocation %#" PRIx64 " of guest offset %#" PRIx64
+                            " is unaligned or has reserved or contradictory bits",
+                            extent->entry, guest);
+}
+
+int CO_FN co_qcow2_extent_get(struct qcow2_image *image, uint64_t guest, uint64_t bytes,
+                              struct qcow2_extent *ret_extent, struct qcow2_hold *hold)
+{
+    uint64_t slice = qcow2_slice_of(image, guest);
+    struct qcow2_shard *shard = qcow2_cache_shard(image->l2, slice);
+    uint64_t here = MIN(bytes, qcow2_slice_rest(image, guest));
+    struct qcow2_table *table;
+    int ret;
+
+    spin_lock(&shard->spin);
+    table = qcow2_cache_find(image->l2, shard, slice);
+    if (likely(table)) {
+        *ret_extent = qcow2_extent_find(image, table->data, guest, here);
+        hold_begin(image, shard, ret_extent, hold);
+        spin_unlock(&shard->spin);
+    } else {
+        spin_unlock(&shard->spin);
+        hold->count = NULL;
+        if (!qcow2_l1_entry(image, guest)) {
+            *ret_extent = (struct qcow2_extent){.kind = QCOW2_EXTENT_UNALLOCATED, .bytes = here};
+            return 0;
+        }
+        ret = co_qcow2_cache_lock(image->l2, slice, &table);
+        if (ret)
+            return ret;
+        *ret_extent = qcow2_extent_find(image, table->data, guest, here);
+        hold_begin(image, shard, ret_extent, hold);
+        qcow2_cache_unlock(shard, table);
+    }
+    if (unlikely(ret_extent->kind == QCOW2_EXTENT_INVALID)) {
+        qcow2_hold_end(hold);
+        return co_qcow2_extent_invalid(image, guest, ret_extent);
+    }
+    return 0;
+}

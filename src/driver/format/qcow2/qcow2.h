@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * An open qcow2 image from inside. docs/qcow2.md has the design: what is written when, and why a crash at any point
+ * leaves an image that opens.
+ *
+ * Who may touch a field: as in block/graph-internal.h: "const" after opening; "drain": written on the main loop while
+ * no request is in the node, read by requests anywhere; "atomic"; or under a named lock.
+ *
+ * Offsets are bytes. "guest" ones are places of the virtual disk, "host" ones of the image's file (or data file).
+ * Functions return 0 or -errno and run on any loop unless said otherwise. -EIO after corruption: the node is fenced by
+ * then, and the event sent.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/io-vector.h"
+#include "block/node.h"
+#include "driver/format/qcow2/cache.h"
+#include "driver/format/qcow2/header.h"
+#include "driver/format/qcow2/overlap.h"
+#include "gen/types.h"
+#include "loop/lock.h"
+
+struct block_crypt;
+struct error;
+struct qcow2_bitmaps;
+struct qcow2_snapshots;
+struct truncate_request;
+
+/* What becomes of the storage of clusters that are freed, by the reason: the pass-discard options. */
+enum qcow2_free_reason {
+    QCOW2_FREE_REQUEST,  /* a user's discard or zero write */
+    QCOW2_FREE_SNAPSHOT, /* with a snapshot */
+    QCOW2_FREE_OTHER,
+    QCOW2_FREE_NEVER, /* storage is kept whatever the options say */
+    QCOW2_FREE__COUNT,
+};
+
+/* Options that may change while the image is open. */
+struct qcow2_settings {
+    bool lazy_refcounts;
+    bool discard_no_unref;
+    bool pass_discard[QCOW2_FREE__COUNT];
+    unsigned overlap_mask; /* enum qcow2_metadata */
+    uint64_t l2_cache_bytes;
+    uint64_t refcount_cache_bytes;
+    uint32_t l2_slice_bytes;
+    uint32_t clean_interval_seconds; /* 0: never */
+};
+
+/* Clusters that some L2 or L1 table on disk may still name, in the order in which they were dropped. */
+struct qcow2_freed {
+    uint64_t offset;
+    uint64_t bytes;
+    enum qcow2_free_reason reason;
+};
+struct qcow2_freed_list {
+    struct qcow2_freed *items; /* owned */
+    size_t count;
+    size_t capacity;
+};
+
+/* Clusters that are free and about to be handed out: a run inside one refcount block, which is pinned. */
+struct qcow2_window {
+    struct qcow2_table *block; /* pinned; NULL: there is no window */
+    uint64_t next;             /* number of the next cluster */
+    uint64_t end;
+};
+
+struct qcow2_image {
+    struct node *node;              /* const */
+    struct edge *file;              /* const: header and tables, and guest data unless there is a data file */
+    struct edge *data;              /* const: guest data: `file` or the data file */
+    struct qcow2_header *header;    /* drain; owned. Feature bits: header_lock */
+    struct co_mutex header_lock;    /* of writing the header while requests run */
+    bool writable;                  /* main: open for writing */
+    bool no_io;                     /* const: opened for its metadata only: encrypted without a key */
+    unsigned cluster_bits;          /* const, as are the next */
+    uint64_t cluster_size;          /* bytes */
+    unsigned l2_bits;               /* log2 of the entries of an L2 table */
+    unsigned l2_entry_bits;         /* log2 of the bytes of an entry: 3 or 4 */
+    unsigned slice_bits;            /* drain: log2 of the entries of a cached slice of an L2 table */
+    unsigned subclusters;           /* a cluster has: 1 or QCOW2_SUBCLUSTERS */
+    unsigned subcluster_bits;       /* log2 of the bytes of one */
+    unsigned refcount_block_bits;   /* log2 of the counts in a refcount block */
+    uint64_t refcount_max;          /* largest count that fits */
+    bool has_zero_flag;             /* version 3 */
+    bool has_data_file;             /* guest data lies at its guest offset in a file of its own */
+    bool data_file_raw;             /* ... which shows the disk's content by itself */
+    struct qcow2_settings settings; /* drain */
+    bool was_corrupt;               /* drain: the corrupt bit was set when it was opened */
+
+    /*
+     * The active L1 table: header->l1_size entries, host byte order, read atomically by anybody. Written under l1_lock.
+     * Bit 0 (QCOW2_L1_UNWRITTEN) is ours: the entry on disk is another one yet.
+     */
+    uint64_t *l1;            /* drain; the entries atomic */
+    struct co_mutex l1_lock; /* of giving L2 tables their place */
+    bool l1_dirty;           /* atomic: some entry is unwritten */
+    struct qcow2_cache *l2;  /* drain; keys: guest slices, qcow2_slice_of() */
+
+    /* The refcount table: refcount_table_entries, host byte order, read atomically. Written under alloc_lock. */
+    uint64_t *refcount_table;            /* alloc_lock, and read by requests that hold no lock: entries atomic */
+    uint64_t refcount_table_entries;     /* alloc_lock */
+    struct co_mutex refcount_table_lock; /* of writing it to the file */
+    uint64_t refcount_dirty_first;       /* alloc_spin: entries that are to be written: none if first >= end */
+    uint64_t refcount_dirty_end;         /* alloc_spin */
+    struct qcow2_cache *refcounts;       /* drain; keys: indices of the refcount table */
+
+    struct co_mutex alloc_lock;  /* of looking for free clusters */
+    struct spin_lock alloc_spin; /* of the next ones; taken before a shard's lock of `refcounts` */
+    struct qcow2_window window;
+    uint64_t free_hint;       /* number of a cluster below which none is free */
+    uint64_t fresh_from;      /* host offset: beyond it nothing was ever written, and the file reads as zeroes */
+    uint64_t compressed_next; /* host offset at which the next compressed cluster can go on; 0: none */
+
+    struct spin_lock freed_spin;     /* of the lists; taken last */
+    struct qcow2_freed_list dropped; /* tables in memory don't name them any more */
+    struct qcow2_freed_list resting; /* neither do those on disk; requests may still use them */
+    bool grace;                      /* write_back_lock: a grace period for `resting` runs */
+
+    struct co_mutex write_back_lock; /* one write-back at a time */
+    bool metadata_dirty;             /* atomic: the dirty bit is set in the file because of us */
+
+    struct qcow2_overlap overlap;
+    struct qcow2_snapshots *snapshots; /* drain; NULL: none read yet */
+    struct qcow2_bitmaps *bitmaps;     /* drain; NULL: none */
+    struct block_crypt *crypt;         /* const; NULL: not encrypted */
+    struct loop *cleaner_loop;         /* const: where the cleaner runs */
+    struct co_task *cleaner;           /* main: trims the caches from time to time; NULL: nobody */
+};
+
+#define QCOW2_L1_UNWRITTEN UINT64_C(1)
+
+/* The image of a node of this driver. */
+static inline struct qcow2_image *qcow2_image_of(const struct node *node)
+{
+    return node_state(node);
+}
+
+/* --- open.c, options.c --- */
+
+/* Reads all that opening needs again, after `header` has changed at its root (snapshot applied): the L1 table. Drained.
+ */
+int CO_FN co_qcow2_l1_load(struct qcow2_image *image) MUST_CHECK;
+
+/* --- table-io.c: tables of 8-byte entries, big-endian on disk, host byte order in memory --- */
+
+int CO_FN co_qcow2_table_read(struct qcow2_image *image, uint64_t offset, uint64_t entries, uint64_t *to) MUST_CHECK;
+/* `kind`: what is allowed to lie there. Not flushed. */
+int CO_FN co_qcow2_table_write(struct qcow2_image *image, uint64_t offset, uint64_t entries, const uint64_t *from,
+                               enum qcow2_metadata kind) MUST_CHECK;
+
+/* --- state.c: the header of an image in use --- */
+
+/*
+ * Writes header->* to the file: all of it, or the fields alone (one sector: all or nothing). What it names must be
+ * durable. Flushes after if `flush`. Takes header_lock.
+ */
+int CO_FN co_qcow2_header_update(struct qcow2_image *image, bool flush, struct error **err) MUST_CHECK;
+int CO_FN co_qcow2_header_update_fields(struct qcow2_image *image, bool flush) MUST_CHECK;
+
+/* Sets the dirty bit, durably, where it is not set: before reference counts may lag behind. */
+int CO_FN co_qcow2_mark_dirty(struct qcow2_image *image) MUST_CHECK;
+/* Clears it; all reference counts must be durable. */
+int CO_FN co_qcow2_mark_clean(struct qcow2_image *image) MUST_CHECK;
+
+/*
+ * Corruption: sets the corrupt bit where the image is open for writing, fences the node and sends the event, once.
+ * `bytes` 0: nowhere in particular. Always -EIO.
+ */
+int CO_FN co_qcow2_corrupt(struct qcow2_image *image, uint64_t offset, uint64_t bytes, const char *format, ...)
+    PRINTF_LIKE(4, 5);
+/* After a repair, durably. */
+int CO_FN co_qcow2_mark_repaired(struct qcow2_image *image) MUST_CHECK;
+
+/* --- refcount.c --- */
+
+/* The count of the cluster at `offset` (anywhere inside it); 0 beyond all refcount blocks. */
+int CO_FN co_qcow2_refcount_get(struct qcow2_image *image, uint64_t offset, uint64_t *ret) MUST_CHECK;
+
+/*
+ * Adds `delta` (positive or negative) to the counts of all clusters that the range touches; in the cache. Makes
+ * refcount blocks as needed. -EINVAL: a count would be below zero (-EIO and fenced) or above refcount_max (-EINVAL);
+ * then those before it have been undone. Lowering takes place at once: for what no table on disk names (else
+ * co_qcow2_free_clusters()).
+ */
+int CO_FN co_qcow2_refcount_add(struct qcow2_image *image, uint64_t offset, uint64_t bytes, int64_t delta) MUST_CHECK;
+
+/* Sets the count, whatever it was; for repair. Drained. */
+int CO_FN co_qcow2_refcount_set(struct qcow2_image *image, uint64_t offset, uint64_t count) MUST_CHECK;
+
+/* Counts in a refcount block's bytes. */
+uint64_t qcow2_refcount_load(const uint8_t *block, unsigned order, uint64_t index);
+void qcow2_refcount_store(uint8_t *block, unsigned order, uint64_t index, uint64_t count);
+
+/* Loads the refcount table again, after it has been moved; drops the cached blocks. Drained. */
+int CO_FN co_qcow2_refcount_table_load(struct qcow2_image *image) MUST_CHECK;
+
+/* --- allocate.c --- */
+
+/* Contiguous clusters for `bytes`, with count 1 (in the cache), contents undefined. */
+int CO_FN co_qcow2_alloc_clusters(struct qcow2_image *image, uint64_t bytes, uint64_t *ret_offset) MUST_CHECK;
+
+/*
+ * From 1 to `wanted` contiguous clusters for guest data, whatever is there at once. *ret_fresh: they read as zeroes
+ * (were never written).
+ */
+struct qcow2_run {
+    uint64_t offset;
+    uint64_t clusters;
+    bool fresh;
+};
+int CO_FN co_qcow2_alloc_run(struct qcow2_image *image, uint64_t wanted, struct qcow2_run *ret) MUST_CHECK;
+
+/* Room for `bytes` of compressed data at any byte; counts the clusters that it touches. */
+int CO_FN co_qcow2_alloc_bytes(struct qcow2_image *image, uint32_t bytes, uint64_t *ret_offset) MUST_CHECK;
+
+/* No window, no compressed cluster to be gone on with: for a drain, and before the file is cut. */
+void qcow2_alloc_reset(struct qcow2_image *image);
+
+/* Number of the first cluster behind the last one in use (count not 0). Drained. */
+int CO_FN co_qcow2_last_cluster(struct qcow2_image *image, uint64_t *ret_end) MUST_CHECK;
+
+/* --- free.c: clusters that are no longer named --- */
+
+/*
+ * The range (clusters that it touches) is no longer named by tables in memory. Its counts are lowered when that is
+ * durable, after some later flush, and when no request uses it any more. Cannot fail.
+ */
+void qcow2_free_clusters(struct qcow2_image *image, uint64_t offset, uint64_t bytes, enum qcow2_free_reason reason);
+
+/* --- write-back.c --- */
+
+/*
+ * Writes what the caches hold, in the order that a crash bears; does not wait for it to be durable. For
+ * co_flush_to_children(). With `durable`: flushes at the end, and lets go what was freed.
+ */
+int CO_FN co_qcow2_write_back(struct qcow2_image *image, bool durable) MUST_CHECK;
+
+/*
+ * In a drain: everything is in the file and durable, nothing is held back: counts of what was freed are lowered, too.
+ * Afterwards the file alone says all there is, and caches may be dropped.
+ */
+int CO_FN co_qcow2_settle(struct qcow2_image *image) MUST_CHECK;
+
+/* Forgets all that is cached of tables; after co_qcow2_settle(), for who changes tables in the file. Drained. */
+void qcow2_caches_drop(struct qcow2_image *image);
+
+/* --- l2-entry.c: what L2 entries say; no I/O, any thread --- */
+
+enum qcow2_extent_kind {
+    QCOW2_EXTENT_UNALLOCATED, /* the backing image's, or zeroes; `host` may be set: subclusters of an allocated cluster
+                               */
+    QCOW2_EXTENT_ZERO,        /* reads as zeroes; `host` may be set */
+    QCOW2_EXTENT_NORMAL,      /* at `host` */
+    QCOW2_EXTENT_COMPRESSED,  /* one cluster; see `entry` */
+    QCOW2_EXTENT_INVALID,     /* the entry makes no sense; one (sub)cluster */
+};
+struct qcow2_extent {
+    enum qcow2_extent_kind kind;
+    uint64_t bytes; /* from the guest offset asked for: contiguous in the host where `has_host` */
+    uint64_t host;  /* of the guest offset asked for */
+    bool has_host;
+    bool copied;    /* every cluster's count is one: may be written in place */
+    uint64_t entry; /* of the first cluster */
+};
+
+/* One L2 entry; `bitmap` 0 without subclusters. */
+struct qcow2_l2_entry {
+    uint64_t entry;
+    uint64_t bitmap;
+};
+struct qcow2_l2_entry qcow2_l2_entry_load(const struct qcow2_image *image, const uint8_t *slice, unsigned index);
+void qcow2_l2_entry_store(const struct qcow2_image *image, uint8_t *slice, unsigned index, struct qcow2_l2_entry entry);
+
+/* The extent that begins at `guest`, at most `bytes` (which must lie inside the slice). */
+struct qcow2_extent qcow2_extent_find(const struct qcow2_image *image, const uint8_t *slice, uint64_t guest,
+                                      uint64_t bytes);
+
+/* --- l2.c: from guest offsets to extents --- */
+
+static inline uint64_t qcow2_slice_of(const struct qcow2_image *image, uint64_t guest)
+{
+    return guest >> image->cluster_bits >> image->slice_bits;
+}
+
+/* Bytes from `guest` to the end of what its slice maps. */
+static inline uint64_t qcow2_slice_rest(const struct qcow2_image *image, uint64_t guest)
+{
+    uint64_t span = UINT64_C(1) << (image->cluster_bits + image->slice_bits);
+
+    return span - (guest & (span - 1));
+}
+
+static inline unsigned qcow2_slice_index(const struct qcow2_image *image, uint64_t guest)
+{
+    return (unsigned)(guest >> image->cluster_bits) & ((1u << image->slice_bits) - 1);
+}
+
+/* The active L1 entry for a guest offset, without our bit; 0 beyond the table. */
+uint64_t qcow2_l1_entry(const struct qcow2_image *image, uint64_t guest);
+
+/*
+ * While a request uses host clusters that it found in a table, it holds the shard in which it found them: what is freed
+ * meanwhile is not handed out before the hold ends.
+ */
+struct qcow2_hold {
+    uint32_t *count; /* NULL: none */
+};
+static inline void qcow2_hold_end(struct qcow2_hold *hold)
+{
+    if (hold->count)
+        __atomic_sub_fetch(hold->count, 1, __ATOMIC_RELEASE);
+    hold->count = NULL;
+}
+
+/* Under the shard's lock: holds what `extent` says, where it names host clusters that could be freed. */
+void qcow2_hold_begin(const struct qcow2_image *image, struct qcow2_shard *shard, const struct qcow2_extent *extent,
+                      struct qcow2_hold *hold);
+
+/* Whether an L1 entry that is not 0 names a place for an L2 table; -EIO and fenced where not. */
+int CO_FN co_qcow2_l2_check(struct qcow2_image *image, uint64_t l1_entry) MUST_CHECK;
+/* Fences because of an INVALID extent: -EIO. */
+int CO_FN co_qcow2_extent_invalid(struct qcow2_image *image, uint64_t guest, const struct qcow2_extent *extent);
+/* Loads a slice (for the cache): zeroes where there is no L2 table. */
+int CO_FN co_qcow2_slice_load(struct qcow2_image *image, uint64_t slice, uint8_t *to);
+
+/* The extent at `guest`, held. Corrupt entries: -EIO. */
+int CO_FN co_qcow2_extent_get(struct qcow2_image *image, uint64_t guest, uint64_t bytes, struct qcow2_extent *ret,
+                              struct qcow2_hold *hold) MUST_CHECK;
+
+/* --- resize.c --- */
+
+/* Maps [from, to) to clusters of its own, whose contents then are undefined or zero by `mode`. Drained or in open. */
+int CO_FN co_qcow2_preallocate(struct qcow2_image *image, uint64_t from, uint64_t to, enum prealloc_mode mode,
+                               struct error **err) MUST_CHECK;
