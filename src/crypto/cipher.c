@@ -5,21 +5,7 @@
 #include <gcrypt.h>
 
 #include "base/error.h"
-
-#define LIBGCRYPT_VERSION_NEEDED "1.9.0"
-
-/* The library wants to be initialised once, before any other call; its own locks make that safe from any thread. */
-static bool library_ready(struct error **err)
-{
-    if (gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P))
-        return true;
-    if (!gcry_check_version(LIBGCRYPT_VERSION_NEEDED))
-        return error_set(err, "libgcrypt %s is older than %s, which is needed", gcry_check_version(NULL),
-                         LIBGCRYPT_VERSION_NEEDED);
-    gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
-    gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
-    return true;
-}
+#include "crypto/library.h"
 
 bool cipher_aes256_cbc_decrypt(const uint8_t key[32], const uint8_t iv[16], uint8_t *bytes, size_t size,
                                struct error **err)
@@ -27,7 +13,7 @@ bool cipher_aes256_cbc_decrypt(const uint8_t key[32], const uint8_t iv[16], uint
     gcry_cipher_hd_t handle;
 
     assert(size % 16 == 0);
-    if (!library_ready(err))
+    if (!crypto_library_ready(err))
         return false;
     gcry_error_t failure = gcry_cipher_open(&handle, GCRY_CIPHER_AES256, GCRY_CIPHER_MODE_CBC, 0);
     if (failure)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Ciphers, over libgcrypt. */
+/* One-off decryption, over libgcrypt. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "crypto/library.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <gcrypt.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "crypto/secure-memory.h"
+
+#define LIBGCRYPT_VERSION_NEEDED "1.9.0"
+
+/* What stands before each piece of memory of the library; as large as what any type needs to be aligned. */
+struct memory_header {
+    size_t size;
+    uint64_t reserved;
+};
+enum { HEADER_BYTES = 64 };
+static_assert(sizeof(struct memory_header) <= HEADER_BYTES, "the header fits before the memory");
+
+/*
+ * Contexts of ciphers hold keys, and the library asks for secure memory only where told to. So all that it allocates,
+ * a few small objects, is secure.
+ */
+static void *memory_new(size_t size)
+{
+    if (size > SIZE_MAX - HEADER_BYTES) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    uint8_t *memory = secure_memory_new(size + HEADER_BYTES);
+    if (!memory) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    ((struct memory_header *)(void *)memory)->size = size;
+    return memory + HEADER_BYTES;
+}
+
+static struct memory_header *memory_header(void *memory)
+{
+    return (struct memory_header *)(void *)((uint8_t *)memory - HEADER_BYTES);
+}
+
+static void memory_free(void *memory)
+{
+    if (memory)
+        secure_memory_free(memory_header(memory), memory_header(memory)->size + HEADER_BYTES);
+}
+
+static void *memory_resize(void *memory, size_t size)
+{
+    void *larger = memory_new(size);
+
+    if (!larger || !memory)
+        return larger;
+    size_t had = memory_header(memory)->size;
+    memcpy(larger, memory, had < size ? had : size);
+    memory_free(memory);
+    return larger;
+}
+
+static int memory_is_secure(const void *memory)
+{
+    (void)memory;
+    return 1;
+}
+
+static void library_initialise(void)
+{
+    /* Somebody else in the process may have come first. Then the memory is as that one wanted it. */
+    if (gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P))
+        return;
+    gcry_set_allocation_handler(memory_new, memory_new, memory_is_secure, memory_resize, memory_free);
+    gcry_check_version(NULL);
+    gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
+    gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
+}
+
+bool crypto_library_ready(struct error **err)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, library_initialise);
+    return gcry_check_version(LIBGCRYPT_VERSION_NEEDED) ||
+           error_set(err, "libgcrypt %s is older than %s, which is needed", gcry_check_version(NULL),
+                     LIBGCRYPT_VERSION_NEEDED);
+}
