@@ -4,7 +4,9 @@
 #include <assert.h>
 #include <limits.h>
 
+#include "block/filename-options.h"
 #include "block/graph-internal.h"
+#include "block/image.h"
 #include "loop/loop.h"
 
 /* What is shown of a node that does not say itself is that of the child whose data it shows. */
@@ -80,6 +82,28 @@ static struct block_limits_info *describe_limits(const struct node_limits *limit
     return info;
 }
 
+/* As the header names it, whatever is open; and else what is open. */
+static void describe_backing(const struct node *node, struct image_info *image)
+{
+    const struct block_driver_image *driver = node->driver->image;
+
+    if (driver && driver->backing_file) {
+        g_autofree char *base = node_base_filename(node);
+
+        image->backing_filename = driver->backing_file(node);
+        if (!image->backing_filename)
+            return;
+        image->full_backing_filename = filename_resolve(base, image->backing_filename, NULL);
+        image->backing_filename_format = driver->backing_format ? driver->backing_format(node) : NULL;
+        return;
+    }
+    if (!node->backing)
+        return;
+    image->backing_filename = node_filename(node->backing->child);
+    image->full_backing_filename = g_strdup(image->backing_filename);
+    image->backing_filename_format = g_strdup(node->backing->child->driver->name);
+}
+
 struct image_info *CO_FN co_node_describe_image(struct node *node, bool chain)
 {
     struct image_info *image = g_new0(struct image_info, 1);
@@ -104,10 +128,11 @@ struct image_info *CO_FN co_node_describe_image(struct node *node, bool chain)
     if (node->driver->co_get_specific_info)
         image->format_specific = node->driver->co_get_specific_info(node);
     image->limits = describe_limits(&node->limits);
-    if (node->backing) {
-        image->backing_filename = node_filename(node->backing->child);
-        image->full_backing_filename = g_strdup(image->backing_filename);
-        image->backing_filename_format = g_strdup(node->backing->child->driver->name);
+    describe_backing(node, image);
+    if (node->driver->image && node->driver->image->co_snapshot_list) {
+        image->snapshots = node->driver->image->co_snapshot_list(node, NULL);
+        if (image->snapshots && !image->snapshots->count)
+            g_clear_pointer(&image->snapshots, snapshot_info_array_free);
     }
     if (chain && next_in_chain(node))
         image->backing_image = co_node_describe_image(next_in_chain(node), true);
