@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <limits.h>
 
+#include "block/dirty-bitmap.h"
 #include "block/filename-options.h"
 #include "block/graph-internal.h"
 #include "block/image.h"
@@ -25,7 +26,7 @@ static struct node *next_in_chain(const struct node *node)
 
 /* --- images --- */
 
-static bool CO_FN co_get_info(struct node *node, struct node_info *ret)
+bool CO_FN co_node_get_info(struct node *node, struct node_info *ret)
 {
     while (!node->driver->co_get_info) {
         if (!shows_child(node))
@@ -115,7 +116,7 @@ struct image_info *CO_FN co_node_describe_image(struct node *node, bool chain)
     image->virtual_size = (int64_t)node_length(node);
     image->has_actual_size = allocated >= 0;
     image->actual_size = MAX(allocated, 0);
-    if (co_get_info(node, &info)) {
+    if (co_node_get_info(node, &info)) {
         image->has_dirty_flag = true;
         image->dirty_flag = info.dirty;
         image->has_cluster_size = info.cluster_size > 0;
@@ -186,6 +187,7 @@ static struct block_device_info *CO_FN co_describe_node(struct node *node, bool 
     info->cache->direct = node->cache_direct;
     info->cache->no_flush = node->no_flush;
     info->image = co_node_describe_image(node, !flat);
+    info->dirty_bitmaps = dirty_bitmaps_describe(node);
     info->encrypted = info->image->has_encrypted && info->image->encrypted;
     return info;
 }

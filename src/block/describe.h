@@ -9,9 +9,13 @@
 
 struct graph;
 struct node;
+struct node_info;
 
 /* All nodes, newest first. `flat`: without the descriptions of backing images. Takes the graph's lock. */
 struct block_device_info_array *CO_FN co_graph_describe(struct graph *graph, bool flat);
+
+/* What the driver knows of the image, or, where a node shows its child, the child's; false: nothing. */
+bool CO_FN co_node_get_info(struct node *node, struct node_info *ret);
 
 /* The image of a node; `chain`: with its backing images inside. The graph must not change meanwhile. */
 struct image_info *CO_FN co_node_describe_image(struct node *node, bool chain);

@@ -33,7 +33,7 @@ enum {
 
 struct dirty_bitmap_options {
     const char *name;     /* copied; NULL: anonymous, its maker's alone and not shown to users */
-    uint32_t granularity; /* a power of two; 0: what suits the node, from 4 KiB to 64 KiB */
+    uint32_t granularity; /* a power of two, DIRTY_BITMAP_GRANULARITY_MIN at least */
     bool disabled;        /* does not record changes until it is enabled */
     bool persistent;      /* the node's driver stores it when the node is closed, or it comes from there */
     bool inconsistent;    /* stored, but not kept up to date: can only be removed */
@@ -51,7 +51,7 @@ struct dirty_bitmap *dirty_bitmap_ref(struct dirty_bitmap *bitmap);
 void dirty_bitmap_unref(struct dirty_bitmap *bitmap);
 AUTO_DEFINE(dirty_bitmap, struct dirty_bitmap *, dirty_bitmap_unref)
 
-/* The granularity for bitmaps of `node` unless told otherwise: its cluster size within limits. */
+/* The granularity for bitmaps of `node` unless told otherwise: its cluster size, from 4 KiB to 64 KiB. */
 uint32_t CO_FN co_dirty_bitmap_default_granularity(struct node *node);
 
 /* --- finding and describing --- */
@@ -59,7 +59,7 @@ uint32_t CO_FN co_dirty_bitmap_default_granularity(struct node *node);
 /* The one of that name, or NULL. With `err`: and "Dirty bitmap 'x' not found". Borrowed. */
 struct dirty_bitmap *dirty_bitmap_find(const struct node *node, const char *name, struct error **err);
 
-/* Named ones of a node, oldest first; NULL after the last. `after` NULL: the first. */
+/* The named ones, oldest first: the one after `after` (NULL: the first); NULL after the last. */
 struct dirty_bitmap *dirty_bitmap_next(const struct node *node, const struct dirty_bitmap *after);
 
 /* As query-named-block-nodes shows them; owned, NULL: there is none. */
@@ -68,7 +68,7 @@ struct block_dirty_info_array *dirty_bitmaps_describe(const struct node *node);
 const char *dirty_bitmap_name(const struct dirty_bitmap *bitmap);  /* NULL: anonymous */
 struct node *dirty_bitmap_node(const struct dirty_bitmap *bitmap); /* NULL: it has been removed, or the node closed */
 uint32_t dirty_bitmap_granularity(const struct dirty_bitmap *bitmap);
-uint64_t dirty_bitmap_length(const struct dirty_bitmap *bitmap); /* of its node, bytes; any loop */
+uint64_t dirty_bitmap_length(struct dirty_bitmap *bitmap); /* of its node, bytes; any loop */
 
 /* --- states --- */
 
@@ -105,7 +105,7 @@ bool dirty_bitmap_check(const struct dirty_bitmap *bitmap, unsigned allow, struc
 enum dirty_bitmap_thaw { DIRTY_BITMAP_KEEP, DIRTY_BITMAP_DROP };
 void dirty_bitmap_freeze(struct dirty_bitmap *bitmap);
 void dirty_bitmap_thaw(struct dirty_bitmap *bitmap, enum dirty_bitmap_thaw how);
-bool dirty_bitmap_frozen(const struct dirty_bitmap *bitmap);
+bool dirty_bitmap_frozen(struct dirty_bitmap *bitmap);
 
 /* --- content; any loop --- */
 

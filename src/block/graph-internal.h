@@ -24,6 +24,7 @@
 #include "block/write-hook.h"
 #include "loop/lock.h"
 
+struct dirty_bitmaps;
 struct serialiser;
 
 enum {
@@ -56,6 +57,7 @@ enum node_hooks {
     NODE_HOOK_DETECT_ZEROES = 1u << 1,
     NODE_HOOK_WRITE_HOOKS = 1u << 2,
     NODE_HOOK_FENCED = 1u << 3,
+    NODE_HOOK_DIRTY_BITMAPS = 1u << 4, /* comes and goes without a drain */
 };
 
 /* A loop's part of a node. */
@@ -87,14 +89,15 @@ struct node {
     GPtrArray *write_hooks;                            /* request: struct write_hook *, borrowed */
     struct per_loop parts;                             /* struct node_part */
 
-    uint64_t length;          /* atomic, bytes */
-    uint32_t hooks;           /* atomic: enum node_hooks */
-    uint64_t write_threshold; /* atomic, bytes; 0: none */
-    uint64_t extra_changes;   /* atomic: node_mark_dirty() */
-    int flush_error;          /* atomic: negative errno of a flush that failed; 0 */
-    bool watched;             /* atomic: somebody above follows its length */
-    bool resize_noticed;      /* atomic: co_node_resized() is on its way */
-    struct co_group notices;  /* coroutines that run for the node on the main loop */
+    uint64_t length;                     /* atomic, bytes */
+    uint32_t hooks;                      /* atomic: enum node_hooks */
+    uint64_t write_threshold;            /* atomic, bytes; 0: none */
+    struct dirty_bitmaps *dirty_bitmaps; /* atomic; NULL: it never had one */
+    uint64_t extra_changes;              /* atomic: node_mark_dirty() */
+    int flush_error;                     /* atomic: negative errno of a flush that failed; 0 */
+    bool watched;                        /* atomic: somebody above follows its length */
+    bool resize_noticed;                 /* atomic: co_node_resized() is on its way */
+    struct co_group notices;             /* coroutines that run for the node on the main loop */
 
     struct co_mutex flush_lock;
     uint64_t flushes_started; /* atomic; written under flush_lock */

@@ -14,6 +14,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "block/dirty-bitmap.h"
 
 uint64_t node_length(const struct node *node)
 {
@@ -68,9 +69,14 @@ static void length_changed(struct node *node)
 
 void node_set_length(struct node *node, uint64_t length)
 {
+    uint64_t old_length;
+
     assert(length <= NODE_LENGTH_MAX);
     length = align_up(length, NODE_LENGTH_ALIGNMENT);
-    if (__atomic_exchange_n(&node->length, length, __ATOMIC_ACQ_REL) != length)
+    old_length = __atomic_exchange_n(&node->length, length, __ATOMIC_ACQ_REL);
+    if (length < old_length)
+        dirty_bitmaps_shrink(node);
+    if (length != old_length)
         length_changed(node);
 }
 

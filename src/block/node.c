@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "block/dirty-bitmap.h"
 #include "gen/types.h"
 #include "loop/loop.h"
 
@@ -194,6 +195,7 @@ static void node_free(struct node *node)
     assert(!node->children->len);
     assert(!node->parents->len);
     assert(!node->write_hooks->len);
+    assert(!node->dirty_bitmaps);
     assert(!node->serialisers);
     co_mutex_done(&node->flush_lock);
     per_loop_done(&node->parts);
@@ -267,6 +269,7 @@ struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_optio
         return NULL;
     }
     if (!options_check(node, err) || !co_open_driver(node, err)) {
+        dirty_bitmaps_close(node);
         co_drop_children(node);
         co_group_wait(&node->notices);
         name_release(node);
@@ -291,6 +294,7 @@ static void CO_FN co_node_close(struct node *node)
     if (ret)
         log_warning("Node '%s': closing without its last flush, which failed: %s", node->name, g_strerror(-ret));
     co_close_driver(node);
+    dirty_bitmaps_close(node);
     co_drop_children(node);
     co_group_wait(&node->notices);
     name_release(node);
