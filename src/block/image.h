@@ -30,6 +30,7 @@ struct image_option {
     const char *member; /* dotted path of the member that it sets in the driver's BlockdevCreateOptions: "cluster-size";
                          * NULL: `translate` of the driver does it */
     bool amendable;
+    const char *shown_default; /* what tools print as its value where none was given; NULL: nothing */
 };
 
 /* How far a long operation is, in units of its own. */
