@@ -31,6 +31,7 @@ struct image_option {
                          * NULL: `translate` of the driver does it */
     bool amendable;
     const char *shown_default; /* what tools print as its value where none was given; NULL: nothing */
+    bool amend_only; /* not when an image is made */
 };
 
 /* How far a long operation is, in units of its own. */
