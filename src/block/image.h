@@ -64,6 +64,9 @@ struct block_driver_image {
     const struct image_option *options;
     bool (*translate)(struct json *object, const char *name, const char *value, struct error **err);
 
+    /* Its nodes take writes with IO_COMPRESSED. */
+    bool compresses;
+
     /* How large an image of `options` (its `file` may be NULL) would be that holds what `source` has; `source` NULL: an
      * empty one. Owned. */
     struct block_measure_info *(*co_measure)(const struct blockdev_create_options *options, struct handle *source,
