@@ -151,7 +151,7 @@ static bool check_backing_options(const struct making *making, struct error **er
 static bool CO_FN co_look_at_backing(struct making *making, const char *file, const char *format, struct error **err)
 {
     g_autofree char *resolved = filename_resolve(making->wanted->filename, file, err);
-    struct image_open open = {.filename = resolved, .format = format, .quiet = true, .no_backing = false};
+    struct image_open open = {.filename = resolved, .format = format, .plain_errors = true};
     struct image *image = resolved ? co_image_open(making->img->tool, &open, err) : NULL;
     g_autofree char *size = NULL;
 
