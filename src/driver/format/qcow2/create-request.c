@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "driver/format/qcow2/compress.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/header.h"
 
@@ -93,6 +94,9 @@ bool qcow2_create_request_check(const struct blockdev_create_options_qcow2 *opti
         return error_set(err, "Extended L2 entries are only supported with cluster sizes of at least %d bytes",
                          1 << QCOW2_CLUSTER_BITS_SUBCLUSTERS_MIN);
     if (!check_backing(options, &request, err))
+        return false;
+    if (request.compression_type == QCOW2_COMPRESSION_TYPE_ZSTD &&
+        !qcow2_compression_available(QCOW2_COMPRESSION_ZSTD, err))
         return false;
     /* Without a mapping nobody would read what is in the data file. */
     if (request.data_file_raw && request.preallocation == PREALLOC_MODE_OFF)
