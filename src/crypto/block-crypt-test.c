@@ -225,7 +225,8 @@ static void test_no_such_scheme(void)
     struct block_crypt_scheme scheme = usual;
 
     scheme.cipher = Q_CRYPTO_CIPHER_ALGORITHM_CAST5_128;
-    expect_refusal(&scheme, "Cipher mode 'xts' needs blocks of 16 bytes, and those of 'cast5-128' have 8");
+    expect_refusal(&scheme,
+                   "Unsupported cipher mode xts: it needs blocks of 16 bytes, and those of 'cast5-128' have 8");
     scheme.cipher = Q_CRYPTO_CIPHER_ALGORITHM_TWOFISH_192;
     expect_refusal(&scheme, "Algorithm 'twofish-192' not supported");
     scheme = usual;

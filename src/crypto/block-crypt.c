@@ -93,12 +93,12 @@ bool block_crypt_scheme_check(const struct block_crypt_scheme *scheme, struct er
     if (!algorithm->library_id || gcry_cipher_test_algo(algorithm->library_id))
         return error_set(err, "Algorithm '%s' not supported", q_crypto_cipher_algorithm_name(scheme->cipher));
     if (scheme->mode == Q_CRYPTO_CIPHER_MODE_XTS && algorithm->block_bytes != 16)
-        return error_set(err, "Cipher mode 'xts' needs blocks of 16 bytes, and those of '%s' have %u",
+        return error_set(err, "Unsupported cipher mode xts: it needs blocks of 16 bytes, and those of '%s' have %u",
                          q_crypto_cipher_algorithm_name(scheme->cipher), algorithm->block_bytes);
     if (scheme->ivgen != Q_CRYPTO_IV_GEN_ALGORITHM_ESSIV)
         return true;
     if (!hash_library_id(scheme->ivgen_hash) || gcry_md_test_algo(hash_library_id(scheme->ivgen_hash)))
-        return error_set(err, "Hash algorithm '%s' is not supported", q_crypto_hash_algorithm_name(scheme->ivgen_hash));
+        return error_set(err, "Hash algorithm '%s' not supported", q_crypto_hash_algorithm_name(scheme->ivgen_hash));
     if (!essiv_algorithm(scheme, &of_essiv, err))
         return false;
     if (!of_essiv->library_id || gcry_cipher_test_algo(of_essiv->library_id))

@@ -6,6 +6,7 @@
 #include <gcrypt.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -16,28 +17,34 @@
 /* What stands before each piece of memory of the library; as large as what any type needs to be aligned. */
 struct memory_header {
     size_t size;
-    uint64_t reserved;
+    bool secure;
 };
 enum { HEADER_BYTES = 64 };
 static_assert(sizeof(struct memory_header) <= HEADER_BYTES, "the header fits before the memory");
 
-/*
- * Contexts of ciphers hold keys, and the library asks for secure memory only where told to. So all that it allocates,
- * a few small objects, is secure.
- */
-static void *memory_new(size_t size)
+static void *memory_new(size_t size, bool secure)
 {
-    if (size > SIZE_MAX - HEADER_BYTES) {
+    struct memory_header *header = NULL;
+
+    if (size <= SIZE_MAX - HEADER_BYTES)
+        header = secure ? secure_memory_new(size + HEADER_BYTES) : malloc(size + HEADER_BYTES);
+    if (!header) {
         errno = ENOMEM;
         return NULL;
     }
-    uint8_t *memory = secure_memory_new(size + HEADER_BYTES);
-    if (!memory) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    ((struct memory_header *)(void *)memory)->size = size;
-    return memory + HEADER_BYTES;
+    header->size = size;
+    header->secure = secure;
+    return (uint8_t *)header + HEADER_BYTES;
+}
+
+static void *memory_new_plain(size_t size)
+{
+    return memory_new(size, false);
+}
+
+static void *memory_new_secure(size_t size)
+{
+    return memory_new(size, true);
 }
 
 static struct memory_header *memory_header(void *memory)
@@ -47,13 +54,18 @@ static struct memory_header *memory_header(void *memory)
 
 static void memory_free(void *memory)
 {
-    if (memory)
-        secure_memory_free(memory_header(memory), memory_header(memory)->size + HEADER_BYTES);
+    if (!memory)
+        return;
+    struct memory_header *header = memory_header(memory);
+    if (header->secure)
+        secure_memory_free(header, header->size + HEADER_BYTES);
+    else
+        free(header);
 }
 
 static void *memory_resize(void *memory, size_t size)
 {
-    void *larger = memory_new(size);
+    void *larger = memory_new(size, !memory || memory_header(memory)->secure);
 
     if (!larger || !memory)
         return larger;
@@ -63,6 +75,7 @@ static void *memory_resize(void *memory, size_t size)
     return larger;
 }
 
+/* The library asks this of what callers hand it, to know where to put what it makes of that: ours is always secret. */
 static int memory_is_secure(const void *memory)
 {
     (void)memory;
@@ -74,7 +87,7 @@ static void library_initialise(void)
     /* Somebody else in the process may have come first. Then the memory is as that one wanted it. */
     if (gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P))
         return;
-    gcry_set_allocation_handler(memory_new, memory_new, memory_is_secure, memory_resize, memory_free);
+    gcry_set_allocation_handler(memory_new_plain, memory_new_secure, memory_is_secure, memory_resize, memory_free);
     gcry_check_version(NULL);
     gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
     gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);

@@ -9,7 +9,8 @@
 struct error;
 
 /*
- * To be called before anything else of libgcrypt; initialises it the first time. All that it allocates then lies in
- * secure memory: it keeps keys there. False: the library is too old. Any thread.
+ * To be called before anything else of libgcrypt; initialises it the first time. Where it asks for secure memory
+ * (cipher handles with GCRY_CIPHER_SECURE, key derivation), it then gets ours. False: the library is too old. Any
+ * thread.
  */
 bool crypto_library_ready(struct error **err) MUST_CHECK;

@@ -29,6 +29,15 @@ int64_t clock_wall_time_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / NS_PER_US;
 }
 
+int64_t loop_thread_cpu_ns(void)
+{
+    struct timespec used;
+    int failed = clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+
+    assert(!failed);
+    return (int64_t)used.tv_sec * NS_PER_S + used.tv_nsec;
+}
+
 void clock_random_bytes(void *to, size_t size)
 {
     char *at = to;

@@ -63,12 +63,17 @@ unsigned loop_index(const struct loop *loop);
 /* Changes what is meant to be changed live: polling, batch and worker thread limits. Any thread. */
 bool loop_configure(struct loop *loop, const struct loop_options *options, struct error **err) MUST_CHECK;
 
-/* Monotonic time of the loop (virtual on sim), wall-clock time, and random bytes fit for keys. */
+/* Monotonic time of the loop (virtual on sim), and wall-clock time. */
 int64_t loop_now_ns(void);
 
 /* The same, read once a turn of the running loop: good enough for how long requests take, and nearly free. */
 int64_t loop_turn_time_ns(void);
 int64_t loop_wall_time_us(void);
+
+/* Processor time that the calling thread has used, for measuring how fast it computes. Real on every back end. */
+int64_t loop_thread_cpu_ns(void);
+
+/* Fit for keys. Any thread. */
 void loop_random_bytes(void *to, size_t size);
 
 /* 0, or -ECANCELED or -ETIMEDOUT. */
