@@ -198,12 +198,12 @@ struct block_device_info_array *CO_FN co_graph_describe(struct graph *graph, boo
     g_autoptr(GPtrArray) nodes = NULL;
 
     /* Under the lock no node closes; new ones may open meanwhile, and are not of these. */
-    co_mutex_lock(&graph->lock);
+    co_graph_lock(graph);
     nodes = g_ptr_array_copy(graph->nodes, NULL, NULL);
     array->items = g_new0(struct block_device_info *, nodes->len);
     for (unsigned i = nodes->len; i > 0; i--)
         array->items[array->count++] = co_describe_node(g_ptr_array_index(nodes, i - 1), flat);
-    co_mutex_unlock(&graph->lock);
+    graph_unlock(graph);
     return array;
 }
 

@@ -177,11 +177,11 @@ void CO_FN co_handle_drain(struct handle *handle)
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     struct drain drain = {.handles = g_ptr_array_new(), .nodes = g_ptr_array_new()};
 
-    co_mutex_lock(&handle->graph->lock);
+    co_graph_lock(handle->graph);
     g_ptr_array_add(drain.handles, handle);
     visit(drain.nodes, seen, handle->root.child);
     add_descendants(drain.nodes, seen);
     co_drain_run(&drain);
     drain_end(&drain);
-    co_mutex_unlock(&handle->graph->lock);
+    graph_unlock(handle->graph);
 }

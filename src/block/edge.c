@@ -120,6 +120,22 @@ void edge_detach(struct edge *edge)
     }
 }
 
+void edge_move(struct edge *edge, struct node *child)
+{
+    struct node *old = edge->child;
+
+    assert(old);
+    g_ptr_array_remove(old->parents, edge);
+    edge->child = child;
+    g_ptr_array_add(child->parents, edge);
+    update_watched(old);
+    update_watched(child);
+    if (edge->parent) {
+        update_heights(edge->parent);
+        assert(edge->parent->height > child->height);
+    }
+}
+
 char *edge_describe_parent(const struct edge *edge)
 {
     if (edge->parent)
@@ -198,19 +214,19 @@ struct edge *CO_FN co_node_add_child(struct node *node, const char *name, const 
         co_node_release(child);
         return NULL;
     }
-    co_mutex_lock(&graph->lock);
+    co_graph_lock(graph);
     edge = g_new0(struct edge, 1);
     edge_init(edge, name, role, node, NULL);
     edge_attach(edge, child);
     transaction = transaction_new();
     if (!co_transaction_end(transaction, co_permissions_update(transaction, &node, 1, err))) {
         edge_detach(edge);
-        co_mutex_unlock(&graph->lock);
+        graph_unlock(graph);
         edge_done(edge);
         g_free(edge);
         co_node_release(child);
         return NULL;
     }
-    co_mutex_unlock(&graph->lock);
+    graph_unlock(graph);
     return edge;
 }

@@ -37,7 +37,9 @@ struct graph {
     struct object_registry *objects;           /* const */
     struct event_sink *events;                 /* const; NULL: nobody listens */
     const struct block_driver *const *drivers; /* const: ends with NULL */
-    struct co_mutex lock;                      /* one change of the graph at a time */
+    struct co_mutex lock;                      /* one change of the graph at a time: co_graph_lock() */
+    struct coroutine *lock_owner;              /* main: who has it; NULL: nobody */
+    unsigned lock_depth;                       /* main: and how many times */
     GPtrArray *nodes;   /* main: struct node *, all that are open, in the order in which they opened */
     GHashTable *names;  /* main: name -> struct node * */
     GPtrArray *handles; /* main: struct handle * */
@@ -153,6 +155,7 @@ struct handle {
     struct graph *graph;   /* const */
     bool writethrough;     /* const */
     bool follows_length;   /* const */
+    bool stays;            /* const */
     uint32_t perm;         /* atomic: as root.perm */
     struct per_loop parts; /* struct handle_part */
     bool closed;           /* parts.spin: as in each part */
@@ -168,6 +171,13 @@ static inline struct node_part *node_part(struct node *node)
     return per_loop_get(&node->parts);
 }
 
+/*
+ * --- graph.c: the lock that changes of the graph are made under. Who has it may take it again, so that a change can be
+ * made of smaller ones. ---
+ */
+void CO_FN co_graph_lock(struct graph *graph);
+void graph_unlock(struct graph *graph);
+
 /* --- node.c: from options to an open node and back --- */
 
 /* How a new node comes by what its options leave open. Zero: a root. */
@@ -178,6 +188,10 @@ struct node_origin {
 
 struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_options *options,
                                 const struct node_origin *origin, struct error **err) MUST_CHECK;
+/* The same, of that driver, whatever the options say. */
+struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_driver *driver,
+                                       const struct blockdev_options *options, const struct node_origin *origin,
+                                       struct error **err) MUST_CHECK;
 /* Closes `node` where neither the monitor nor a parent needs it: flushes, drops the children, and so on downward. */
 void CO_FN co_node_release(struct node *node);
 bool CO_FN co_node_refresh_limits(struct node *node, struct error **err) MUST_CHECK;
@@ -187,6 +201,8 @@ uint64_t node_changes(const struct node *node);
 void edge_init(struct edge *edge, const char *name, unsigned role, struct node *parent, struct handle *handle);
 void edge_attach(struct edge *edge, struct node *child); /* no permissions yet: perm 0, shared PERM_ALL */
 void edge_detach(struct edge *edge);
+/* To another child, with the permissions that it has; the caller has seen to it that no cycle comes of it. */
+void edge_move(struct edge *edge, struct node *child);
 void edge_done(struct edge *edge);
 /* "node 'r0'", "block export 'e0'": who the parent is; owned. */
 char *edge_describe_parent(const struct edge *edge);

@@ -25,6 +25,27 @@ struct graph *graph_new(struct object_registry *objects, struct event_sink *even
     return graph;
 }
 
+void CO_FN co_graph_lock(struct graph *graph)
+{
+    assert(loop_current() == graph->loop);
+    if (graph->lock_owner != co_self()) {
+        co_mutex_lock(&graph->lock);
+        assert(!graph->lock_depth);
+        graph->lock_owner = co_self();
+    }
+    graph->lock_depth++;
+}
+
+void graph_unlock(struct graph *graph)
+{
+    assert(graph->lock_owner == co_self());
+    assert(graph->lock_depth);
+    if (--graph->lock_depth)
+        return;
+    graph->lock_owner = NULL;
+    co_mutex_unlock(&graph->lock);
+}
+
 void graph_set_drivers(struct graph *graph, const struct block_driver *const *drivers)
 {
     assert(!graph->nodes->len);

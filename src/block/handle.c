@@ -42,11 +42,12 @@ struct handle *co_handle_new(struct node *node, const struct handle_options *opt
     handle->graph = graph;
     handle->writethrough = options->writethrough;
     handle->follows_length = options->follows_length;
+    handle->stays = options->stays;
     handle->name = g_strdup(options->name);
     handle->ops = options->ops;
     handle->opaque = options->opaque;
 
-    co_mutex_lock(&graph->lock);
+    co_graph_lock(graph);
     edge_attach(&handle->root, node);
     transaction = transaction_new();
     edge_set_permissions(transaction, &handle->root, options->perm, options->shared);
@@ -57,7 +58,7 @@ struct handle *co_handle_new(struct node *node, const struct handle_options *opt
     } else {
         edge_detach(&handle->root);
     }
-    co_mutex_unlock(&graph->lock);
+    graph_unlock(graph);
     if (!ok) {
         handle_done(handle);
         return NULL;
@@ -72,13 +73,13 @@ bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint3
 
     /* A request that was allowed at the handle finds the edges below as they were. */
     co_handle_close_gate(handle);
-    co_mutex_lock(&handle->graph->lock);
+    co_graph_lock(handle->graph);
     transaction = transaction_new();
     edge_set_permissions(transaction, &handle->root, perm, shared);
     ok = co_transaction_end(transaction, co_permissions_update(transaction, &handle->root.child, 1, err));
     if (ok)
         __atomic_store_n(&handle->perm, perm, __ATOMIC_RELAXED);
-    co_mutex_unlock(&handle->graph->lock);
+    graph_unlock(handle->graph);
     handle_open_gate(handle);
     return ok;
 }
@@ -93,7 +94,7 @@ void CO_FN co_handle_free(struct handle *handle)
     assert(loop_current() == handle->graph->loop);
     co_handle_drain(handle);
     co_handle_close_gate(handle);
-    co_mutex_lock(&handle->graph->lock);
+    co_graph_lock(handle->graph);
     node = handle->root.child;
     for (unsigned i = 0; (part = per_loop_next(&handle->parts, &i));) {
         assert(!part->waiters);
@@ -102,7 +103,7 @@ void CO_FN co_handle_free(struct handle *handle)
     g_ptr_array_remove(handle->graph->handles, handle);
     edge_detach(&handle->root);
     co_permissions_relax(&node, 1);
-    co_mutex_unlock(&handle->graph->lock);
+    graph_unlock(handle->graph);
     handle_done(handle);
     co_node_release(node);
 }
@@ -328,6 +329,15 @@ int CO_FN co_handle_truncate_as(struct handle *handle, const struct truncate_req
     }
     part = co_enter(handle);
     ret = co_node_truncate(handle->root.child, request, err);
+    leave(handle, part);
+    return ret;
+}
+
+int CO_FN co_handle_call(struct handle *handle, int (*co_call)(struct node *node, void *opaque), void *opaque)
+{
+    struct handle_part *part = co_enter(handle);
+    int ret = co_call(handle->root.child, opaque);
+
     leave(handle, part);
     return ret;
 }

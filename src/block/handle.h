@@ -32,6 +32,7 @@ struct handle_options {
     uint32_t shared;     /* ... and left to others */
     bool writethrough;   /* flush after every write */
     bool follows_length; /* bears that the length changes: others in the graph may resize, whatever is shared */
+    bool stays;          /* at its node, also where another one takes that node's place for its parents */
     const struct handle_ops *ops;
     void *opaque;
 };
@@ -82,6 +83,12 @@ int CO_FN co_handle_flush(struct handle *handle);
  */
 int CO_FN co_handle_copy_range(struct handle *from, uint64_t from_offset, struct handle *to, uint64_t to_offset,
                                uint64_t bytes, unsigned flags);
+
+/*
+ * Runs `co_call` as one request of the handle: while the node is drained it waits, and a drain waits for it. The call
+ * may use the node as its driver does, by its edges. What it returns.
+ */
+int CO_FN co_handle_call(struct handle *handle, int (*co_call)(struct node *node, void *opaque), void *opaque);
 
 /* What lies at a place. */
 enum block_status_flags {

@@ -174,11 +174,11 @@ bool CO_FN co_node_resize(struct node *node, uint64_t length, struct error **err
 
     if (!handle)
         return false;
-    co_mutex_lock(&node->graph->lock);
+    co_graph_lock(node->graph);
     co_drain_begin(&drain, &node, 1);
     ret = co_node_truncate(node, &request, err);
     drain_end(&drain);
-    co_mutex_unlock(&node->graph->lock);
+    graph_unlock(node->graph);
     co_handle_free(handle);
     return !ret;
 }

@@ -215,7 +215,7 @@ static void CO_FN co_drop_children(struct node *node)
 
     if (!node->children->len)
         return;
-    co_mutex_lock(&node->graph->lock);
+    co_graph_lock(node->graph);
     while (node->children->len) {
         struct edge *edge = g_ptr_array_index(node->children, node->children->len - 1);
 
@@ -225,7 +225,7 @@ static void CO_FN co_drop_children(struct node *node)
         g_free(edge);
     }
     co_permissions_relax((struct node *const *)dropped->pdata, dropped->len);
-    co_mutex_unlock(&node->graph->lock);
+    graph_unlock(node->graph);
     for (unsigned i = 0; i < dropped->len; i++)
         co_node_release(g_ptr_array_index(dropped, i));
 }
@@ -253,15 +253,13 @@ static bool CO_FN co_open_driver(struct node *node, struct error **err)
     return false;
 }
 
-struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_options *options,
-                                const struct node_origin *origin, struct error **err)
+struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_driver *driver,
+                                       const struct blockdev_options *options, const struct node_origin *origin,
+                                       struct error **err)
 {
-    const struct block_driver *driver = graph_find_driver(graph, options->driver, err);
     struct node *node;
 
     assert(loop_current() == graph->loop);
-    if (!driver)
-        return NULL;
     node = node_new(graph, driver, options);
     options_inherit(node, options, origin);
     if (!name_take(node, options->node_name, err)) {
@@ -282,6 +280,14 @@ struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_optio
     TRACE(block_node_open, "%s driver %s length %" PRIu64 " read-only %d", node->name, driver->name, node_length(node),
           node->read_only);
     return node;
+}
+
+struct node *CO_FN co_node_open(struct graph *graph, const struct blockdev_options *options,
+                                const struct node_origin *origin, struct error **err)
+{
+    const struct block_driver *driver = graph_find_driver(graph, options->driver, err);
+
+    return driver ? co_node_open_driver(graph, driver, options, origin, err) : NULL;
 }
 
 static void CO_FN co_node_close(struct node *node)
@@ -308,13 +314,13 @@ void CO_FN co_node_release(struct node *node)
     if (node->monitor_owned || node->parents->len || node->hidden)
         return;
     /* Whoever looks at all nodes holds the lock; and while we wait, somebody may have taken to this one. */
-    co_mutex_lock(&node->graph->lock);
+    co_graph_lock(node->graph);
     last = !node->monitor_owned && !node->parents->len && !node->hidden;
     if (last) {
         node->hidden = true;
         g_ptr_array_remove(node->graph->nodes, node);
     }
-    co_mutex_unlock(&node->graph->lock);
+    graph_unlock(node->graph);
     if (last)
         co_node_close(node);
 }
@@ -339,6 +345,11 @@ const char *node_driver_name(const struct node *node)
 const struct blockdev_options *node_options(const struct node *node)
 {
     return node->options;
+}
+
+struct graph *node_graph(const struct node *node)
+{
+    return node->graph;
 }
 
 struct object_registry *node_objects(const struct node *node)
@@ -417,6 +428,18 @@ void node_set_read_flags(struct node *node, unsigned read_flags)
 const struct node_limits *node_get_limits(const struct node *node)
 {
     return &node->limits;
+}
+
+struct node *node_find_sibling(const struct node *node, const char *name, struct error **err)
+{
+    return graph_find(node->graph, name, err);
+}
+
+bool node_can_compress(const struct node *node)
+{
+    while (node->driver->passthrough)
+        node = node->primary->child;
+    return node->write_flags & IO_COMPRESSED;
 }
 
 bool node_has_handles(const struct node *node)

@@ -35,6 +35,7 @@ char *node_filename(const struct node *node);
 
 /* All options with which the node was opened; borrowed until it is reopened. Main loop. */
 const struct blockdev_options *node_options(const struct node *node);
+struct graph *node_graph(const struct node *node);
 struct object_registry *node_objects(const struct node *node);
 struct event_sink *node_events(const struct node *node);
 
@@ -84,6 +85,12 @@ void node_get_statistics(const struct node *node, struct io_statistics *ret);
 
 /* What x-blockdev-set-iothread says; any loop serves any node, so it is only remembered. NULL: the main loop. */
 void node_set_iothread(struct node *node, const char *id);
+
+/* Another node of its graph; borrowed; NULL and "Failed to find node with node-name='x'". Main loop. */
+struct node *node_find_sibling(const struct node *node, const char *name, struct error **err) MUST_CHECK;
+
+/* Whether it takes writes marked IO_COMPRESSED. Main loop. */
+bool node_can_compress(const struct node *node);
 
 /* Whether somebody outside of the graph uses it directly. Main loop. */
 bool node_has_handles(const struct node *node);
@@ -149,4 +156,10 @@ int CO_FN co_edge_copy_from(struct edge *edge, uint64_t offset, uint64_t bytes, 
 int CO_FN co_edge_flush(struct edge *edge);
 int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t bytes, bool want_zero,
                                struct block_extent *ret);
+/*
+ * Whether what lies at `offset` is decided by a layer above `base` (NULL: any) of the chain: 1 or 0, for *ret_bytes
+ * from there; or a negative errno.
+ */
+int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, uint64_t offset, uint64_t bytes,
+                                  uint64_t *ret_bytes);
 int CO_FN co_edge_truncate(struct edge *edge, const struct truncate_request *request, struct error **err);

@@ -139,3 +139,33 @@ int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t byte
     }
     return co_chain_block_status(edge->child, offset, MIN(bytes, length - offset), want_zero, ret, NULL);
 }
+
+int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, uint64_t offset, uint64_t bytes,
+                                  uint64_t *ret_bytes)
+{
+    const struct node *end = base ? skip_filters((struct node *)(uintptr_t)base) : NULL;
+    struct node *node = skip_filters(edge->child);
+    bool top = true;
+
+    *ret_bytes = bytes;
+    while (node != end) {
+        uint64_t length = node_length(node);
+        struct block_extent extent;
+        int result;
+
+        /* Beyond the end of a backing image there are zeroes, whatever lies below it. */
+        if (offset >= length)
+            return !top;
+        result = co_node_block_status(node, offset, MIN(*ret_bytes, length - offset), false, &extent);
+        if (result)
+            return result;
+        *ret_bytes = extent.bytes;
+        if (extent.flags & BLOCK_ALLOCATED)
+            return 1;
+        if (!node->backing)
+            return 0;
+        node = skip_filters(node->backing->child);
+        top = false;
+    }
+    return 0;
+}
