@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Keeps: (1) a cluster is marked, or claimed by one coroutine, or done; (2) whoever has claimed is inside a request, so
+ * waiting for a claim inside a request always ends; (3) a claim that fails leaves its clusters marked.
+ */
+#include "block/block-copy.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "base/bitmap.h"
+#include "base/checked.h"
+#include "block/graph-internal.h"
+#include "loop/loop.h"
+
+/* How much goes through memory at a time, and what is taken at once by somebody who copies. */
+enum { STEP_BYTES = 1024 * 1024 };
+
+/* What a coroutine is copying; on its stack. */
+struct claim {
+    struct claim *next;
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+struct block_copy {
+    struct edge *source; /* const, as all up to `discard_source` */
+    struct edge *target;
+    uint64_t length;
+    uint32_t cluster_size;
+    unsigned shift;
+    unsigned write_flags;
+    bool copy_range;
+    bool discard_source;
+
+    struct spin_lock spin; /* of the rest */
+    struct bitmap *marked; /* a bit a cluster */
+    struct claim *claims;
+    struct waiter *waiters; /* for the end of a claim */
+};
+
+struct block_copy *block_copy_new(const struct block_copy_options *options)
+{
+    struct block_copy *copy = g_new0(struct block_copy, 1);
+
+    assert(is_power_of_two(options->cluster_size));
+    copy->source = options->source;
+    copy->target = options->target;
+    copy->length = options->length;
+    copy->cluster_size = options->cluster_size;
+    copy->shift = (unsigned)__builtin_ctz(options->cluster_size);
+    copy->marked = bitmap_new((options->length + options->cluster_size - 1) >> copy->shift);
+    return copy;
+}
+
+void block_copy_free(struct block_copy *copy)
+{
+    if (!copy)
+        return;
+    assert(!copy->claims);
+    assert(!copy->waiters);
+    bitmap_free(copy->marked);
+    g_free(copy);
+}
+
+void block_copy_set_compress(struct block_copy *copy, bool compress)
+{
+    copy->write_flags = compress ? IO_COMPRESSED : 0;
+}
+
+void block_copy_set_copy_range(struct block_copy *copy, bool use)
+{
+    copy->copy_range = use;
+}
+
+void block_copy_set_discard_source(struct block_copy *copy, bool discard)
+{
+    copy->discard_source = discard;
+}
+
+uint32_t block_copy_cluster_size(const struct block_copy *copy)
+{
+    return copy->cluster_size;
+}
+
+uint64_t block_copy_length(const struct block_copy *copy)
+{
+    return copy->length;
+}
+
+/* --- marks --- */
+
+/* The first cluster that begins at or behind `offset`, but no more than there are. */
+static uint64_t cluster_up(const struct block_copy *copy, uint64_t offset)
+{
+    return MIN((offset + copy->cluster_size - 1) >> copy->shift, bitmap_size(copy->marked));
+}
+
+void block_copy_mark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = MIN(offset, copy->length) >> copy->shift;
+    uint64_t end = cluster_up(copy, MIN(offset + bytes, copy->length));
+
+    spin_lock(&copy->spin);
+    if (first < end)
+        bitmap_set(copy->marked, first, end - first);
+    spin_unlock(&copy->spin);
+}
+
+void block_copy_unmark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = cluster_up(copy, offset);
+    uint64_t end = offset + bytes >= copy->length ? bitmap_size(copy->marked) : (offset + bytes) >> copy->shift;
+
+    spin_lock(&copy->spin);
+    if (first < end)
+        bitmap_clear(copy->marked, first, end - first);
+    spin_unlock(&copy->spin);
+}
+
+uint64_t block_copy_remaining(struct block_copy *copy)
+{
+    uint64_t bytes;
+
+    spin_lock(&copy->spin);
+    bytes = bitmap_count(copy->marked) << copy->shift;
+    if (bytes && bitmap_get(copy->marked, bitmap_size(copy->marked) - 1))
+        bytes -= (bitmap_size(copy->marked) << copy->shift) - copy->length;
+    for (const struct claim *claim = copy->claims; claim; claim = claim->next)
+        bytes += claim->bytes;
+    spin_unlock(&copy->spin);
+    return bytes;
+}
+
+/* The first marked run in [offset, end), in bytes; under the lock. */
+static bool find_marked(const struct block_copy *copy, uint64_t offset, uint64_t end, uint64_t *ret_offset,
+                        uint64_t *ret_bytes)
+{
+    uint64_t first, count;
+
+    if (offset >= end)
+        return false;
+    if (!bitmap_next_run(copy->marked, offset >> copy->shift, cluster_up(copy, end), &first, &count))
+        return false;
+    *ret_offset = first << copy->shift;
+    *ret_bytes = MIN(count << copy->shift, copy->length - *ret_offset);
+    return true;
+}
+
+bool block_copy_next(struct block_copy *copy, uint64_t from, uint64_t *ret_offset, uint64_t *ret_bytes)
+{
+    bool found;
+
+    spin_lock(&copy->spin);
+    found = find_marked(copy, from, copy->length, ret_offset, ret_bytes);
+    spin_unlock(&copy->spin);
+    return found;
+}
+
+/* --- copying what has been claimed --- */
+
+/* Whether the target reads as zeroes there already, so that it stays as sparse as it is. */
+static bool CO_FN co_target_is_zero(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    while (bytes) {
+        struct block_extent extent;
+
+        if (co_edge_block_status(copy->target, offset, bytes, true, &extent) || !(extent.flags & BLOCK_ZERO))
+            return false;
+        offset += extent.bytes;
+        bytes -= extent.bytes;
+    }
+    return true;
+}
+
+static int CO_FN co_copy_data(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool *ret_is_read)
+{
+    struct iovec segment = {.iov_base = loop_buffer_get(bytes), .iov_len = bytes};
+    struct io_vector iov = io_vector_of(&segment, 1);
+    int ret;
+
+    if (!segment.iov_base)
+        return -ENOMEM;
+    ret = co_edge_preadv(copy->source, offset, bytes, &iov, 0);
+    *ret_is_read = ret < 0;
+    if (!ret) {
+        ret = co_edge_pwritev(copy->target, offset, bytes, &iov, copy->write_flags);
+        /* What a format cannot store compressed (the end of a disk) is stored as it is. */
+        if (ret == -ENOTSUP && copy->write_flags & IO_COMPRESSED)
+            ret = co_edge_pwritev(copy->target, offset, bytes, &iov, 0);
+    }
+    loop_buffer_put(segment.iov_base, bytes);
+    return ret;
+}
+
+static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const struct block_extent *extent,
+                                bool *ret_is_read)
+{
+    int ret = -ENOTSUP;
+
+    if (extent->flags & BLOCK_ZERO) {
+        *ret_is_read = false;
+        if (co_target_is_zero(copy, offset, extent->bytes))
+            return 0;
+        return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, IO_MAY_UNMAP);
+    }
+    if (copy->copy_range && extent->flags & BLOCK_DATA && extent->flags & BLOCK_OFFSET_VALID &&
+        extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL)
+        ret = co_edge_copy_from(copy->target, offset, extent->bytes, extent->host, extent->host_offset, 0);
+    return ret == -ENOTSUP ? co_copy_data(copy, offset, extent->bytes, ret_is_read) : ret;
+}
+
+static int CO_FN co_copy_claimed(struct block_copy *copy, const struct claim *claim, bool *ret_is_read)
+{
+    uint64_t offset = claim->offset, bytes = claim->bytes;
+    int ret = 0;
+
+    while (bytes && !ret) {
+        struct block_extent extent;
+
+        *ret_is_read = true;
+        ret = co_edge_block_status(copy->source, offset, bytes, true, &extent);
+        if (ret)
+            break;
+        if (!(extent.flags & BLOCK_ZERO))
+            extent.bytes = MIN(extent.bytes, STEP_BYTES);
+        /* A format compresses whole clusters. */
+        if (copy->write_flags & IO_COMPRESSED && extent.bytes < bytes) {
+            uint64_t cut = align_down(offset + extent.bytes, copy->cluster_size);
+
+            if (cut > offset) {
+                extent.bytes = cut - offset;
+            } else {
+                extent.bytes = MIN(bytes, copy->cluster_size);
+                extent.flags = BLOCK_DATA;
+            }
+        }
+        ret = co_copy_extent(copy, offset, &extent, ret_is_read);
+        offset += extent.bytes;
+        bytes -= extent.bytes;
+    }
+    if (!ret && copy->discard_source)
+        (void)co_edge_pdiscard(copy->source, claim->offset, claim->bytes);
+    return ret;
+}
+
+/* --- claims --- */
+
+/* Under the lock, before and after, and not in between. */
+static int CO_FN co_copy_and_release(struct block_copy *copy, struct claim *claim, bool *ret_is_read)
+{
+    uint64_t first = claim->offset >> copy->shift;
+    uint64_t count = (claim->bytes + copy->cluster_size - 1) >> copy->shift;
+    int ret;
+
+    bitmap_clear(copy->marked, first, count);
+    claim->next = copy->claims;
+    copy->claims = claim;
+    spin_unlock(&copy->spin);
+    ret = co_copy_claimed(copy, claim, ret_is_read);
+    spin_lock(&copy->spin);
+    if (ret)
+        bitmap_set(copy->marked, first, count);
+    for (struct claim **at = &copy->claims;; at = &(*at)->next) {
+        if (*at == claim) {
+            *at = claim->next;
+            break;
+        }
+    }
+    waiters_wake(&copy->waiters);
+    return ret;
+}
+
+static bool overlaps_claim(const struct block_copy *copy, uint64_t offset, uint64_t end)
+{
+    for (const struct claim *claim = copy->claims; claim; claim = claim->next) {
+        if (claim->offset < end && offset < claim->offset + claim->bytes)
+            return true;
+    }
+    return false;
+}
+
+int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read)
+{
+    uint64_t start = align_down(offset, copy->cluster_size);
+    uint64_t end = MIN(align_up(offset + bytes, copy->cluster_size), copy->length);
+    int ret = 0;
+
+    spin_lock(&copy->spin);
+    while (!ret) {
+        struct claim claim;
+
+        if (find_marked(copy, start, end, &claim.offset, &claim.bytes))
+            ret = co_copy_and_release(copy, &claim, ret_is_read);
+        else if (wait && overlaps_claim(copy, start, end))
+            co_waiter_wait(&copy->waiters, &copy->spin);
+        else
+            break;
+    }
+    spin_unlock(&copy->spin);
+    return ret;
+}
+
+uint64_t CO_FN co_block_copy_zeroes(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    struct block_extent extent;
+
+    if (co_edge_block_status(copy->source, offset, bytes, true, &extent) || !(extent.flags & BLOCK_ZERO))
+        return 0;
+    return extent.bytes;
+}

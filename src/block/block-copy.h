@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Copying a disk while it is in use: which clusters are still to be copied, and copying them, by several coroutines on
+ * any loop at the same time, each cluster once. Whoever is about to overwrite the source copies first; a background job
+ * copies the rest. Requests go by the edges of one node, inside a request of that node.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct block_copy;
+struct edge;
+
+struct block_copy_options {
+    struct edge *source;
+    struct edge *target;
+    uint64_t length;       /* bytes; of both at least */
+    uint32_t cluster_size; /* bytes, a power of two: copied as one */
+};
+
+/* Nothing is to be copied yet. Freed when nobody copies any more. */
+struct block_copy *block_copy_new(const struct block_copy_options *options);
+void block_copy_free(struct block_copy *copy); /* NULL is allowed */
+
+/* How it writes; before anything is copied, or inside a drain. */
+void block_copy_set_compress(struct block_copy *copy, bool compress);
+void block_copy_set_copy_range(struct block_copy *copy, bool use);         /* by the system where that works */
+void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
+
+uint32_t block_copy_cluster_size(const struct block_copy *copy);
+uint64_t block_copy_length(const struct block_copy *copy);
+
+/* Marks all clusters that the range touches as to be copied; or those that lie wholly inside as not. Any loop. */
+void block_copy_mark(struct block_copy *copy, uint64_t offset, uint64_t bytes);
+void block_copy_unmark(struct block_copy *copy, uint64_t offset, uint64_t bytes);
+
+/* Bytes that are still to be copied or being copied; whole clusters but at the end. Any loop. */
+uint64_t block_copy_remaining(struct block_copy *copy);
+
+/* The first area at or behind `from` that is to be copied and not being copied; false: there is none. Any loop. */
+bool block_copy_next(struct block_copy *copy, uint64_t from, uint64_t *ret_offset, uint64_t *ret_bytes);
+
+/*
+ * Copies what of the range (widened to clusters) is to be copied. `wait`: and waits for what others are copying of it.
+ * A negative errno of either side, in *ret_is_read which; what could not be copied is still to be.
+ */
+int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read);
+
+/* How far the source is zeroes at `offset`, at most `bytes`; 0: there is data. */
+uint64_t CO_FN co_block_copy_zeroes(struct block_copy *copy, uint64_t offset, uint64_t bytes);
