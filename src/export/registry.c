@@ -293,11 +293,6 @@ void *export_state(struct export *export)
     return export->state;
 }
 
-struct graph *export_graph(struct export *export)
-{
-    return export->registry->graph;
-}
-
 struct handle *export_handle(struct export *export)
 {
     return export->handle;

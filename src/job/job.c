@@ -105,6 +105,17 @@ void job_unlist(struct job *job)
     job_release(job);
 }
 
+static struct job *find(const struct job_registry *registry, const char *id, bool block_jobs_only)
+{
+    for (unsigned i = 0; i < registry->jobs->len; i++) {
+        struct job *job = g_ptr_array_index(registry->jobs, i);
+
+        if (!strcmp(job->id, id) && (!block_jobs_only || job->driver->is_block_job))
+            return job;
+    }
+    return NULL;
+}
+
 /* A letter, then letters, digits, '-', '.' and '_'. */
 static bool id_is_valid(const char *id)
 {
@@ -115,23 +126,22 @@ static bool id_is_valid(const char *id)
     return !*id;
 }
 
+bool job_check_options(const struct job_registry *registry, const struct job_options *options, struct error **err)
+{
+    if (!id_is_valid(options->id))
+        return error_set(err, "Invalid job ID '%s'", options->id);
+    if (find(registry, options->id, false))
+        return error_set(err, "Job ID '%s' already in use", options->id);
+    return options->speed >= 0 || error_set(err, "Parameter 'speed' expects a non-negative value");
+}
+
 struct job *job_new(struct job_registry *registry, const struct job_options *options, struct error **err)
 {
     struct job *job;
 
     assert(options->driver->co_run);
-    if (!id_is_valid(options->id)) {
-        error_set(err, "Invalid job ID '%s'", options->id);
+    if (!job_check_options(registry, options, err))
         return NULL;
-    }
-    if (job_find(registry, options->id, NULL)) {
-        error_set(err, "Job ID '%s' already in use", options->id);
-        return NULL;
-    }
-    if (options->speed < 0) {
-        error_set(err, "Parameter 'speed' expects a non-negative value");
-        return NULL;
-    }
     job = g_new0(struct job, 1);
     job->driver = options->driver;
     job->registry = registry;
@@ -172,17 +182,6 @@ struct job_registry *job_get_registry(const struct job *job)
 }
 
 /* --- finding and describing --- */
-
-static struct job *find(const struct job_registry *registry, const char *id, bool block_jobs_only)
-{
-    for (unsigned i = 0; i < registry->jobs->len; i++) {
-        struct job *job = g_ptr_array_index(registry->jobs, i);
-
-        if (!strcmp(job->id, id) && (!block_jobs_only || job->driver->is_block_job))
-            return job;
-    }
-    return NULL;
-}
 
 struct job *job_find(struct job_registry *registry, const char *id, struct error **err)
 {

@@ -77,6 +77,9 @@ void job_transaction_release(struct job_transaction *transaction); /* NULL is al
  * taken, or the speed negative. It is the registry's; then exactly one of start and discard follows.
  */
 struct job *job_new(struct job_registry *registry, const struct job_options *options, struct error **err) MUST_CHECK;
+/* Whether job_new() would succeed with these options now. */
+bool job_check_options(const struct job_registry *registry, const struct job_options *options,
+                       struct error **err) MUST_CHECK;
 void job_start(struct job *job);
 void CO_FN co_job_discard(struct job *job);
 

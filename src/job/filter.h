@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The filter that a job puts above its source while it works, and the nodes it is told by name. Main loop. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct error;
+struct graph;
+struct handle;
+struct node;
+
+struct job_filter {
+    struct node *node;     /* opened, with the source as its filtered child */
+    struct handle *handle; /* the job's, on it; keeps it; NULL: not inserted */
+    bool discards;         /* the job writes through the filter's edge to the source */
+};
+
+struct job_filter_options {
+    const char *user; /* who: "block job 'j0'" */
+    uint32_t perm;    /* what the handle uses */
+};
+
+/*
+ * Puts the filter between `source` and all its parents. On failure the filter has been closed and all is as before.
+ */
+bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
+                                const struct job_filter_options *options, struct error **err) MUST_CHECK;
+
+/* Gives its parents what it filters; closes it. No request of the job is under way. */
+void CO_FN co_job_filter_remove(struct job_filter *filter);
+
+/* A node for a command; borrowed; NULL and "Cannot find device='x' nor node-name='x'". */
+struct node *job_find_node(struct graph *graph, const char *name, struct error **err) MUST_CHECK;

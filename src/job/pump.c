@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job/pump.h"
+
+#include <assert.h>
+#include <glib.h>
+
+#include "base/error.h"
+#include "job/job.h"
+#include "loop/coroutine.h"
+#include "loop/loop.h"
+
+/* Between tries of a job that ignores errors. */
+#define RETRY_NS INT64_C(100000000)
+
+struct request {
+    struct job_pump *pump;
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+static void request_run(void *opaque)
+{
+    struct request *request = opaque;
+    struct job_pump *pump = request->pump;
+    bool is_read = false;
+    int ret = pump->co_work(job_state(pump->job), request->offset, request->bytes, &is_read);
+
+    assert(pump->in_flight);
+    if (ret && !pump->error) {
+        pump->error = ret;
+        pump->error_is_read = is_read;
+    }
+    pump->in_flight--;
+    co_condition_broadcast(&pump->ended);
+    g_free(request);
+}
+
+void CO_FN co_pump_start(struct job_pump *pump, uint64_t offset, uint64_t bytes)
+{
+    struct request *request = g_new0(struct request, 1);
+
+    assert(pump->limit);
+    while (pump->in_flight >= pump->limit)
+        co_condition_wait_always(&pump->ended, NULL);
+    *request = (struct request){.pump = pump, .offset = offset, .bytes = bytes};
+    pump->in_flight++;
+    co_spawn(loop_current(), request_run, request);
+}
+
+void CO_FN co_pump_idle(struct job_pump *pump)
+{
+    while (pump->in_flight)
+        co_condition_wait_always(&pump->ended, NULL);
+}
+
+void job_pump_done(struct job_pump *pump)
+{
+    assert(!pump->in_flight);
+    co_condition_done(&pump->ended);
+}
+
+static enum pump_verdict CO_FN co_judge_error(struct job_pump *pump, const struct job_error_policy *policy)
+{
+    enum blockdev_on_error wanted = pump->error_is_read ? policy->on_source : policy->on_target;
+
+    switch (job_handle_error(pump->job, wanted, pump->error_is_read, pump->error)) {
+    case BLOCK_ERROR_ACTION_REPORT:
+        return PUMP_FAIL;
+    case BLOCK_ERROR_ACTION_STOP:
+        co_job_pause_point(pump->job);
+        break;
+    default:
+        co_job_wait(pump->job, RETRY_NS);
+        break;
+    }
+    pump->error = 0;
+    return PUMP_AGAIN;
+}
+
+enum pump_verdict CO_FN co_pump_check(struct job_pump *pump, const struct job_error_policy *policy)
+{
+    if (job_should_pause(pump->job) && !pump->error) {
+        co_pump_idle(pump);
+        if (!pump->error)
+            co_job_pause_point(pump->job);
+    }
+    if (!pump->error)
+        return PUMP_GO;
+    co_pump_idle(pump);
+    return job_is_cancelled(pump->job) ? PUMP_FAIL : co_judge_error(pump, policy);
+}
+
+bool job_pump_fail(const struct job_pump *pump, struct error **err)
+{
+    return error_set_errno(err, pump->error, "Could not %s",
+                           pump->error_is_read ? "read from the source" : "write to the target");
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* QMP commands that start jobs which copy between nodes. */
+#include "gen/commands.h"
+#include "gen/types.h"
+#include "job/backup.h"
+#include "job/job.h"
+#include "qmp/daemon.h"
+
+static struct job_place place_of(struct daemon *daemon)
+{
+    return (struct job_place){.jobs = daemon->jobs, .graph = daemon->graph};
+}
+
+/* Starts what has been made; false where it has not. */
+static bool start(struct job *job)
+{
+    if (job)
+        job_start(job);
+    return job;
+}
+
+bool CO_FN co_qmp_blockdev_backup(struct daemon *daemon, const struct blockdev_backup *arg, struct error **err)
+{
+    struct job_place place = place_of(daemon);
+
+    return start(co_backup_new(&place, arg, err));
+}
