@@ -75,9 +75,12 @@ static int CO_FN co_create(struct img *img, const struct create *create)
         .announce = !img->quiet,
     };
 
-    if (!values || !add_values(img, create, values, &error) || !co_img_new(img, &wanted, &error))
+    if (!values || !add_values(img, create, values, &error))
         return img_fail(error);
-    return EXIT_SUCCESS;
+    if (co_img_new(img, &wanted, NULL, &error))
+        return EXIT_SUCCESS;
+    error_prefix(&error, "%s: ", wanted.filename);
+    return img_fail(error);
 }
 
 static int CO_FN co_run(struct img *img)

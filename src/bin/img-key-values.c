@@ -222,7 +222,7 @@ static int compare_names(const void *a, const void *b)
 static void collect(GPtrArray *to, const struct image_option *table, const struct image_option *not_in, bool amendable)
 {
     for (; table && table->name; table++) {
-        if (!image_option_find(not_in, table->name) && (!amendable || table->amendable))
+        if (!image_option_find(not_in, table->name) && (amendable ? table->amendable : !table->amend_only))
             g_ptr_array_add(to, (gpointer)(uintptr_t)table);
     }
 }

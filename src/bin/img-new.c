@@ -151,7 +151,7 @@ static bool check_backing_options(const struct making *making, struct error **er
 static bool CO_FN co_look_at_backing(struct making *making, const char *file, const char *format, struct error **err)
 {
     g_autofree char *resolved = filename_resolve(making->wanted->filename, file, err);
-    struct image_open open = {.filename = resolved, .format = format, .quiet = true, .no_backing = false};
+    struct image_open open = {.filename = resolved, .format = format, .plain_errors = true};
     struct image *image = resolved ? co_image_open(making->img->tool, &open, err) : NULL;
     g_autofree char *size = NULL;
 
@@ -352,7 +352,16 @@ static bool CO_FN co_check_and_make(struct making *making, struct error **err)
     return co_make(making, size, err);
 }
 
-bool CO_FN co_img_new(struct img *img, const struct img_new *wanted, struct error **err)
+/* What is encrypted reads as noise where nothing was written; and what was there already is anybody's guess. */
+static bool reads_as_zeroes(const struct making *making)
+{
+    if (is_plain(making->format) || making->format == making->protocol)
+        return making->made_file;
+    return strcmp(making->format->name, "luks") != 0 && !key_values_get(making->values, "encrypt.format") &&
+           !key_values_get(making->values, "encryption");
+}
+
+bool CO_FN co_img_new(struct img *img, const struct img_new *wanted, bool *ret_is_zero, struct error **err)
 {
     struct making making = {.img = img, .wanted = wanted, .values = wanted->values};
     bool ok;
@@ -367,5 +376,7 @@ bool CO_FN co_img_new(struct img *img, const struct img_new *wanted, struct erro
         making.file = co_filename_protocol_options(wanted->filename, err);
     ok = ok && making.file && co_check_and_make(&making, err);
     json_free(making.file);
-    return ok || error_prefix(err, "%s: ", wanted->filename);
+    if (ok && ret_is_zero)
+        *ret_is_zero = reads_as_zeroes(&making);
+    return ok;
 }

@@ -20,8 +20,8 @@ struct img_new {
     bool announce;             /* print "Formatting ..." */
 };
 
-/* Its errors begin with the file name, but for those of the format ("Unknown file format 'x'"). */
-bool CO_FN co_img_new(struct img *img, const struct img_new *wanted, struct error **err) MUST_CHECK;
+/* In *ret_is_zero (NULL: not wanted) whether the new image surely reads as zeroes, as far as no backing image shows. */
+bool CO_FN co_img_new(struct img *img, const struct img_new *wanted, bool *ret_is_zero, struct error **err) MUST_CHECK;
 
 /* The driver by that name; NULL and "Unknown file format 'x'". */
 const struct block_driver *img_format_driver(const char *name, struct error **err) MUST_CHECK;

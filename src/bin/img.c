@@ -20,6 +20,7 @@
 #include "schema/json.h"
 
 static const struct img_command *const commands[] = {
+    &img_convert,
     &img_create,
     &img_info,
 };

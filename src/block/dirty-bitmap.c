@@ -245,6 +245,19 @@ struct dirty_bitmap *dirty_bitmap_find(const struct node *node, const char *name
     return NULL;
 }
 
+struct dirty_bitmap *dirty_bitmap_find_below(const struct node *node, const char *name)
+{
+    while (node) {
+        struct dirty_bitmap *bitmap = dirty_bitmap_find(node, name, NULL);
+        const struct edge *edge = node->driver->kind == BLOCK_DRIVER_FILTER ? node->primary : node->backing;
+
+        if (bitmap)
+            return bitmap;
+        node = edge ? edge->child : NULL;
+    }
+    return NULL;
+}
+
 static struct block_dirty_info *describe(struct dirty_bitmap *bitmap)
 {
     struct block_dirty_info *info = g_new0(struct block_dirty_info, 1);

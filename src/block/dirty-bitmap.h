@@ -59,6 +59,9 @@ uint32_t CO_FN co_dirty_bitmap_default_granularity(struct node *node);
 /* The one of that name, or NULL. With `err`: and "Dirty bitmap 'x' not found". Borrowed. */
 struct dirty_bitmap *dirty_bitmap_find(const struct node *node, const char *name, struct error **err);
 
+/* The same, on the node or, where it is not there, on what it filters or its backing image, and so on; or NULL. */
+struct dirty_bitmap *dirty_bitmap_find_below(const struct node *node, const char *name);
+
 /* The named ones, oldest first: the one after `after` (NULL: the first); NULL after the last. */
 struct dirty_bitmap *dirty_bitmap_next(const struct node *node, const struct dirty_bitmap *after);
 

@@ -31,6 +31,7 @@ struct image_option {
                          * NULL: `translate` of the driver does it */
     bool amendable;
     const char *shown_default; /* what tools print as its value where none was given; NULL: nothing */
+    bool amend_only; /* not when an image is made */
 };
 
 /* How far a long operation is, in units of its own. */
@@ -62,6 +63,9 @@ struct block_driver_image {
      * as BlockdevCreateOptions, for an option whose `member` is NULL. */
     const struct image_option *options;
     bool (*translate)(struct json *object, const char *name, const char *value, struct error **err);
+
+    /* Its nodes take writes with IO_COMPRESSED. */
+    bool compresses;
 
     /* How large an image of `options` (its `file` may be NULL) would be that holds what `source` has; `source` NULL: an
      * empty one. Owned. */

@@ -95,7 +95,8 @@ static bool has_backing(const char *driver_name)
 
 static struct json *CO_FN co_name_options(const struct image_open *open, struct error **err)
 {
-    struct image_name name = {.filename = open->image_opts ? NULL : open->filename, .format = open->format};
+    struct image_name name = {
+        .filename = open->image_opts ? NULL : open->filename, .options = open->options, .format = open->format};
     AUTO(json) given = NULL;
     struct json *options;
 
@@ -234,7 +235,8 @@ struct image *CO_FN co_image_open(struct tool *tool, const struct image_open *op
     if (options && co_open_format(tool, image, open, options, err) && co_open_handle(image, open, err))
         return image;
     co_image_close(tool, image);
-    error_prefix(err, "Could not open '%s': ", open->filename);
+    if (!open->plain_errors)
+        error_prefix(err, "Could not open '%s': ", open->filename);
     return NULL;
 }
 

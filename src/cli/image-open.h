@@ -9,6 +9,7 @@
 
 struct error;
 struct handle;
+struct json;
 struct node;
 struct tool;
 
@@ -22,9 +23,10 @@ struct cache_mode {
 bool cache_mode_parse(const char *text, struct cache_mode *ret) MUST_CHECK;
 
 struct image_open {
-    const char *filename; /* a name of block/filename-options.h */
-    bool image_opts;      /* `filename` is options: "driver=qcow2,file.filename=x" */
-    const char *format;   /* NULL: by probing; not with image_opts */
+    const char *filename;       /* a name of block/filename-options.h */
+    bool image_opts;            /* `filename` is options: "driver=qcow2,file.filename=x" */
+    const struct json *options; /* of the image, besides its name (which may be NULL then); borrowed; NULL: none */
+    const char *format;         /* NULL: by probing; not with image_opts */
     struct cache_mode cache;
     bool writable;
     bool resizable; /* with `writable`: may change its length */
@@ -32,8 +34,9 @@ struct image_open {
     bool unmap;      /* discards and holes reach the storage */
     bool no_backing; /* without its backing images */
     bool detect_zeroes;
-    const char *aio; /* of the file: "threads", "native", "io_uring"; NULL: the default */
-    bool quiet;      /* no warning where writing to an image that is raw by guess */
+    const char *aio;   /* of the file: "threads", "native", "io_uring"; NULL: the default */
+    bool quiet;        /* no warning where writing to an image that is raw by guess */
+    bool plain_errors; /* without "Could not open 'FILENAME': " before them */
 };
 
 /* An open image. All borrowed. */

@@ -51,6 +51,7 @@ struct block_export_info_array *export_query(struct export_registry *registry);
 
 const char *export_id(const struct export *export);
 void *export_state(struct export *export);
+struct graph *export_graph(struct export *export);
 struct handle *export_handle(struct export *export);
 struct loop *export_loop(struct export *export); /* of its iothread, or the main loop */
 

@@ -293,6 +293,11 @@ void *export_state(struct export *export)
     return export->state;
 }
 
+struct graph *export_graph(struct export *export)
+{
+    return export->registry->graph;
+}
+
 struct handle *export_handle(struct export *export)
 {
     return export->handle;

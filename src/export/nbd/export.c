@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "block/dirty-bitmap.h"
 #include "block/handle.h"
 #include "export/nbd/nbd.h"
 #include "export/nbd/server.h"
@@ -71,6 +72,19 @@ static void add_context(struct nbd_export *nbd, enum nbd_context_kind kind, cons
     nbd->contexts[nbd->context_count++] = (struct nbd_context){.kind = kind, .name = g_strdup(name)};
 }
 
+static void drop_contexts(struct nbd_export *nbd)
+{
+    for (unsigned i = 0; i < nbd->context_count; i++) {
+        struct nbd_context *context = &nbd->contexts[i];
+
+        if (context->bitmap)
+            dirty_bitmap_set_busy(context->bitmap, NULL);
+        dirty_bitmap_unref(context->bitmap);
+        g_free(context->name);
+    }
+    nbd->context_count = 0;
+}
+
 static bool CO_FN co_start(struct export *export, const struct block_export_options *options, struct error **err)
 {
     struct nbd_export *nbd = export_state(export);
@@ -85,23 +99,20 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
         return false;
     if (nbd_server_find_export(nbd->server, name, strlen(name)))
         return error_set(err, "NBD server already has export named '%s'", name);
-    if (own->bitmaps && own->bitmaps->count) {
-        const struct block_dirty_bitmap_or_str *bitmap = own->bitmaps->items[0];
-
-        return error_set(err, "Bitmap '%s' is not found",
-                         bitmap->kind == BLOCK_DIRTY_BITMAP_OR_STR_KIND_LOCAL ? bitmap->u.local
-                                                                              : bitmap->u.external->name);
-    }
     nbd->handle = export_handle(export);
+    nbd->writable = options->has_writable && options->writable;
+    add_context(nbd, NBD_CONTEXT_ALLOCATION, "base:allocation");
+    if (own->has_allocation_depth && own->allocation_depth)
+        add_context(nbd, NBD_CONTEXT_ALLOCATION_DEPTH, "qemu:allocation-depth");
+    if (!nbd_export_take_bitmaps(nbd, own->bitmaps, err)) {
+        drop_contexts(nbd);
+        return false;
+    }
     nbd->serial = ++nbd->server->next_serial;
     nbd->name = g_strdup(name);
     nbd->short_name = nbd_name_shorten(name, strlen(name));
     nbd->description = g_strdup(own->description);
-    nbd->writable = options->has_writable && options->writable;
     nbd->clients = g_ptr_array_new();
-    add_context(nbd, NBD_CONTEXT_ALLOCATION, "base:allocation");
-    if (own->has_allocation_depth && own->allocation_depth)
-        add_context(nbd, NBD_CONTEXT_ALLOCATION_DEPTH, "qemu:allocation-depth");
     g_ptr_array_add(nbd->server->exports, nbd);
     return true;
 }
@@ -126,8 +137,7 @@ static void CO_FN co_stop(struct export *export)
         co_nbd_wait_for_client(&nbd->idle);
     }
     co_condition_done(&nbd->idle);
-    for (unsigned i = 0; i < nbd->context_count; i++)
-        g_free(nbd->contexts[i].name);
+    drop_contexts(nbd);
     g_ptr_array_unref(nbd->clients);
     g_free(nbd->name);
     g_free(nbd->short_name);

@@ -5,6 +5,7 @@
  *
  *     base:allocation          is it a hole, does it read as zeroes
  *     qemu:allocation-depth    which layer of the backing chain it comes from: 0 none, 1 the top one, ...
+ *     qemu:dirty-bitmap:NAME   is it dirty in that bitmap
  */
 #include <assert.h>
 #include <errno.h>
@@ -52,6 +53,10 @@ static int CO_FN co_find_run(struct nbd_request *request, const struct nbd_conte
     struct block_extent extent;
     int result;
 
+    if (context->kind == NBD_CONTEXT_DIRTY_BITMAP) {
+        nbd_bitmap_run(context, offset, bytes, &ret->bytes, &ret->status);
+        return 0;
+    }
     if (context->kind == NBD_CONTEXT_ALLOCATION_DEPTH) {
         result = co_handle_allocation_depth(handle, offset, bytes, &ret->bytes);
         if (result >= 0)
@@ -68,7 +73,8 @@ static int CO_FN co_find_run(struct nbd_request *request, const struct nbd_conte
     return result < 0 ? result : 0;
 }
 
-/* Keeps runs inside what was asked, and to the client's minimum block; a block of several kinds counts as data. */
+/* Keeps runs inside what was asked, and to the client's minimum block; a block of several kinds counts as data, or
+ * as dirty. */
 static void run_fit(struct status_run *run, const struct nbd_context *context, uint64_t bytes, uint32_t min_block)
 {
     run->bytes = MIN(run->bytes, bytes);
@@ -81,6 +87,8 @@ static void run_fit(struct status_run *run, const struct nbd_context *context, u
     run->bytes = MIN(min_block, bytes);
     if (context->kind == NBD_CONTEXT_ALLOCATION)
         run->status = 0;
+    else if (context->kind == NBD_CONTEXT_DIRTY_BITMAP)
+        run->status = NBD_STATE_DIRTY;
 }
 
 static size_t run_encode(uint8_t *to, enum nbd_mode mode, const struct status_run *run)

@@ -18,8 +18,10 @@
 #include "export/nbd/zeroes.h"
 #include "loop/lock.h"
 
+struct block_dirty_bitmap_or_str_array;
 struct block_export_options;
 struct co_task;
+struct dirty_bitmap;
 struct error;
 struct export;
 struct handle;
@@ -44,12 +46,13 @@ enum {
 
 /* --- exports --- */
 
-enum nbd_context_kind { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_ALLOCATION_DEPTH };
+enum nbd_context_kind { NBD_CONTEXT_ALLOCATION, NBD_CONTEXT_ALLOCATION_DEPTH, NBD_CONTEXT_DIRTY_BITMAP };
 
 /* Something that can be asked for each place of the export; its id on the wire is its index in the export. */
 struct nbd_context {
     enum nbd_context_kind kind;
-    char *name; /* "base:allocation" */
+    char *name;                  /* "base:allocation" */
+    struct dirty_bitmap *bitmap; /* NBD_CONTEXT_DIRTY_BITMAP: with a reference, busy for us */
 };
 
 /* State of an export; main loop, and const while clients have it. */
@@ -91,6 +94,15 @@ uint64_t nbd_contexts_all(const struct nbd_export *export);
  * of one chunk of the client's mode; its size in *ret_bytes. 0 or -errno.
  */
 int CO_FN co_nbd_context_status(struct nbd_request *request, unsigned context, uint8_t *to, size_t *ret_bytes);
+
+/* Adds a context for each of `wanted` (NULL: none). On failure those before it are there; who ends the export drops
+ * all. */
+bool nbd_export_take_bitmaps(struct nbd_export *export, const struct block_dirty_bitmap_or_str_array *wanted,
+                             struct error **err) MUST_CHECK;
+
+/* The run from `offset` on, cut to `bytes`, that a bitmap shows as dirty, or as clean. */
+void nbd_bitmap_run(const struct nbd_context *context, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes,
+                    uint32_t *ret_status);
 
 /* --- server --- */
 

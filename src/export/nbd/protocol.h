@@ -123,6 +123,7 @@ enum nbd_reply_type {
 };
 
 enum nbd_state { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 };
+enum nbd_bitmap_state { NBD_STATE_DIRTY = 1u << 0 };
 
 enum nbd_error {
     NBD_SUCCESS = 0,

@@ -18,6 +18,7 @@
 struct error;
 struct qcow2_image;
 struct qcow2_overlap_checks;
+struct qcow2_snapshot;
 
 /* Kinds of metadata, as bits. The first ones are single ranges. */
 enum qcow2_metadata {
@@ -33,15 +34,17 @@ enum qcow2_metadata {
 };
 enum { QCOW2_METADATA_RANGES = 5, QCOW2_METADATA_KINDS = 9 };
 
-/* Part of struct qcow2_image. */
+/* Part of struct qcow2_image. Zero-filled it is a valid guard that guards nothing. */
+struct qcow2_overlap_range {
+    uint64_t offset; /* atomic; what a reader sees half changed is looked at again under `spin` */
+    uint64_t bytes;
+};
 struct qcow2_overlap {
-    unsigned mask;         /* which kinds are guarded; const outside of a drain */
+    unsigned mask;         /* drain: which kinds are guarded */
     unsigned cluster_bits; /* const */
-    struct {
-        uint64_t offset; /* atomic; what a reader sees half changed is looked at again by the search */
-        uint64_t bytes;
-    } ranges[QCOW2_METADATA_RANGES];
-    uint64_t *filter; /* words, atomic; const outside of a drain */
+    struct spin_lock spin; /* of setting the ranges; taken last */
+    struct qcow2_overlap_range ranges[QCOW2_METADATA_RANGES];
+    uint64_t *filter; /* drain; its words atomic */
     uint64_t filter_mask;
 };
 
@@ -49,20 +52,29 @@ struct qcow2_overlap {
 unsigned qcow2_overlap_mask(const struct qcow2_overlap_checks *options);
 
 /*
- * Sets up an empty guard: `mask` as above, `tables` about how many clusters there will be with L2 tables, refcount
- * blocks and L1 tables of snapshots. Inside a drain, or at opening. done() allows for an empty struct.
+ * Sets the guard up from what the image has in memory: header, L1 table, refcount table, snapshots; at opening, and
+ * again in a drain after one of these was loaded anew or `mask` has changed. Reads the file for inactive L2 tables
+ * only. 0 or -errno.
  */
-void qcow2_overlap_init(struct qcow2_overlap *overlap, unsigned mask, unsigned cluster_bits, uint64_t tables);
+int CO_FN co_qcow2_overlap_load(struct qcow2_image *image, unsigned mask) MUST_CHECK;
 void qcow2_overlap_done(struct qcow2_overlap *overlap);
 
-/* Where a kind that is a range lies now; bytes 0: there is none. Before it is referenced there. Any loop. */
+/* Takes what the header says of the kinds that are single ranges; where one has moved. Any loop. */
+void qcow2_overlap_refresh(struct qcow2_image *image);
+
+/* Where such a kind lies now; bytes 0: there is none. Before it is referred to there. Any loop. */
 void qcow2_overlap_set_range(struct qcow2_overlap *overlap, enum qcow2_metadata kind, uint64_t offset, uint64_t bytes);
 
-/* These clusters hold tables of the other kinds; before they are referenced. Any loop. */
-void qcow2_overlap_add(struct qcow2_overlap *overlap, uint64_t offset, uint64_t bytes);
+/* A snapshot has come. In a drain. */
+int CO_FN co_qcow2_overlap_add_snapshot(struct qcow2_image *image, const struct qcow2_snapshot *snapshot) MUST_CHECK;
 
-/* Whether the range may have guarded metadata in it, of whichever kind. Any loop; a few nanoseconds. */
-bool qcow2_overlap_maybe(const struct qcow2_overlap *overlap, uint64_t offset, uint64_t bytes);
+/*
+ * The parts: an empty guard for about `tables` clusters that hold tables; these clusters do (before they are referred
+ * to; any loop); whether the range may have guarded metadata in it (any loop, a few nanoseconds).
+ */
+void qcow2_overlap_init(struct qcow2_overlap *overlap, unsigned mask, unsigned cluster_bits, uint64_t tables);
+void qcow2_overlap_add(struct qcow2_overlap *overlap, uint64_t offset, uint64_t bytes);
+bool qcow2_overlap_maybe(struct qcow2_overlap *overlap, uint64_t offset, uint64_t bytes);
 
 /*
  * Called before each write to the image's file. `ignore`: the kinds that the write is meant to change (0: guest data);

@@ -98,12 +98,10 @@ bool CO_FN file_co_create(struct graph *graph, const struct blockdev_create_opti
 }
 
 static const struct image_option file_image_options[] = {
-    {"size", IMAGE_OPTION_SIZE, "Virtual disk size", "size", false},
-    {"preallocation", IMAGE_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)", "preallocation",
-     false},
-    {"nocow", IMAGE_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", "nocow", false},
-    {"extent_size_hint", IMAGE_OPTION_SIZE, "Extent size hint for the image file, 0 to disable", "extent-size-hint",
-     false},
+    {"size", IMAGE_OPTION_SIZE, "Virtual disk size", "size"},
+    {"nocow", IMAGE_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", "nocow"},
+    {"preallocation", IMAGE_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)", "preallocation"},
+    {"extent_size_hint", IMAGE_OPTION_SIZE, "Extent size hint for the image file, 0 to disable", "extent-size-hint"},
     {NULL},
 };
 

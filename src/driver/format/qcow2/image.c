@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What can be done with qcow2 images as such; the parts lie in the files of their subjects. */
+#include "driver/format/qcow2/image.h"
+
+#include "base/bytes.h"
+#include "block/image.h"
+#include "driver/format/qcow2/create.h"
+#include "driver/format/qcow2/header.h"
+
+static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
+{
+    return size >= 8 && load_be32(head) == QCOW2_MAGIC && load_be32(head + QCOW2_AT_VERSION) >= 2 ? 100 : 0;
+}
+
+const struct block_driver_image qcow2_image_slots = {
+    .probe = qcow2_probe,
+    .co_create = qcow2_co_create,
+    .options = qcow2_image_options,
+    .translate = qcow2_translate,
+};

@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Internal snapshots. Each change is one switch of the header's fields, a write inside its first sector: before it, all
+ * that the new state needs is durable and the old state untouched but for counts that are too high; after it, what only
+ * the old state needed is let go.
+ */
+#include "driver/format/qcow2/snapshot.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "driver/format/qcow2/qcow2.h"
+
+static const struct qcow2_snapshot_table no_snapshots;
+
+/* --- the table in memory --- */
+
+bool CO_FN co_qcow2_snapshots_load(struct qcow2_image *image, struct error **err)
+{
+    struct qcow2_snapshot_table table = {0};
+
+    if (!co_qcow2_snapshot_table_load(image->file, image->header, false, &table, err))
+        return false;
+    qcow2_snapshots_free(image);
+    image->snapshots = g_new0(struct qcow2_snapshots, 1);
+    image->snapshots->table = table;
+    return true;
+}
+
+void qcow2_snapshots_free(struct qcow2_image *image)
+{
+    if (image->snapshots)
+        qcow2_snapshot_table_done(&image->snapshots->table);
+    g_free(TAKE(image->snapshots));
+}
+
+const struct qcow2_snapshot_table *qcow2_snapshots(const struct qcow2_image *image)
+{
+    return image->snapshots ? &image->snapshots->table : &no_snapshots;
+}
+
+bool qcow2_snapshot_is_sound(const struct qcow2_image *image, const struct qcow2_snapshot *snapshot)
+{
+    return is_aligned(snapshot->l1_table_offset, image->cluster_size) && snapshot->l1_size <= QCOW2_L1_BYTES_MAX / 8 &&
+           snapshot->l1_table_offset < QCOW2_HOST_OFFSET_MAX;
+}
+
+static bool snapshot_check(const struct qcow2_image *image, const struct qcow2_snapshot *snapshot, struct error **err)
+{
+    if (qcow2_snapshot_is_sound(image, snapshot))
+        return true;
+    return error_set(err,
+                     "Snapshot '%s' ('%s') is broken: its L1 table has %" PRIu32 " entries at offset %#" PRIx64
+                     "; at most %d at a multiple of %" PRIu64 " are valid",
+                     snapshot->id, snapshot->name, snapshot->l1_size, snapshot->l1_table_offset, QCOW2_L1_BYTES_MAX / 8,
+                     image->cluster_size);
+}
+
+/* The index, or -1. NULL: any. */
+static ssize_t snapshot_find(const struct qcow2_image *image, const char *id, const char *name)
+{
+    const struct qcow2_snapshot_table *table = qcow2_snapshots(image);
+
+    for (size_t i = 0; i < table->count; i++) {
+        if ((!id || strcmp(table->items[i].id, id) == 0) && (!name || strcmp(table->items[i].name, name) == 0))
+            return (ssize_t)i;
+    }
+    return -1;
+}
+
+static struct snapshot_info *snapshot_info(const struct qcow2_snapshot *snapshot)
+{
+    struct snapshot_info *info = g_new0(struct snapshot_info, 1);
+    uint64_t second = 1000 * 1000 * 1000;
+
+    info->id = g_strdup(snapshot->id);
+    info->name = g_strdup(snapshot->name);
+    info->vm_state_size = (int64_t)MIN(snapshot->vm_state_size, INT64_MAX);
+    info->date_sec = snapshot->date_sec;
+    info->date_nsec = snapshot->date_nsec;
+    info->vm_clock_sec = (int64_t)(snapshot->vm_clock_nsec / second);
+    info->vm_clock_nsec = (int64_t)(snapshot->vm_clock_nsec % second);
+    info->has_icount = snapshot->icount != QCOW2_SNAPSHOT_NO_ICOUNT;
+    info->icount = info->has_icount ? (int64_t)snapshot->icount : 0;
+    return info;
+}
+
+struct snapshot_info_array *CO_FN co_qcow2_snapshot_list(struct node *node, struct error **err)
+{
+    const struct qcow2_snapshot_table *table = qcow2_snapshots(qcow2_image_of(node));
+    struct snapshot_info_array *list = g_new0(struct snapshot_info_array, 1);
+
+    list->count = table->count;
+    list->items = g_new0(struct snapshot_info *, table->count);
+    for (size_t i = 0; i < table->count; i++)
+        list->items[i] = snapshot_info(&table->items[i]);
+    return list;
+}
+
+/* --- changes --- */
+
+/* Writes a table to clusters of its own. An empty one needs none. */
+static int CO_FN co_table_store(struct qcow2_image *image, const struct qcow2_snapshot *snapshots, size_t count,
+                                uint64_t *ret_offset, size_t *ret_bytes, struct error **err)
+{
+    g_autofree uint8_t *data = qcow2_snapshot_table_encode(snapshots, count, image->header->size, ret_bytes, err);
+    int ret;
+
+    *ret_offset = 0;
+    if (!data)
+        return -EFBIG;
+    if (!*ret_bytes)
+        return 0;
+    ret = co_qcow2_alloc_clusters(image, *ret_bytes, ret_offset);
+    if (ret == 0)
+        ret = co_qcow2_overlap_check(image, *ret_offset, *ret_bytes, 0);
+    if (ret == 0)
+        ret = co_edge_pwrite(image->file, *ret_offset, *ret_bytes, data, 0);
+    if (ret == 0)
+        return 0;
+    if (*ret_offset)
+        qcow2_free_clusters(image, *ret_offset, *ret_bytes, QCOW2_FREE_NEVER);
+    error_set_errno(err, ret, "Could not write the snapshot table");
+    return ret;
+}
+
+/* Copies an L1 table, without flags, to clusters of its own. */
+static int CO_FN co_l1_store(struct qcow2_image *image, const uint64_t *l1, uint32_t size, enum qcow2_metadata kind,
+                             uint64_t *ret_offset)
+{
+    g_autofree uint64_t *copy = g_new(uint64_t, MAX(size, 1));
+    int ret;
+
+    for (uint32_t i = 0; i < size; i++)
+        copy[i] = l1[i] & QCOW2_L1_OFFSET_MASK;
+    ret = co_qcow2_alloc_clusters(image, MAX((uint64_t)size * 8, 1), ret_offset);
+    if (ret)
+        return ret;
+    ret = co_qcow2_table_write(image, *ret_offset, size, copy, kind);
+    if (ret)
+        qcow2_free_clusters(image, *ret_offset, MAX((uint64_t)size * 8, 1), QCOW2_FREE_NEVER);
+    return ret;
+}
+
+/*
+ * While counts and flags are changed: nothing is cached, and who opens the image after a crash repairs it first.
+ * `ret_dirty`: the dirty bit was set by us.
+ */
+static int CO_FN co_change_begin(struct qcow2_image *image, bool *ret_dirty, struct error **err)
+{
+    int ret = co_qcow2_settle(image);
+
+    *ret_dirty = false;
+    if (ret == 0) {
+        qcow2_caches_drop(image);
+        *ret_dirty = image->header->version >= 3 && !__atomic_load_n(&image->metadata_dirty, __ATOMIC_ACQUIRE);
+        ret = *ret_dirty ? co_qcow2_mark_dirty(image) : 0;
+    }
+    if (ret)
+        error_set_errno(err, ret, "Could not write back the image's metadata");
+    return ret;
+}
+
+/* Everything is consistent, in the file and in memory. `failed`: what went before; 0 or -errno. */
+static int CO_FN co_change_end(struct qcow2_image *image, bool dirty, int failed)
+{
+    int ret = co_qcow2_settle(image);
+
+    qcow2_caches_drop(image);
+    if (!failed)
+        failed = ret;
+    /* After a failure the bit stays, and with it the repair at the next opening. */
+    if (!failed && dirty)
+        failed = co_qcow2_mark_clean(image);
+    return failed;
+}
+
+/* The header says what is to be true from now on; on failure it is as before. */
+static int CO_FN co_switch_header(struct qcow2_image *image, const struct qcow2_header *before)
+{
+    int ret = co_qcow2_header_update_fields(image, true);
+
+    if (ret) {
+        image->header->size = before->size;
+        image->header->l1_size = before->l1_size;
+        image->header->l1_table_offset = before->l1_table_offset;
+        image->header->snapshot_count = before->snapshot_count;
+        image->header->snapshots_offset = before->snapshots_offset;
+    }
+    return ret;
+}
+
+/* Installs a table whose entries are `snapshots`, taken on success; the old one's are the caller's by then. */
+static int CO_FN co_table_switch(struct qcow2_image *image, struct qcow2_snapshot *snapshots, size_t count,
+                                 struct error **err)
+{
+    struct qcow2_header before = *image->header;
+    uint64_t old_bytes = qcow2_snapshots(image)->bytes;
+    uint64_t offset;
+    size_t bytes;
+    int ret = co_table_store(image, snapshots, count, &offset, &bytes, err);
+
+    if (ret)
+        return ret;
+    /* Counts and tables first. */
+    ret = co_qcow2_settle(image);
+    if (ret == 0) {
+        image->header->snapshot_count = (uint32_t)count;
+        image->header->snapshots_offset = offset;
+        ret = co_switch_header(image, &before);
+    }
+    if (ret) {
+        /* Nobody knows whether the header was written: what it may name stays. */
+        error_set_errno(err, ret, "Could not update the header for the new snapshot table");
+        return ret;
+    }
+    if (old_bytes)
+        qcow2_free_clusters(image, before.snapshots_offset, old_bytes, QCOW2_FREE_OTHER);
+    if (!image->snapshots)
+        image->snapshots = g_new0(struct qcow2_snapshots, 1);
+    image->snapshots->table = (struct qcow2_snapshot_table){.items = snapshots, .count = count, .bytes = bytes};
+    qcow2_overlap_refresh(image);
+    return 0;
+}
+
+static char *next_id(const struct qcow2_image *image)
+{
+    const struct qcow2_snapshot_table *table = qcow2_snapshots(image);
+    uint64_t highest = 0;
+
+    for (size_t i = 0; i < table->count; i++) {
+        uint64_t id = 0;
+
+        if (g_ascii_string_to_unsigned(table->items[i].id, 10, 0, UINT64_MAX - 1, &id, NULL))
+            highest = MAX(highest, id);
+    }
+    return g_strdup_printf("%" PRIu64, highest + 1);
+}
+
+/* --- create --- */
+
+static struct qcow2_snapshot snapshot_from_info(const struct qcow2_image *image, const struct snapshot_info *info)
+{
+    return (struct qcow2_snapshot){
+        .l1_size = image->header->l1_size,
+        .date_sec = (uint32_t)info->date_sec,
+        .date_nsec = (uint32_t)info->date_nsec,
+        .vm_clock_nsec = (uint64_t)info->vm_clock_sec * 1000 * 1000 * 1000 + (uint64_t)info->vm_clock_nsec,
+        .vm_state_size = (uint64_t)info->vm_state_size,
+        .disk_size = image->header->size,
+        .has_disk_size = true,
+        .icount = info->has_icount ? (uint64_t)info->icount : QCOW2_SNAPSHOT_NO_ICOUNT,
+        .extra_bytes = QCOW2_SNAPSHOT_EXTRA_BYTES,
+        .id = g_strdup(info->id),
+        .name = g_strdup(info->name),
+    };
+}
+
+/* All that the disk has now gets a second reference, and an L1 table of its own at snapshot->l1_table_offset. */
+static int CO_FN co_share_all(struct qcow2_image *image, struct qcow2_snapshot *snapshot, struct error **err)
+{
+    int ret = co_qcow2_walk(image, image->l1, image->header->l1_size, 1, QCOW2_WALK_KEEP_FLAGS);
+
+    if (ret) {
+        error_set_errno(err, ret, "Could not raise the reference counts for the snapshot");
+        return ret;
+    }
+    ret = co_l1_store(image, image->l1, image->header->l1_size, QCOW2_METADATA_INACTIVE_L1, &snapshot->l1_table_offset);
+    if (ret == 0)
+        ret = co_qcow2_settle(image);
+    /* From here on writes to the disk go elsewhere. */
+    if (ret == 0)
+        ret = co_qcow2_walk(image, image->l1, image->header->l1_size, 0, QCOW2_WALK_CLEAR_FLAGS);
+    if (ret == 0)
+        ret = co_qcow2_walk_active_flags(image, true);
+    if (ret)
+        error_set_errno(err, ret, "Could not copy the L1 table for the snapshot");
+    return ret;
+}
+
+static int CO_FN co_create(struct qcow2_image *image, struct qcow2_snapshot *snapshot, struct error **err)
+{
+    const struct qcow2_snapshot_table *table = qcow2_snapshots(image);
+    struct qcow2_snapshot *old = table->items;
+    struct qcow2_snapshot *all = g_new(struct qcow2_snapshot, table->count + 1);
+    int ret = co_share_all(image, snapshot, err);
+
+    if (table->count)
+        memcpy(all, old, table->count * sizeof(*all));
+    all[table->count] = *snapshot;
+    if (ret == 0)
+        ret = co_table_switch(image, all, table->count + 1, err);
+    if (ret) {
+        g_free(all);
+        return ret;
+    }
+    *snapshot = (struct qcow2_snapshot){0};
+    g_free(old);
+    table = qcow2_snapshots(image);
+    ret = co_qcow2_overlap_add_snapshot(image, &table->items[table->count - 1]);
+    if (ret)
+        error_set_errno(err, ret, "Could not read the new snapshot's L1 table");
+    return ret;
+}
+
+/* Why there can be no snapshot of it. */
+static bool create_check(const struct qcow2_image *image, const struct snapshot_info *info, struct error **err)
+{
+    if (image->has_data_file)
+        return error_set_errno(err, ENOTSUP, "An image with an external data file cannot have internal snapshots");
+    if (qcow2_snapshots(image)->count >= QCOW2_SNAPSHOTS_MAX)
+        return error_set_errno(err, EFBIG, "The image has %d snapshots, which is the limit", QCOW2_SNAPSHOTS_MAX);
+    if (info->id && *info->id && snapshot_find(image, info->id, NULL) >= 0)
+        return error_set_errno(err, EEXIST, "A snapshot with the id '%s' exists", info->id);
+    if (!info->name || strlen(info->name) > UINT16_MAX)
+        return error_set(err, "The name of a snapshot has at most %d bytes", UINT16_MAX);
+    return true;
+}
+
+bool CO_FN co_qcow2_snapshot_create(struct node *node, struct snapshot_info *info, struct error **err)
+{
+    struct qcow2_image *image = qcow2_image_of(node);
+    struct qcow2_snapshot snapshot;
+    bool dirty;
+    int ret;
+
+    if (!create_check(image, info, err))
+        return false;
+    if (!info->id || !*info->id) {
+        g_free(info->id);
+        info->id = next_id(image);
+    }
+    if (co_change_begin(image, &dirty, err))
+        return false;
+    snapshot = snapshot_from_info(image, info);
+    ret = co_create(image, &snapshot, err);
+    qcow2_snapshot_clear(&snapshot);
+    if (ret) {
+        (void)co_change_end(image, dirty, ret);
+        return false;
+    }
+    ret = co_change_end(image, dirty, 0);
+    return ret == 0 || error_set_errno(err, ret, "Could not complete the snapshot");
+}
+
+/* --- apply --- */
+
+/* The snapshot's L1 table, as long as the disk needs it; owned. */
+static uint64_t *CO_FN co_snapshot_l1(struct qcow2_image *image, const struct qcow2_snapshot *snapshot, uint64_t size,
+                                      uint32_t *ret_size, struct error **err)
+{
+    uint64_t needed = qcow2_l1_entries(size, image->cluster_bits, qcow2_has_subclusters(image->header));
+    g_autofree uint64_t *l1 = NULL;
+    int ret;
+
+    if (size > NODE_LENGTH_MAX || needed > QCOW2_L1_BYTES_MAX / 8) {
+        error_set(err, "Snapshot '%s' is broken: its disk size of %" PRIu64 " bytes is too large", snapshot->id, size);
+        return NULL;
+    }
+    *ret_size = MAX((uint32_t)needed, snapshot->l1_size);
+    l1 = g_new0(uint64_t, MAX(*ret_size, 1));
+    ret = co_qcow2_table_read(image, snapshot->l1_table_offset, snapshot->l1_size, l1);
+    if (ret) {
+        error_set_errno(err, ret, "Could not read the L1 table of snapshot '%s'", snapshot->id);
+        return NULL;
+    }
+    return g_steal_pointer(&l1);
+}
+
+/* Makes `l1` the disk's, then lets go what it had. */
+static int CO_FN co_apply(struct qcow2_image *image, const uint64_t *l1, uint32_t l1_size, uint64_t size,
+                          struct error **err)
+{
+    struct qcow2_header *header = image->header;
+    struct qcow2_header before = *header;
+    g_autofree uint64_t *old = g_memdup2(image->l1, (size_t)header->l1_size * 8);
+    uint64_t offset;
+    int ret;
+
+    /* Everything will belong to the snapshot and to the disk: nothing may be written in place. */
+    ret = co_qcow2_walk(image, l1, l1_size, 1, QCOW2_WALK_CLEAR_FLAGS);
+    if (ret == 0)
+        ret = co_l1_store(image, l1, l1_size, QCOW2_METADATA_ACTIVE_L1, &offset);
+    if (ret == 0)
+        ret = co_qcow2_settle(image);
+    if (ret == 0) {
+        header->l1_table_offset = offset;
+        header->l1_size = l1_size;
+        header->size = size;
+        ret = co_switch_header(image, &before);
+    }
+    if (ret == 0)
+        ret = co_qcow2_l1_load(image);
+    if (ret) {
+        error_set_errno(err, ret, "Could not switch to the snapshot's L1 table");
+        return ret;
+    }
+    qcow2_caches_drop(image);
+    node_set_length(image->node, size);
+    ret = co_qcow2_overlap_load(image, image->overlap.mask);
+    if (ret == 0)
+        ret = co_qcow2_walk(image, old, before.l1_size, -1, QCOW2_WALK_KEEP_FLAGS);
+    if (ret == 0 && before.l1_size)
+        qcow2_free_clusters(image, before.l1_table_offset, (uint64_t)before.l1_size * 8, QCOW2_FREE_OTHER);
+    if (ret)
+        error_set_errno(err, ret, "Could not free the clusters of the former state");
+    return ret;
+}
+
+bool CO_FN co_qcow2_snapshot_apply(struct node *node, const char *selector, struct error **err)
+{
+    struct qcow2_image *image = qcow2_image_of(node);
+    const struct qcow2_snapshot *snapshot;
+    g_autofree uint64_t *l1 = NULL;
+    ssize_t index = snapshot_find(image, selector, NULL);
+    uint64_t size;
+    uint32_t l1_size;
+    bool dirty;
+    int ret;
+
+    if (image->has_data_file)
+        return error_set_errno(err, ENOTSUP, "An image with an external data file cannot have internal snapshots");
+    if (index < 0)
+        index = snapshot_find(image, NULL, selector);
+    if (index < 0)
+        return error_set_errno(err, ENOENT, "There is no snapshot '%s'", selector);
+    snapshot = &qcow2_snapshots(image)->items[index];
+    if (!snapshot_check(image, snapshot, err))
+        return false;
+    size = snapshot->has_disk_size ? snapshot->disk_size : image->header->size;
+    l1 = co_snapshot_l1(image, snapshot, size, &l1_size, err);
+    if (!l1 || co_change_begin(image, &dirty, err))
+        return false;
+    ret = co_apply(image, l1, l1_size, size, err);
+    if (ret) {
+        (void)co_change_end(image, dirty, ret);
+        return false;
+    }
+    ret = co_change_end(image, dirty, 0);
+    return ret == 0 || error_set_errno(err, ret, "Could not complete going back to snapshot '%s'", selector);
+}
+
+/* --- delete --- */
+
+/* Lets go what only the snapshot had; what the disk has for itself now, it may write in place again. */
+static int CO_FN co_release(struct qcow2_image *image, const struct qcow2_snapshot *snapshot, const uint64_t *l1)
+{
+    int ret = co_qcow2_walk(image, l1, snapshot->l1_size, -1, QCOW2_WALK_KEEP_FLAGS);
+
+    if (ret == 0 && snapshot->l1_size)
+        qcow2_free_clusters(image, snapshot->l1_table_offset, (uint64_t)snapshot->l1_size * 8, QCOW2_FREE_SNAPSHOT);
+    if (ret == 0)
+        ret = co_qcow2_settle(image);
+    if (ret == 0)
+        ret = co_qcow2_walk(image, image->l1, image->header->l1_size, 0, QCOW2_WALK_SET_FLAGS);
+    return ret ? ret : co_qcow2_walk_active_flags(image, false);
+}
+
+static int CO_FN co_delete(struct qcow2_image *image, size_t index, const uint64_t *l1, struct error **err)
+{
+    struct qcow2_snapshot_table old = *qcow2_snapshots(image);
+    struct qcow2_snapshot *rest = g_new(struct qcow2_snapshot, old.count);
+    int ret;
+
+    memcpy(rest, old.items, index * sizeof(*rest));
+    memcpy(rest + index, old.items + index + 1, (old.count - index - 1) * sizeof(*rest));
+    ret = co_table_switch(image, rest, old.count - 1, err);
+    if (ret) {
+        g_free(rest);
+        return ret;
+    }
+    ret = co_release(image, &old.items[index], l1);
+    if (ret)
+        error_set_errno(err, ret, "Could not free the clusters of snapshot '%s'", old.items[index].id);
+    qcow2_snapshot_clear(&old.items[index]);
+    g_free(old.items);
+    return ret;
+}
+
+struct snapshot_info *CO_FN co_qcow2_snapshot_delete(struct node *node, const char *id, const char *name,
+                                                     struct error **err)
+{
+    struct qcow2_image *image = qcow2_image_of(node);
+    ssize_t index = snapshot_find(image, id, name);
+    AUTO(snapshot_info) info = NULL;
+    g_autofree uint64_t *l1 = NULL;
+    const struct qcow2_snapshot *snapshot;
+    bool dirty;
+    int ret;
+
+    if (index < 0) {
+        error_set_errno(err, ENOENT, "There is no snapshot with id '%s' and name '%s'", id ? id : "(any)",
+                        name ? name : "(any)");
+        return NULL;
+    }
+    snapshot = &qcow2_snapshots(image)->items[index];
+    if (!snapshot_check(image, snapshot, err))
+        return NULL;
+    info = snapshot_info(snapshot);
+    l1 = g_new0(uint64_t, MAX(snapshot->l1_size, 1));
+    ret = co_qcow2_table_read(image, snapshot->l1_table_offset, snapshot->l1_size, l1);
+    if (ret) {
+        error_set_errno(err, ret, "Could not read the L1 table of snapshot '%s'", snapshot->id);
+        return NULL;
+    }
+    if (co_change_begin(image, &dirty, err))
+        return NULL;
+    ret = co_delete(image, (size_t)index, l1, err);
+    if (ret) {
+        (void)co_change_end(image, dirty, ret);
+        return NULL;
+    }
+    ret = co_change_end(image, dirty, 0);
+    if (ret) {
+        error_set_errno(err, ret, "Could not complete deleting snapshot '%s'", info->id);
+        return NULL;
+    }
+    return TAKE(info);
+}
