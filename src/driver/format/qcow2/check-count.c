@@ -16,8 +16,8 @@ void qcow2_check_window(struct qcow2_check *check, uint64_t first)
 
     if (!check->window) {
         check->wide = check->header->refcount_order > QCOW2_REFCOUNT_ORDER_V2;
-        /* A power of two, and a multiple of what any refcount block covers. */
-        check->window_max = QCOW2_CHECK_WINDOW_BYTES / (check->wide ? sizeof(uint32_t) : sizeof(uint16_t));
+        check->window_max = MAX(check->window_bytes / (check->wide ? sizeof(uint32_t) : sizeof(uint16_t)),
+                                UINT64_C(1) << qcow2_refcount_block_bits(check->header));
         check->window_count = MIN(check->window_max, check->cluster_count);
         size = (size_t)check->window_count * (check->wide ? sizeof(uint32_t) : sizeof(uint16_t));
         check->window = g_malloc(size);

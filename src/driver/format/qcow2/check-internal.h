@@ -32,6 +32,10 @@ enum {
     QCOW2_CHECK_WINDOW_BYTES = 32 * 1024 * 1024,
 };
 
+/* co_qcow2_check() with another size of window, for tests. A window covers a refcount block at least. */
+bool CO_FN co_qcow2_check_windowed(struct edge *file, unsigned repair, struct image_report *report, size_t window_bytes,
+                                   struct qcow2_check_result *ret, struct error **err) MUST_CHECK;
+
 /* A piece of the file, as it was read. */
 struct qcow2_check_piece {
     uint64_t number; /* offset / QCOW2_CHECK_PIECE_BYTES */
@@ -64,8 +68,9 @@ struct qcow2_check {
     /* The window: references to clusters [window_first, window_first + window_count). */
     uint64_t window_first;
     uint64_t window_count;
-    uint64_t window_max;
-    bool wide; /* 32 bits a cluster, else 16 */
+    uint64_t window_max; /* a power of two, and a multiple of what a refcount block covers */
+    size_t window_bytes; /* that it may take */
+    bool wide;           /* 32 bits a cluster, else 16 */
     void *window;
     uint64_t next_reference; /* the lowest cluster beyond the window that is referred to */
     uint8_t *block_used;     /* a bit for each refcount block that a rebuild needs; NULL: not wanted */

@@ -212,10 +212,10 @@ static int CO_FN co_check_run(struct qcow2_check *check)
     return ret < 0 ? ret : co_clear_bits(check);
 }
 
-bool CO_FN co_qcow2_check(struct edge *file, unsigned repair, struct image_report *report,
-                          struct qcow2_check_result *ret, struct error **err)
+bool CO_FN co_qcow2_check_windowed(struct edge *file, unsigned repair, struct image_report *report, size_t window_bytes,
+                                   struct qcow2_check_result *ret, struct error **err)
 {
-    struct qcow2_check check = {.file = file, .repair = repair, .report = report};
+    struct qcow2_check check = {.file = file, .repair = repair, .report = report, .window_bytes = window_bytes};
     bool done = co_begin(&check, err) && co_snapshots_load(&check, err);
     int result;
 
@@ -232,4 +232,10 @@ bool CO_FN co_qcow2_check(struct edge *file, unsigned repair, struct image_repor
     }
     check_done(&check);
     return done;
+}
+
+bool CO_FN co_qcow2_check(struct edge *file, unsigned repair, struct image_report *report,
+                          struct qcow2_check_result *ret, struct error **err)
+{
+    return co_qcow2_check_windowed(file, repair, report, QCOW2_CHECK_WINDOW_BYTES, ret, err);
 }
