@@ -345,7 +345,7 @@ static int CO_FN co_help(const struct convert *convert)
     return EXIT_SUCCESS;
 }
 
-static int CO_FN co_run(struct img *img)
+static int CO_FN co_run_command(struct img *img)
 {
     struct convert convert = {.img = img, .format = "raw", .copy.sparse = SPARSE_DEFAULT};
     struct error *error = NULL;
@@ -374,5 +374,5 @@ const struct img_command img_convert = {
     .about = "Copies images, one behind the other, to another image.",
     .arguments = "FILENAME [FILENAME2 [...]] OUTPUT_FILENAME",
     .options = options,
-    .co_run = co_run,
+    .co_run = co_run_command,
 };

@@ -83,7 +83,7 @@ static int CO_FN co_create(struct img *img, const struct create *create)
     return img_fail(error);
 }
 
-static int CO_FN co_run(struct img *img)
+static int CO_FN co_run_command(struct img *img)
 {
     struct create create = {0};
     uint64_t size;
@@ -119,5 +119,5 @@ const struct img_command img_create = {
     .about = "Makes an image.",
     .arguments = "FILENAME [SIZE]",
     .options = options,
-    .co_run = co_run,
+    .co_run = co_run_command,
 };

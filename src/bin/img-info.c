@@ -190,7 +190,7 @@ static void print(const GPtrArray *array, bool limits)
     }
 }
 
-static int CO_FN co_run(struct img *img)
+static int CO_FN co_run_command(struct img *img)
 {
     const char *filename = img_one_filename(img);
     g_autoptr(GPtrArray) array = NULL;
@@ -221,5 +221,5 @@ const struct img_command img_info = {
     .about = "Shows what an image is.",
     .arguments = "FILENAME",
     .options = options,
-    .co_run = co_run,
+    .co_run = co_run_command,
 };

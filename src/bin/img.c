@@ -20,9 +20,8 @@
 #include "schema/json.h"
 
 static const struct img_command *const commands[] = {
-    &img_convert,
-    &img_create,
-    &img_info,
+    &img_check, &img_compare, &img_convert, &img_create, &img_dd,
+    &img_info,  &img_map,     &img_measure, &img_resize, &img_snapshot,
 };
 
 static const struct option global_options[] = {
@@ -45,7 +44,7 @@ static int try_help(const char *program, const struct img_command *command)
 {
     (void)fprintf(stderr, "Try '%s%s%s --help' for more information\n", program, command ? " " : "",
                   command ? command->name : "");
-    return command && command->failed ? command->failed : EXIT_FAILURE;
+    return EXIT_FAILURE;
 }
 
 int img_misuse(const struct img *img, const char *format, ...)

@@ -108,7 +108,7 @@ struct img_command {
     const char *arguments; /* how the help calls what is no option */
     const struct option *options;
     bool last_argument_is_a_word; /* even where it begins with a dash */
-    int failed;                   /* status where the command line is wrong or an object cannot be made; 0: 1 */
+    int failed;                   /* status where a shared option is wrong or an object cannot be made; 0: 1 */
     int (*co_run)(struct img *img);
 };
 

@@ -191,5 +191,8 @@ struct block_driver {
     const struct block_driver_reopen *reopen;
 };
 
+/* That of a node. Any loop. */
+const struct block_driver *node_driver(const struct node *node);
+
 /* Every driver of this build; ends with NULL. */
 extern const struct block_driver *const block_drivers[];

@@ -103,6 +103,12 @@ struct block_driver_image {
     bool (*co_snapshot_apply)(struct node *node, const char *selector, struct error **err);
     struct snapshot_info *(*co_snapshot_delete)(struct node *node, const char *id, const char *name,
                                                 struct error **err);
+    /* From now on the node, which is open for reading only, shows what it held then. `id` and `name` as above. */
+    bool (*co_snapshot_load)(struct node *node, const char *id, const char *name, struct error **err);
+
+    /* Gives up all that the top layer has, so that its backing image shows everywhere. Inside requests' time: no drain;
+     * 0 or -errno. */
+    int (*co_make_empty)(struct node *node);
 };
 
 enum { IMAGE_PROBE_BYTES = 2048 };

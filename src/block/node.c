@@ -342,6 +342,11 @@ const char *node_driver_name(const struct node *node)
     return node->driver->name;
 }
 
+const struct block_driver *node_driver(const struct node *node)
+{
+    return node->driver;
+}
+
 const struct blockdev_options *node_options(const struct node *node)
 {
     return node->options;

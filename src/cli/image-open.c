@@ -195,7 +195,9 @@ static bool CO_FN co_open_format(struct tool *tool, struct image *image, const s
             return false;
     }
     driver = json_get_string(json_get(options, "driver"));
-    if (open->no_backing && has_backing(driver))
+    if (open->backing_node)
+        json_set(options, "backing", json_string(open->backing_node));
+    else if (open->no_backing && has_backing(driver))
         set_default(options, "backing", json_null());
     ok = co_add(tool, options, image->name, err);
     co_handle_free(look);
@@ -224,6 +226,47 @@ static bool CO_FN co_open_handle(struct image *image, const struct image_open *o
     return image->handle;
 }
 
+/* The id and name (owned) that `text` selects; either may be NULL. */
+static bool parse_snapshot(const char *text, char **ret_id, char **ret_name, struct error **err)
+{
+    AUTO(json) json = NULL;
+    const struct json *selector;
+    const struct json *id;
+    const struct json *name;
+
+    if (!g_str_has_prefix(text, "snapshot."))
+        return true;
+    json = keyval_parse(text, NULL, NULL, err);
+    if (!json)
+        return false;
+    selector = json_get(json, "snapshot");
+    id = selector ? json_get(selector, "id") : NULL;
+    name = selector ? json_get(selector, "name") : NULL;
+    if (!id && !name)
+        return error_set(err, "Failed in parsing snapshot param '%s'", text);
+    *ret_id = id ? g_strdup(json_get_string(id)) : NULL;
+    *ret_name = name ? g_strdup(json_get_string(name)) : NULL;
+    return true;
+}
+
+static bool CO_FN co_load_snapshot(struct image *image, const char *text, struct error **err)
+{
+    const struct block_driver_image *driver = node_driver(image->node)->image;
+    g_autofree char *id = NULL;
+    g_autofree char *name = NULL;
+
+    if (!parse_snapshot(text, &id, &name, err))
+        return false;
+    if (!driver || !driver->co_snapshot_load)
+        return error_set(err, "Failed to load snapshot: Block driver does not support internal snapshots");
+    /* A bare word is an id or, where no snapshot has it, a name. */
+    if (!id && !name && driver->co_snapshot_load(image->node, text, NULL, NULL))
+        return true;
+    if (!id && !name)
+        name = g_strdup(text);
+    return driver->co_snapshot_load(image->node, id, name, err) || error_prefix(err, "Failed to load snapshot: ");
+}
+
 struct image *CO_FN co_image_open(struct tool *tool, const struct image_open *open, struct error **err)
 {
     struct image *image = g_new0(struct image, 1);
@@ -232,8 +275,12 @@ struct image *CO_FN co_image_open(struct tool *tool, const struct image_open *op
     image->filename = g_strdup(open->filename);
     image->name = g_strdup_printf("image%u", tool->images++);
     options = co_name_options(open, err);
-    if (options && co_open_format(tool, image, open, options, err) && co_open_handle(image, open, err))
-        return image;
+    if (options && co_open_format(tool, image, open, options, err) && co_open_handle(image, open, err)) {
+        if (!open->snapshot || co_load_snapshot(image, open->snapshot, err))
+            return image;
+        co_image_close(tool, image);
+        return NULL;
+    }
     co_image_close(tool, image);
     if (!open->plain_errors)
         error_prefix(err, "Could not open '%s': ", open->filename);

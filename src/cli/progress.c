@@ -132,8 +132,7 @@ void CO_FN co_progress_end(struct progress *progress, bool complete)
         progress->done = progress->total;
         if (!progress->total)
             progress->done = progress->total = 1;
-        if (progress->terminal || progress->shown_percent < 100.0)
-            show(progress);
+        show(progress);
     }
     printf("\n");
     (void)fflush(stdout);
