@@ -108,6 +108,11 @@ void CO_FN co_handle_free(struct handle *handle)
     co_node_release(node);
 }
 
+struct edge *handle_edge(struct handle *handle)
+{
+    return &handle->root;
+}
+
 struct node *handle_node(const struct handle *handle)
 {
     return handle->root.child;

@@ -13,6 +13,7 @@
 #include "base/io-vector.h"
 #include "block/permission.h"
 
+struct edge;
 struct error;
 struct handle;
 struct io_statistics;
@@ -46,6 +47,10 @@ void CO_FN co_handle_free(struct handle *handle);
 bool CO_FN co_handle_set_permissions(struct handle *handle, uint32_t perm, uint32_t shared,
                                      struct error **err) MUST_CHECK;
 struct node *handle_node(const struct handle *handle);
+
+/* Its root, for functions of drivers that work on edges. Requests made there are not the handle's: no drain waits for
+ * them. */
+struct edge *handle_edge(struct handle *handle);
 const char *handle_name(const struct handle *handle); /* NULL: none */
 
 /* What has been done through it. Any loop. */

@@ -31,7 +31,7 @@ struct image_option {
                          * NULL: `translate` of the driver does it */
     bool amendable;
     const char *shown_default; /* what tools print as its value where none was given; NULL: nothing */
-    bool amend_only; /* not when an image is made */
+    bool amend_only;           /* not when an image is made */
 };
 
 /* How far a long operation is, in units of its own. */
@@ -86,6 +86,13 @@ struct block_driver_image {
      */
     bool (*co_check)(struct node *node, unsigned repair, struct image_report *report, struct image_check *ret,
                      struct error **err);
+
+    /*
+     * The same for the image in `file`, without opening it: also for those that are too broken for that. With `repair`,
+     * the handle must be allowed to write and to resize.
+     */
+    bool (*co_check_file)(struct handle *file, unsigned repair, struct image_report *report, struct image_check *ret,
+                          struct error **err);
 
     /* Where the image names its backing image, as it stands in the header; owned, NULL: nowhere. The format likewise.
      */

@@ -36,6 +36,9 @@ enum {
 bool CO_FN co_qcow2_check_windowed(struct edge *file, unsigned repair, struct image_report *report, size_t window_bytes,
                                    struct qcow2_check_result *ret, struct error **err) MUST_CHECK;
 
+/* The counts as tools and QMP have them. */
+void qcow2_check_fill_in(const struct qcow2_check_result *result, struct image_check *check);
+
 /* A piece of the file, as it was read. */
 struct qcow2_check_piece {
     uint64_t number; /* offset / QCOW2_CHECK_PIECE_BYTES */

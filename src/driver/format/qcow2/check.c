@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "block/handle.h"
 #include "block/node.h"
 #include "driver/format/qcow2/check-internal.h"
 
@@ -228,7 +229,7 @@ bool CO_FN co_qcow2_check_windowed(struct edge *file, unsigned repair, struct im
         if (result < 0 && check.error)
             done = error_move(err, TAKE(check.error));
         else if (result < 0)
-            done = error_set_errno(err, result, "Check failed");
+            done = error_set(err, "%s", g_strerror(-result));
     }
     check_done(&check);
     return done;
@@ -238,4 +239,38 @@ bool CO_FN co_qcow2_check(struct edge *file, unsigned repair, struct image_repor
                           struct qcow2_check_result *ret, struct error **err)
 {
     return co_qcow2_check_windowed(file, repair, report, QCOW2_CHECK_WINDOW_BYTES, ret, err);
+}
+
+void qcow2_check_fill_in(const struct qcow2_check_result *result, struct image_check *check)
+{
+    check->check_errors = (int64_t)result->check_errors;
+    check->has_image_end_offset = true;
+    check->image_end_offset = (int64_t)result->image_end_offset;
+    check->has_corruptions = result->corruptions;
+    check->corruptions = (int64_t)result->corruptions;
+    check->has_leaks = result->leaks;
+    check->leaks = (int64_t)result->leaks;
+    check->has_corruptions_fixed = result->corruptions_fixed;
+    check->corruptions_fixed = (int64_t)result->corruptions_fixed;
+    check->has_leaks_fixed = result->leaks_fixed;
+    check->leaks_fixed = (int64_t)result->leaks_fixed;
+    check->has_total_clusters = result->total_clusters;
+    check->total_clusters = (int64_t)result->total_clusters;
+    check->has_allocated_clusters = result->allocated_clusters;
+    check->allocated_clusters = (int64_t)result->allocated_clusters;
+    check->has_fragmented_clusters = result->fragmented_clusters;
+    check->fragmented_clusters = (int64_t)result->fragmented_clusters;
+    check->has_compressed_clusters = result->compressed_clusters;
+    check->compressed_clusters = (int64_t)result->compressed_clusters;
+}
+
+bool CO_FN co_qcow2_check_file(struct handle *file, unsigned repair, struct image_report *report,
+                               struct image_check *ret, struct error **err)
+{
+    struct qcow2_check_result result;
+
+    if (!co_qcow2_check(handle_edge(file), repair, report, &result, err))
+        return false;
+    qcow2_check_fill_in(&result, ret);
+    return true;
 }

@@ -13,7 +13,10 @@
 
 struct edge;
 struct error;
+struct handle;
+struct image_check;
 struct image_report;
+struct node;
 
 struct qcow2_check_result {
     uint64_t check_errors; /* places that could not be checked */
@@ -39,3 +42,9 @@ struct qcow2_check_result {
  */
 bool CO_FN co_qcow2_check(struct edge *file, unsigned repair, struct image_report *report,
                           struct qcow2_check_result *ret, struct error **err) MUST_CHECK;
+
+/* Slots of struct block_driver_image, image.h. */
+bool CO_FN co_qcow2_check_file(struct handle *file, unsigned repair, struct image_report *report,
+                               struct image_check *ret, struct error **err);
+bool CO_FN co_qcow2_check_node(struct node *node, unsigned repair, struct image_report *report, struct image_check *ret,
+                               struct error **err);

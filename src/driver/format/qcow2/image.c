@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "block/image.h"
+#include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/header.h"
 
@@ -17,4 +18,5 @@ const struct block_driver_image qcow2_image_slots = {
     .co_create = qcow2_co_create,
     .options = qcow2_image_options,
     .translate = qcow2_translate,
+    .co_check_file = co_qcow2_check_file,
 };
