@@ -67,10 +67,12 @@ struct block_driver_image {
     /* Its nodes take writes with IO_COMPRESSED. */
     bool compresses;
 
-    /* How large an image of `options` (its `file` may be NULL) would be that holds what `source` has; `source` NULL: an
-     * empty one. Owned. */
+    /*
+     * How large an image of `options` would be that holds what `source` has; `source` NULL: an empty one of `size`
+     * bytes. Of `options` size and nodes do not matter, and may be NULL. Owned.
+     */
     struct block_measure_info *(*co_measure)(const struct blockdev_create_options *options, struct handle *source,
-                                             struct error **err);
+                                             uint64_t size, struct error **err);
 
     /* x-blockdev-amend: no drain. `force`: also what may lose the image. */
     bool (*co_amend)(struct node *node, const struct blockdev_amend_options *options, bool force, struct error **err);

@@ -214,6 +214,22 @@ static int CO_FN raw_co_truncate(struct node *node, const struct truncate_reques
     return co_edge_truncate(raw->file, &of_file, err);
 }
 
+/* A raw image is as large as its disk. */
+static struct block_measure_info *CO_FN raw_co_measure(const struct blockdev_create_options *options,
+                                                       struct handle *source, uint64_t size, struct error **err)
+{
+    uint64_t length = source ? handle_length(source) : size;
+    struct block_measure_info *info;
+
+    if (length > NODE_LENGTH_MAX) {
+        error_set(err, "The image size is too large: %" PRIu64 " bytes", length);
+        return NULL;
+    }
+    info = g_new0(struct block_measure_info, 1);
+    info->required = info->fully_allocated = (int64_t)align_up(length, RAW_UNIT);
+    return info;
+}
+
 static char *raw_filename(const struct node *node)
 {
     const struct raw_node *raw = node_state(node);
@@ -222,6 +238,16 @@ static char *raw_filename(const struct node *node)
 }
 
 static const char *const raw_significant_options[] = {"offset", "size", NULL};
+
+static const struct image_option raw_image_options[] = {
+    {"size", IMAGE_OPTION_SIZE, "Virtual disk size", NULL},
+    {NULL},
+};
+
+static const struct block_driver_image raw_image = {
+    .options = raw_image_options,
+    .co_measure = raw_co_measure,
+};
 
 const struct block_driver raw_driver = {
     .name = "raw",
@@ -241,4 +267,5 @@ const struct block_driver raw_driver = {
     .child_permissions = raw_child_permissions,
     .filename = raw_filename,
     .significant_options = raw_significant_options,
+    .image = &raw_image,
 };

@@ -11,12 +11,16 @@
 
 struct error;
 struct graph;
+struct handle;
 struct json;
 
 bool CO_FN qcow2_co_create(struct graph *graph, const struct blockdev_create_options *all, struct error **err);
 
 extern const struct image_option qcow2_image_options[];
 bool qcow2_translate(struct json *object, const char *name, const char *value, struct error **err);
+
+struct block_measure_info *CO_FN qcow2_co_measure(const struct blockdev_create_options *all, struct handle *source,
+                                                  uint64_t size, struct error **err);
 
 /* What the options ask for, with defaults for what they leave out, checked one by one and together. */
 struct qcow2_create_request {

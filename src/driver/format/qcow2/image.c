@@ -7,6 +7,7 @@
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/header.h"
+#include "driver/format/qcow2/snapshot.h"
 
 static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
 {
@@ -19,4 +20,9 @@ const struct block_driver_image qcow2_image_slots = {
     .options = qcow2_image_options,
     .translate = qcow2_translate,
     .co_check_file = co_qcow2_check_file,
+    .co_measure = qcow2_co_measure,
+    .co_snapshot_list = co_qcow2_snapshot_list,
+    .co_snapshot_create = co_qcow2_snapshot_create,
+    .co_snapshot_apply = co_qcow2_snapshot_apply,
+    .co_snapshot_delete = co_qcow2_snapshot_delete,
 };
