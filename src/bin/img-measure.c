@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "bin/img-key-values.h"
@@ -13,6 +14,7 @@
 #include "block/driver.h"
 #include "block/handle.h"
 #include "block/image.h"
+#include "block/node.h"
 #include "gen/types.h"
 #include "schema/json.h"
 
@@ -46,11 +48,11 @@ static struct block_measure_info *CO_FN co_measure_driver(const struct block_dri
         return NULL;
     }
     json_set(object, "driver", json_string(driver->name));
-    json_set(object, "size", json_uint(size));
+    json_set(object, "size", json_uint(0));
     /* Nothing will be written; but a format must have a file. */
     json_set(object, "file", json_string(""));
     parsed = blockdev_create_options_parse_keyval(object, err);
-    return parsed ? driver->image->co_measure(parsed, source, err) : NULL;
+    return parsed ? driver->image->co_measure(parsed, source, size, err) : NULL;
 }
 
 static struct block_measure_info *CO_FN co_measure(const struct measure *measure, uint64_t size, struct handle *source,
@@ -75,7 +77,7 @@ static struct block_measure_info *CO_FN co_measure(const struct measure *measure
         return NULL;
     }
     info = g_new0(struct block_measure_info, 1);
-    info->required = info->fully_allocated = (int64_t)size;
+    info->required = info->fully_allocated = (int64_t)align_up(size, NODE_LENGTH_ALIGNMENT);
     return info;
 }
 

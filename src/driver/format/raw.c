@@ -214,22 +214,6 @@ static int CO_FN raw_co_truncate(struct node *node, const struct truncate_reques
     return co_edge_truncate(raw->file, &of_file, err);
 }
 
-/* A raw image is as large as its disk. */
-static struct block_measure_info *CO_FN raw_co_measure(const struct blockdev_create_options *options,
-                                                       struct handle *source, uint64_t size, struct error **err)
-{
-    uint64_t length = source ? handle_length(source) : size;
-    struct block_measure_info *info;
-
-    if (length > NODE_LENGTH_MAX) {
-        error_set(err, "The image size is too large: %" PRIu64 " bytes", length);
-        return NULL;
-    }
-    info = g_new0(struct block_measure_info, 1);
-    info->required = info->fully_allocated = (int64_t)align_up(length, RAW_UNIT);
-    return info;
-}
-
 static char *raw_filename(const struct node *node)
 {
     const struct raw_node *raw = node_state(node);
@@ -246,7 +230,6 @@ static const struct image_option raw_image_options[] = {
 
 static const struct block_driver_image raw_image = {
     .options = raw_image_options,
-    .co_measure = raw_co_measure,
 };
 
 const struct block_driver raw_driver = {
