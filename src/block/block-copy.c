@@ -16,13 +16,6 @@
 /* How much goes through memory at a time, and what is taken at once by somebody who copies. */
 enum { STEP_BYTES = 1024 * 1024 };
 
-/* What a coroutine is copying; on its stack. */
-struct claim {
-    struct claim *next;
-    uint64_t offset;
-    uint64_t bytes;
-};
-
 struct block_copy {
     struct edge *source; /* const, as all up to `discard_source` */
     struct edge *target;
@@ -30,12 +23,14 @@ struct block_copy {
     uint32_t cluster_size;
     unsigned shift;
     unsigned write_flags;
+    unsigned zero_flags;
     bool copy_range;
     bool discard_source;
 
     struct spin_lock spin; /* of the rest */
     struct bitmap *marked; /* a bit a cluster */
-    struct claim *claims;
+    struct block_copy_claim *claims;
+    uint64_t done;          /* bytes */
     struct waiter *waiters; /* for the end of a claim */
 };
 
@@ -47,6 +42,7 @@ struct block_copy *block_copy_new(const struct block_copy_options *options)
     copy->source = options->source;
     copy->target = options->target;
     copy->length = options->length;
+    copy->zero_flags = IO_MAY_UNMAP;
     copy->cluster_size = options->cluster_size;
     copy->shift = (unsigned)__builtin_ctz(options->cluster_size);
     copy->marked = bitmap_new((options->length + options->cluster_size - 1) >> copy->shift);
@@ -71,6 +67,11 @@ void block_copy_set_compress(struct block_copy *copy, bool compress)
 void block_copy_set_copy_range(struct block_copy *copy, bool use)
 {
     copy->copy_range = use;
+}
+
+void block_copy_set_unmap(struct block_copy *copy, bool unmap)
+{
+    copy->zero_flags = unmap ? IO_MAY_UNMAP : 0;
 }
 
 void block_copy_set_discard_source(struct block_copy *copy, bool discard)
@@ -126,8 +127,8 @@ uint64_t block_copy_remaining(struct block_copy *copy)
     bytes = bitmap_count(copy->marked) << copy->shift;
     if (bytes && bitmap_get(copy->marked, bitmap_size(copy->marked) - 1))
         bytes -= (bitmap_size(copy->marked) << copy->shift) - copy->length;
-    for (const struct claim *claim = copy->claims; claim; claim = claim->next)
-        bytes += claim->bytes;
+    for (const struct block_copy_claim *claim = copy->claims; claim; claim = claim->next)
+        bytes += claim->copies ? claim->bytes : 0;
     spin_unlock(&copy->spin);
     return bytes;
 }
@@ -145,6 +146,16 @@ static bool find_marked(const struct block_copy *copy, uint64_t offset, uint64_t
     *ret_offset = first << copy->shift;
     *ret_bytes = MIN(count << copy->shift, copy->length - *ret_offset);
     return true;
+}
+
+uint64_t block_copy_done(struct block_copy *copy)
+{
+    uint64_t done;
+
+    spin_lock(&copy->spin);
+    done = copy->done;
+    spin_unlock(&copy->spin);
+    return done;
 }
 
 bool block_copy_next(struct block_copy *copy, uint64_t from, uint64_t *ret_offset, uint64_t *ret_bytes)
@@ -202,7 +213,7 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
         *ret_is_read = false;
         if (co_target_is_zero(copy, offset, extent->bytes))
             return 0;
-        return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, IO_MAY_UNMAP);
+        return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, copy->zero_flags);
     }
     if (copy->copy_range && extent->flags & BLOCK_DATA && extent->flags & BLOCK_OFFSET_VALID &&
         extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL)
@@ -210,7 +221,7 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
     return ret == -ENOTSUP ? co_copy_data(copy, offset, extent->bytes, ret_is_read) : ret;
 }
 
-static int CO_FN co_copy_claimed(struct block_copy *copy, const struct claim *claim, bool *ret_is_read)
+static int CO_FN co_copy_claimed(struct block_copy *copy, const struct block_copy_claim *claim, bool *ret_is_read)
 {
     uint64_t offset = claim->offset, bytes = claim->bytes;
     int ret = 0;
@@ -246,38 +257,50 @@ static int CO_FN co_copy_claimed(struct block_copy *copy, const struct claim *cl
 
 /* --- claims --- */
 
+/* What a claim of [offset, offset + bytes) conflicts with; under the lock. */
+static bool overlaps_claim(const struct block_copy *copy, uint64_t offset, uint64_t end)
+{
+    for (const struct block_copy_claim *claim = copy->claims; claim; claim = claim->next) {
+        if (claim->offset < end && offset < claim->offset + claim->bytes)
+            return true;
+    }
+    return false;
+}
+
+static void add_claim(struct block_copy *copy, struct block_copy_claim *claim)
+{
+    claim->next = copy->claims;
+    copy->claims = claim;
+}
+
+static void remove_claim(struct block_copy *copy, struct block_copy_claim *claim)
+{
+    struct block_copy_claim **at = &copy->claims;
+
+    while (*at != claim)
+        at = &(*at)->next;
+    *at = claim->next;
+    waiters_wake(&copy->waiters);
+}
+
 /* Under the lock, before and after, and not in between. */
-static int CO_FN co_copy_and_release(struct block_copy *copy, struct claim *claim, bool *ret_is_read)
+static int CO_FN co_copy_and_release(struct block_copy *copy, struct block_copy_claim *claim, bool *ret_is_read)
 {
     uint64_t first = claim->offset >> copy->shift;
     uint64_t count = (claim->bytes + copy->cluster_size - 1) >> copy->shift;
     int ret;
 
     bitmap_clear(copy->marked, first, count);
-    claim->next = copy->claims;
-    copy->claims = claim;
+    add_claim(copy, claim);
     spin_unlock(&copy->spin);
     ret = co_copy_claimed(copy, claim, ret_is_read);
     spin_lock(&copy->spin);
     if (ret)
         bitmap_set(copy->marked, first, count);
-    for (struct claim **at = &copy->claims;; at = &(*at)->next) {
-        if (*at == claim) {
-            *at = claim->next;
-            break;
-        }
-    }
-    waiters_wake(&copy->waiters);
+    else
+        copy->done += claim->bytes;
+    remove_claim(copy, claim);
     return ret;
-}
-
-static bool overlaps_claim(const struct block_copy *copy, uint64_t offset, uint64_t end)
-{
-    for (const struct claim *claim = copy->claims; claim; claim = claim->next) {
-        if (claim->offset < end && offset < claim->offset + claim->bytes)
-            return true;
-    }
-    return false;
 }
 
 int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read)
@@ -288,14 +311,18 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
 
     spin_lock(&copy->spin);
     while (!ret) {
-        struct claim claim;
+        struct block_copy_claim claim = {.copies = true};
 
-        if (find_marked(copy, start, end, &claim.offset, &claim.bytes))
-            ret = co_copy_and_release(copy, &claim, ret_is_read);
-        else if (wait && overlaps_claim(copy, start, end))
+        if (!find_marked(copy, start, end, &claim.offset, &claim.bytes)) {
+            if (!wait || !overlaps_claim(copy, start, end))
+                break;
             co_waiter_wait(&copy->waiters, &copy->spin);
-        else
-            break;
+        } else if (overlaps_claim(copy, claim.offset, claim.offset + claim.bytes)) {
+            /* Marked again while it is being copied: what was read first must not be written last. */
+            co_waiter_wait(&copy->waiters, &copy->spin);
+        } else {
+            ret = co_copy_and_release(copy, &claim, ret_is_read);
+        }
     }
     spin_unlock(&copy->spin);
     return ret;
@@ -308,4 +335,30 @@ uint64_t CO_FN co_block_copy_zeroes(struct block_copy *copy, uint64_t offset, ui
     if (co_edge_block_status(copy->source, offset, bytes, true, &extent) || !(extent.flags & BLOCK_ZERO))
         return 0;
     return extent.bytes;
+}
+
+/* --- writers --- */
+
+void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset, uint64_t bytes)
+{
+    claim->offset = align_down(offset, copy->cluster_size);
+    claim->bytes = align_up(offset + bytes, copy->cluster_size) - claim->offset;
+    claim->copies = false;
+    spin_lock(&copy->spin);
+    while (overlaps_claim(copy, claim->offset, claim->offset + claim->bytes))
+        co_waiter_wait(&copy->waiters, &copy->spin);
+    add_claim(copy, claim);
+    spin_unlock(&copy->spin);
+}
+
+void block_copy_release(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset, uint64_t bytes,
+                        bool done)
+{
+    if (done)
+        block_copy_unmark(copy, offset, bytes);
+    else
+        block_copy_mark(copy, offset, bytes);
+    spin_lock(&copy->spin);
+    remove_claim(copy, claim);
+    spin_unlock(&copy->spin);
 }

@@ -14,6 +14,14 @@
 struct block_copy;
 struct edge;
 
+/* A range that one coroutine changes in the target, and nobody else meanwhile. On its stack. */
+struct block_copy_claim {
+    struct block_copy_claim *next;
+    uint64_t offset;
+    uint64_t bytes;
+    bool copies; /* what was marked is being copied */
+};
+
 struct block_copy_options {
     struct edge *source;
     struct edge *target;
@@ -28,6 +36,7 @@ void block_copy_free(struct block_copy *copy); /* NULL is allowed */
 /* How it writes; before anything is copied, or inside a drain. */
 void block_copy_set_compress(struct block_copy *copy, bool compress);
 void block_copy_set_copy_range(struct block_copy *copy, bool use);         /* by the system where that works */
+void block_copy_set_unmap(struct block_copy *copy, bool unmap);            /* zeroes may become holes (default: yes) */
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
 
 uint32_t block_copy_cluster_size(const struct block_copy *copy);
@@ -48,6 +57,20 @@ bool block_copy_next(struct block_copy *copy, uint64_t from, uint64_t *ret_offse
  * A negative errno of either side, in *ret_is_read which; what could not be copied is still to be.
  */
 int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read);
+
+/* Bytes that have been copied so far. Any loop. */
+uint64_t block_copy_done(struct block_copy *copy);
+
+/*
+ * For writers that change both sides themselves: waits until nobody changes the clusters of the range in the target,
+ * and keeps others from it. Inside a request of the node. At the end, what the writer has brought to the target as a
+ * whole
+ * (`done`) is no longer marked; else all of it is.
+ */
+void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset,
+                               uint64_t bytes);
+void block_copy_release(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset, uint64_t bytes,
+                        bool done);
 
 /* How far the source is zeroes at `offset`, at most `bytes`; 0: there is data. */
 uint64_t CO_FN co_block_copy_zeroes(struct block_copy *copy, uint64_t offset, uint64_t bytes);

@@ -4,19 +4,10 @@
 
 #include "base/compiler.h"
 #include "gen/types.h"
+#include "job/place.h"
 
 struct error;
-struct graph;
 struct job;
-struct job_registry;
-struct job_transaction;
-
-/* Where a new job belongs. */
-struct job_place {
-    struct job_registry *jobs;
-    struct graph *graph;
-    struct job_transaction *transaction; /* NULL: one of its own */
-};
 
 /* A job that is 'created', from whose making on old data is saved; to be started or discarded. */
 struct job *CO_FN co_backup_new(const struct job_place *place, const struct blockdev_backup *options,

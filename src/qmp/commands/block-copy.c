@@ -4,6 +4,7 @@
 #include "gen/types.h"
 #include "job/backup.h"
 #include "job/job.h"
+#include "job/mirror.h"
 #include "qmp/daemon.h"
 
 static struct job_place place_of(struct daemon *daemon)
@@ -24,4 +25,11 @@ bool CO_FN co_qmp_blockdev_backup(struct daemon *daemon, const struct blockdev_b
     struct job_place place = place_of(daemon);
 
     return start(co_backup_new(&place, arg, err));
+}
+
+bool CO_FN co_qmp_blockdev_mirror(struct daemon *daemon, const struct blockdev_mirror_arg *arg, struct error **err)
+{
+    struct job_place place = place_of(daemon);
+
+    return start(co_blockdev_mirror_new(&place, arg, err));
 }

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Keeps: (1) a change of the source is marked, or made in the target too, before its writer hears of its end; (2) two
+ * active writes to one cluster are made in one order on both sides: each holds a claim on it throughout.
+ */
+#include "job/mirror-filter.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "base/error.h"
+#include "block/block-copy.h"
+#include "block/driver.h"
+#include "block/graph-change.h"
+#include "block/node.h"
+#include "job/job.h"
+#include "loop/coroutine.h"
+#include "loop/lock.h"
+#include "loop/loop.h"
+
+struct mirror_node {
+    struct edge *file; /* const after open, as all up to `loop` */
+    struct edge *target;
+    struct block_copy *copy; /* set right after open */
+    struct loop *loop;
+    bool active;             /* atomic */
+    bool asked;              /* atomic: the job rests until something is marked */
+    int error;               /* atomic: negative errno; 0 */
+    bool stopped;            /* main loop */
+    struct job *job;         /* main loop; NULL: none */
+    struct co_group notices; /* on their way to the job */
+};
+
+/* --- telling the job --- */
+
+static void tell_job(void *opaque)
+{
+    struct mirror_node *mirror = opaque;
+
+    if (mirror->job)
+        job_kick(mirror->job);
+    co_group_done(&mirror->notices);
+}
+
+static void notify(struct mirror_node *mirror)
+{
+    if (!__atomic_load_n(&mirror->asked, __ATOMIC_SEQ_CST))
+        return;
+    if (!__atomic_exchange_n(&mirror->asked, false, __ATOMIC_SEQ_CST))
+        return;
+    co_group_add(&mirror->notices, 1);
+    co_spawn(mirror->loop, tell_job, mirror);
+}
+
+/* --- changes --- */
+
+/* One change, to be made on either side. */
+struct change {
+    uint64_t offset;
+    uint64_t bytes;
+    const struct io_vector *iov; /* NULL: zeroes, or a discard */
+    bool discard;
+    unsigned flags;
+};
+
+static int CO_FN co_make(struct edge *edge, const struct change *change)
+{
+    if (change->iov)
+        return co_edge_pwritev(edge, change->offset, change->bytes, change->iov, change->flags);
+    if (change->discard)
+        return co_edge_pdiscard(edge, change->offset, change->bytes);
+    return co_edge_pwrite_zeroes(edge, change->offset, change->bytes, change->flags);
+}
+
+static int CO_FN co_change_both(struct mirror_node *mirror, const struct change *change)
+{
+    struct change at_target = *change;
+    struct block_copy_claim claim;
+    int target_ret = 0;
+    int ret;
+
+    /* A side that cannot do it fast does it anyhow. */
+    at_target.flags &= ~(unsigned)(IO_NO_FALLBACK | IO_REGISTERED);
+    co_block_copy_claim(mirror->copy, &claim, change->offset, change->bytes);
+    ret = co_make(mirror->file, change);
+    if (!ret)
+        target_ret = co_make(mirror->target, &at_target);
+    if (target_ret) {
+        int none = 0;
+
+        __atomic_compare_exchange_n(&mirror->error, &none, target_ret, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    /* What a discard leaves is not defined, on either side. */
+    block_copy_release(mirror->copy, &claim, change->offset, change->bytes, !ret && !target_ret && !change->discard);
+    if (ret || target_ret || change->discard)
+        notify(mirror);
+    return ret;
+}
+
+static int CO_FN co_change(struct node *node, const struct change *change)
+{
+    struct mirror_node *mirror = node_state(node);
+    int ret;
+
+    if (__atomic_load_n(&mirror->active, __ATOMIC_ACQUIRE))
+        return co_change_both(mirror, change);
+    ret = co_make(mirror->file, change);
+    block_copy_mark(mirror->copy, change->offset, change->bytes);
+    notify(mirror);
+    return ret;
+}
+
+static int CO_FN mirror_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                                  unsigned flags)
+{
+    struct mirror_node *mirror = node_state(node);
+
+    return co_edge_preadv(mirror->file, offset, bytes, iov, flags);
+}
+
+static int CO_FN mirror_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                                   unsigned flags)
+{
+    struct change change = {.offset = offset, .bytes = bytes, .iov = iov, .flags = flags};
+
+    return co_change(node, &change);
+}
+
+static int CO_FN mirror_co_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    struct change change = {.offset = offset, .bytes = bytes, .flags = flags};
+
+    return co_change(node, &change);
+}
+
+static int CO_FN mirror_co_pdiscard(struct node *node, uint64_t offset, uint64_t bytes)
+{
+    struct change change = {.offset = offset, .bytes = bytes, .discard = true};
+
+    return co_change(node, &change);
+}
+
+/* --- opening --- */
+
+static bool CO_FN mirror_co_open(struct node *node, const struct blockdev_options *options, struct error **err)
+{
+    const struct blockdev_options_cbw *own = &options->u.copy_before_write;
+    struct mirror_node *mirror = node_state(node);
+
+    mirror->loop = loop_current();
+    mirror->file = co_node_add_child(node, "file", own->file, EDGE_FILTERED | EDGE_PRIMARY, err);
+    if (!mirror->file)
+        return false;
+    mirror->target = co_node_add_child(node, "target", own->target, EDGE_DATA, err);
+    return mirror->target;
+}
+
+static void CO_FN mirror_co_close(struct node *node)
+{
+    struct mirror_node *mirror = node_state(node);
+
+    co_group_wait(&mirror->notices);
+    block_copy_free(mirror->copy);
+}
+
+/* All changes of the source must come through here, once it stands above it. */
+static void mirror_child_permissions(const struct node *node, const struct edge *edge, uint32_t perm, uint32_t shared,
+                                     uint32_t *ret_perm, uint32_t *ret_shared)
+{
+    const struct mirror_node *mirror = node_state(node);
+
+    if (mirror->stopped || (edge_role(edge) & EDGE_FILTERED && !perm)) {
+        *ret_perm = 0;
+        *ret_shared = PERM_ALL;
+    } else if (edge_role(edge) & EDGE_FILTERED) {
+        *ret_perm = perm | PERM_CONSISTENT_READ;
+        *ret_shared = shared & ~(uint32_t)(PERM_WRITE | PERM_RESIZE);
+        /* The target of a commit lies below the source, and what is written there changes nothing that the source
+         * shows. */
+        if (mirror->target && node_reaches(edge_child(edge), edge_child(mirror->target)))
+            *ret_shared |= PERM_WRITE;
+    } else {
+        *ret_perm = PERM_CONSISTENT_READ | PERM_WRITE;
+        *ret_shared = PERM_CONSISTENT_READ | PERM_WRITE_UNCHANGED;
+    }
+}
+
+#define MIRROR_DRIVER(driver_name)                                                                                     \
+    {                                                                                                                  \
+        .name = driver_name, .kind = BLOCK_DRIVER_FILTER, .state_size = sizeof(struct mirror_node),                    \
+        .passthrough = true, .co_open = mirror_co_open, .co_close = mirror_co_close, .co_preadv = mirror_co_preadv,    \
+        .co_pwritev = mirror_co_pwritev, .co_pwrite_zeroes = mirror_co_pwrite_zeroes,                                  \
+        .co_pdiscard = mirror_co_pdiscard, .child_permissions = mirror_child_permissions,                              \
+    }
+
+static const struct block_driver mirror_driver = MIRROR_DRIVER("mirror_top");
+static const struct block_driver commit_driver = MIRROR_DRIVER("commit_top");
+
+struct node *CO_FN co_mirror_filter_open(const struct mirror_filter_options *options, struct error **err)
+{
+    struct blockdev_ref file = {.kind = BLOCKDEV_REF_KIND_REFERENCE,
+                                .u.reference = (char *)(uintptr_t)node_name(options->source)};
+    struct blockdev_ref target = {.kind = BLOCKDEV_REF_KIND_REFERENCE,
+                                  .u.reference = (char *)(uintptr_t)node_name(options->target)};
+    /* Options of a driver that the schema knows, and that has the same children. */
+    struct blockdev_options definition = {
+        .driver = BLOCKDEV_DRIVER_COPY_BEFORE_WRITE,
+        .node_name = (char *)(uintptr_t)options->node_name,
+        .has_read_only = true,
+        .read_only = node_read_only(options->source),
+        .has_discard = true,
+        .discard = BLOCKDEV_DISCARD_OPTIONS_UNMAP,
+        .u.copy_before_write = {.file = &file, .target = &target},
+    };
+    struct block_copy_options copy = {.cluster_size = options->granularity, .length = node_length(options->source)};
+    struct node *node = co_graph_open_node(node_graph(options->source),
+                                           options->is_commit ? &commit_driver : &mirror_driver, &definition, err);
+    struct mirror_node *mirror;
+
+    if (!node)
+        return NULL;
+    mirror = node_state(node);
+    copy.source = mirror->file;
+    copy.target = mirror->target;
+    mirror->copy = block_copy_new(&copy);
+    mirror->active = options->active;
+    return node;
+}
+
+/* --- for the job --- */
+
+struct block_copy *mirror_filter_copy(const struct node *node)
+{
+    return ((struct mirror_node *)node_state(node))->copy;
+}
+
+struct edge *mirror_filter_target(const struct node *node)
+{
+    return ((struct mirror_node *)node_state(node))->target;
+}
+
+void mirror_filter_set_active(struct node *node, bool active)
+{
+    __atomic_store_n(&((struct mirror_node *)node_state(node))->active, active, __ATOMIC_RELEASE);
+}
+
+bool mirror_filter_active(const struct node *node)
+{
+    return __atomic_load_n(&((struct mirror_node *)node_state(node))->active, __ATOMIC_ACQUIRE);
+}
+
+void mirror_filter_set_job(struct node *node, struct job *job)
+{
+    ((struct mirror_node *)node_state(node))->job = job;
+}
+
+void mirror_filter_ask(struct node *node)
+{
+    __atomic_store_n(&((struct mirror_node *)node_state(node))->asked, true, __ATOMIC_SEQ_CST);
+}
+
+int mirror_filter_take_error(struct node *node)
+{
+    return __atomic_exchange_n(&((struct mirror_node *)node_state(node))->error, 0, __ATOMIC_SEQ_CST);
+}
+
+void mirror_filter_set_stopped(struct node *node, bool stopped)
+{
+    ((struct mirror_node *)node_state(node))->stopped = stopped;
+}
