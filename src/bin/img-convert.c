@@ -282,7 +282,7 @@ static void CO_FN co_fit_copy(struct convert *convert)
         copy->unit = 0;
     copy->any_order |= !info->has_cluster_size;
     copy->backing_length = backing ? node_length(edge_child(backing)) : 0;
-    copy->same_backing = backing && convert->source_count == 1 && node_backing(convert->sources[0]->node);
+    copy->layers = backing && convert->source_count == 1 && node_backing(convert->sources[0]->node) ? 1 : 0;
     copy->target_is_zero |= convert->target_is_zero;
 }
 

@@ -101,9 +101,8 @@ static bool is_zero_already(const struct img_copy *copy, uint64_t offset)
     return copy->target_is_zero && offset >= copy->backing_length;
 }
 
-/* Whether the source's top layer has the place itself; its length in *bytes. With a target on the same backing, what
- * lies below is there already. */
-static int CO_FN co_is_on_top(struct run *run, struct handle *source, uint64_t offset, uint64_t *bytes)
+/* Whether one of the layers that are copied has the place; its length in *bytes. */
+static int CO_FN co_is_in_layers(struct run *run, struct handle *source, uint64_t offset, uint64_t *bytes)
 {
     uint64_t length;
     int depth = co_handle_allocation_depth(source, offset, *bytes, &length);
@@ -111,7 +110,7 @@ static int CO_FN co_is_on_top(struct run *run, struct handle *source, uint64_t o
     if (depth < 0)
         return depth;
     *bytes = MIN(*bytes, length);
-    return depth == 1;
+    return depth >= 1 && (unsigned)depth <= run->copy->layers;
 }
 
 /* What the bytes at run->at are, up to `bytes` of them. */
@@ -124,8 +123,8 @@ static int CO_FN co_find_kind(struct run *run, struct handle *source, uint64_t o
 
     if (run->at < copy->backing_length)
         bytes = MIN(bytes, copy->backing_length - run->at);
-    if (copy->same_backing && run->at < copy->backing_length) {
-        result = co_is_on_top(run, source, offset, &bytes);
+    if (copy->layers && run->at < copy->backing_length) {
+        result = co_is_in_layers(run, source, offset, &bytes);
         if (result < 0)
             return result;
         if (!result) {

@@ -21,7 +21,8 @@ struct img_copy {
 
     bool target_is_zero;     /* it reads as zeroes all over, but where a backing image shows */
     uint64_t backing_length; /* how far the target's backing image shows; 0: it has none */
-    bool same_backing;       /* that has what lies below the source's top layer, which is left out */
+    unsigned layers;         /* as far as it shows, only these layers of the source, from the top, are copied: what
+                              * lies below is there already; 0: all */
     uint64_t sparse;         /* runs of so many zero bytes become holes; 0: all is written */
     uint64_t unit;           /* power of two: pieces begin at multiples of it; 0: any */
     unsigned coroutines;     /* 0: 8 */

@@ -6,13 +6,9 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/log.h"
+#include "bin/img-chain.h"
 #include "bin/img-text.h"
 #include "bin/img.h"
-#include "block/describe.h"
-#include "block/driver.h"
-#include "block/filename-options.h"
-#include "block/node.h"
 #include "cli/size-text.h"
 #include "gen/types.h"
 #include "schema/json.h"
@@ -74,7 +70,7 @@ static void print_specific(const struct image_info *info)
     img_print_members(data, 1);
 }
 
-static void print_human(const struct image_info *info, bool limits)
+static void print_human(const struct image_info *info)
 {
     g_autofree char *size = size_text((uint64_t)info->virtual_size);
     g_autofree char *disk = info->has_actual_size ? size_text((uint64_t)info->actual_size) : g_strdup("unavailable");
@@ -93,83 +89,16 @@ static void print_human(const struct image_info *info, bool limits)
     print_backing(info);
     print_snapshots(info);
     print_specific(info);
-    if (limits && info->limits)
+    if (info->limits)
         print_limits(info->limits);
 }
 
-/* --- collecting --- */
+/* --- all --- */
 
-static void free_info(gpointer info)
+static void drop_limits(struct image_info *info)
 {
-    image_info_free(info);
-}
-
-/* What is known of one image; owned. */
-static struct image_info *CO_FN co_describe(struct image *image, bool limits)
-{
-    struct image_info *info = co_node_describe_image(image->node, false);
-
-    info->has_dirty_flag = true;
-    if (!limits) {
-        block_limits_info_free(info->limits);
-        info->limits = NULL;
-    }
-    return info;
-}
-
-/* The one below, as the header names it; false: there is none. */
-static bool next_below(struct image_open *open, char **name, char **format, const struct image_info *info,
-                       struct error **err)
-{
-    if (!info->backing_filename)
-        return false;
-    if (!info->full_backing_filename) {
-        error_set(err, "Cannot use relative backing file names for '%s'", info->filename);
-        return false;
-    }
-    g_free(*name);
-    g_free(*format);
-    *name = g_strdup(info->full_backing_filename);
-    *format = g_strdup(info->backing_filename_format);
-    open->filename = *name;
-    open->format = *format;
-    open->image_opts = false;
-    return true;
-}
-
-/* The image and, where wanted, those below it: each is opened by itself. NULL and the error. */
-static GPtrArray *CO_FN co_collect(struct img *img, const char *filename, bool chain, bool limits, struct error **err)
-{
-    struct image_open open = img_open_options(img, filename);
-    g_autoptr(GPtrArray) array = g_ptr_array_new_with_free_func(free_info);
-    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    g_autofree char *name = NULL;
-    g_autofree char *format = NULL;
-    struct error *problem = NULL;
-
-    open.no_backing = true;
-    for (;;) {
-        struct image_info *info;
-        struct image *image;
-
-        if (!g_hash_table_add(seen, g_strdup(open.filename))) {
-            error_set(err, "Backing file '%s' creates an infinite loop.", open.filename);
-            return NULL;
-        }
-        image = co_image_open(img->tool, &open, err);
-        if (!image)
-            return NULL;
-        info = co_describe(image, limits);
-        co_image_close(img->tool, image);
-        g_ptr_array_add(array, info);
-        if (!chain || !next_below(&open, &name, &format, info, &problem))
-            break;
-    }
-    if (problem) {
-        error_move(err, problem);
-        return NULL;
-    }
-    return g_steal_pointer(&array);
+    block_limits_info_free(info->limits);
+    info->limits = NULL;
 }
 
 static void print_as_json(const GPtrArray *array, bool chain)
@@ -181,12 +110,12 @@ static void print_as_json(const GPtrArray *array, bool chain)
     img_print_json(chain ? json : json_at(json, 0));
 }
 
-static void print(const GPtrArray *array, bool limits)
+static void print(const GPtrArray *array)
 {
     for (unsigned i = 0; i < array->len; i++) {
         if (i)
             printf("\n");
-        print_human(g_ptr_array_index(array, i), limits);
+        print_human(g_ptr_array_index(array, i));
     }
 }
 
@@ -195,6 +124,7 @@ static int CO_FN co_run_command(struct img *img)
     const char *filename = img_one_filename(img);
     g_autoptr(GPtrArray) array = NULL;
     struct error *error = NULL;
+    struct image_open open;
     bool chain = false;
     bool limits = false;
 
@@ -206,13 +136,16 @@ static int CO_FN co_run_command(struct img *img)
         chain |= option && option->id == INFO_BACKING_CHAIN;
         limits |= option && option->id == INFO_LIMITS;
     }
-    array = co_collect(img, filename, chain, limits, &error);
+    open = img_open_options(img, filename);
+    array = co_img_chain(img->tool, &open, chain, &error);
     if (!array)
         return img_fail(error);
+    for (unsigned i = 0; i < array->len && !limits; i++)
+        drop_limits(g_ptr_array_index(array, i));
     if (img->json)
         print_as_json(array, chain);
     else
-        print(array, limits);
+        print(array);
     return EXIT_SUCCESS;
 }
 
