@@ -30,6 +30,8 @@ struct export_driver {
     bool (*in_use)(struct export *export);
     /* Drops clients, waits for their requests; afterwards nothing of the driver uses the handle. */
     void (*co_stop)(struct export *export);
+    /* The node has another length, in bytes. Optional. */
+    void (*resized)(struct export *export, uint64_t length);
 };
 
 /* Whether this build has a driver for exports of `type`. */

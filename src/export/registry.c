@@ -14,6 +14,7 @@
 #include "block/node.h"
 #include "export/export.h"
 #include "export/nbd/server.h"
+#include "export/vhost-user/export.h"
 #include "gen/events.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
@@ -46,7 +47,7 @@ struct export_registry {
 };
 
 /* Every type of export that this build has. */
-static const struct export_driver *const drivers[] = {&nbd_export_driver};
+static const struct export_driver *const drivers[] = {&nbd_export_driver, &vhost_user_export_driver};
 
 bool export_type_offered(enum block_export_type type)
 {
@@ -110,6 +111,16 @@ static void CO_FN co_export_free(struct export *export)
     g_free(export);
 }
 
+static void export_resized(void *opaque, uint64_t length)
+{
+    struct export *export = opaque;
+
+    if (export->driver->resized && !export->shutting_down)
+        export->driver->resized(export, length);
+}
+
+static const struct handle_ops export_handle_ops = {.resized = export_resized};
+
 static bool CO_FN co_export_open(struct export *export, const struct block_export_options *options, struct error **err)
 {
     struct export_registry *registry = export->registry;
@@ -121,6 +132,8 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
         .shared = PERM_ALL & ~PERM_RESIZE,
         .follows_length = true,
         .writethrough = options->has_writethrough && options->writethrough,
+        .ops = &export_handle_ops,
+        .opaque = export,
     };
     struct node *node = graph_find(registry->graph, options->node_name, err);
 

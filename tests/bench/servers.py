@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The servers that the benchmarks compare: ours, the peers, and the floor. Each serves one raw image on a Unix socket."""
+"""The servers that the benchmarks compare: ours, the peers, and the floor. Each serves one image on a Unix socket."""
 import os
 import pathlib
 import socket
@@ -71,9 +71,12 @@ def qmp_rate(build, path, directory, round_trips=20000):
             os.unlink(sock)
 
 
-def storage_daemon(path):
+def storage_daemon(path, kind):
+    """By the name's end: the format."""
+    layers = ['--blockdev', 'driver=qcow2,node-name=disk,file=file'] if kind.endswith('.qcow2') else []
+    name = 'file' if layers else 'disk'
     return lambda sock, image: [
-        path, '--blockdev', f'driver=file,node-name=disk,filename={image}', '--nbd-server',
+        path, '--blockdev', f'driver=file,node-name={name},filename={image}', *layers, '--nbd-server',
         f'addr.type=unix,addr.path={sock},max-connections=16', '--export', 'type=nbd,id=e,node-name=disk,name=,writable=on']
 
 
@@ -82,11 +85,20 @@ def daemons(build):
     return {'ashlar': pathlib.Path(build) / 'src' / 'bin' / 'ashlar-storaged', 'qemu': '/usr/bin/qemu-storage-daemon'}
 
 
-def known(build):
-    """Name to command, in the order of the table's columns."""
-    return {
-        'ashlar': storage_daemon(daemons(build)['ashlar']),
-        'qemu': storage_daemon(daemons(build)['qemu']),
-        'nbdkit': lambda sock, image: ['nbdkit', '-f', '-U', sock, 'file', image],
-        'floor': lambda sock, image: [pathlib.Path(build) / 'tests' / 'nbd-floor', sock, image],
-    }
+def known(build, kind):
+    """Name to command, in the order of the table's columns: the servers that know such an image."""
+    table = {name: storage_daemon(path, kind) for name, path in daemons(build).items()}
+    if kind.endswith('.raw'):
+        table['nbdkit'] = lambda sock, image: ['nbdkit', '-f', '-U', sock, 'file', image]
+        table['floor'] = lambda sock, image: [pathlib.Path(build) / 'tests' / 'nbd-floor', sock, image]
+    return table
+
+
+def start_cost(name, command, directory, image):
+    """Milliseconds until it listens, and MiB then."""
+    running = Server(name, command, directory, image)
+    try:
+        time.sleep(0.2)
+        return running.ready_ms, running.memory_mib()
+    finally:
+        running.stop()

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The requests: virtio 1.2, section 5.2.6. What the guest wrote is copied before it is looked at. */
+#include "export/virtio/blk.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/io-vector.h"
+#include "block/handle.h"
+#include "export/virtio/queue.h"
+
+enum {
+    BLOCK_SIZE_MAX = 2 * 1024 * 1024,
+    HEADER_BYTES = 16,
+    HEADER_SECTOR = 8,
+    RANGE_BYTES = 16, /* of a discard or zero write: sector, count, flags */
+    RANGE_COUNT = 8,
+    RANGE_FLAGS = 12,
+    RANGE_UNMAP = 1,
+    RANGES_MAX = 32,
+    RANGE_SECTORS_MAX = 1 << 22, /* 2 GiB at once */
+};
+
+enum request_type {
+    REQUEST_IN = 0,
+    REQUEST_OUT = 1,
+    REQUEST_FLUSH = 4,
+    REQUEST_GET_ID = 8,
+    REQUEST_DISCARD = 11,
+    REQUEST_WRITE_ZEROES = 13,
+};
+
+enum status { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
+
+bool virtio_blk_init(struct virtio_blk *blk, const struct virtio_blk_options *options, struct error **err)
+{
+    uint32_t size = options->block_size;
+
+    if (!is_power_of_two(size) || size < VIRTIO_BLK_SECTOR_BYTES || size > BLOCK_SIZE_MAX)
+        return error_set(err, "logical-block-size must be a power of two from %d to %d: it is %u",
+                         VIRTIO_BLK_SECTOR_BYTES, BLOCK_SIZE_MAX, size);
+    if (!options->queues)
+        return error_set(err, "num-queues must be greater than 0");
+    if (options->queues > VIRTIO_BLK_QUEUES_MAX)
+        return error_set(err, "num-queues must be at most %d: it is %u", VIRTIO_BLK_QUEUES_MAX, options->queues);
+    *blk = (struct virtio_blk){
+        .handle = options->handle,
+        .block_size = size,
+        .queues = options->queues,
+        .writable = options->writable,
+        .writethrough = options->writethrough,
+    };
+    memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
+    virtio_blk_reset(blk);
+    return true;
+}
+
+void virtio_blk_reset(struct virtio_blk *blk)
+{
+    atomic_store(&blk->features, 0);
+    atomic_store(&blk->write_back, !blk->writethrough);
+}
+
+uint64_t virtio_blk_offered(const struct virtio_blk *blk)
+{
+    uint64_t features = VIRTIO_FEATURE(VIRTIO_BLK_F_SEG_MAX) | VIRTIO_FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
+                        VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH) | VIRTIO_FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
+                        VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE) | VIRTIO_FEATURE(VIRTIO_F_INDIRECT_DESC) |
+                        VIRTIO_FEATURE(VIRTIO_F_EVENT_IDX) | VIRTIO_FEATURE(VIRTIO_F_VERSION_1) |
+                        VIRTIO_FEATURE(VIRTIO_F_RING_PACKED) | VIRTIO_FEATURE(VIRTIO_F_IN_ORDER);
+
+    if (blk->writable)
+        features |= VIRTIO_FEATURE(VIRTIO_BLK_F_DISCARD) | VIRTIO_FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+    else
+        features |= VIRTIO_FEATURE(VIRTIO_BLK_F_RO);
+    if (blk->queues > 1)
+        features |= VIRTIO_FEATURE(VIRTIO_BLK_F_MQ);
+    return features;
+}
+
+void virtio_blk_accept(struct virtio_blk *blk, uint64_t features)
+{
+    atomic_store(&blk->features, features);
+}
+
+static uint32_t alignment_exponent(const struct virtio_blk *blk)
+{
+    uint32_t physical = MAX(handle_limits(blk->handle)->request_alignment, blk->block_size);
+
+    return (uint32_t)(__builtin_ctz(physical) - __builtin_ctz(blk->block_size));
+}
+
+void virtio_blk_config(const struct virtio_blk *blk, uint8_t to[VIRTIO_BLK_CONFIG_BYTES])
+{
+    const struct node_limits *limits = handle_limits(blk->handle);
+    uint32_t sectors_per_block = blk->block_size / VIRTIO_BLK_SECTOR_BYTES;
+    uint32_t discard_alignment = MAX(limits->discard_alignment, blk->block_size) / VIRTIO_BLK_SECTOR_BYTES;
+
+    memset(to, 0, VIRTIO_BLK_CONFIG_BYTES);
+    store_le64(to, align_down(handle_length(blk->handle), blk->block_size) / VIRTIO_BLK_SECTOR_BYTES);
+    store_le32(to + 12, VIRTIO_BLK_SEGMENTS_MAX);
+    store_le32(to + 20, blk->block_size);
+    to[24] = (uint8_t)alignment_exponent(blk);
+    store_le16(to + 26, 1);
+    store_le32(to + 28, limits->transfer_optimal / blk->block_size);
+    to[VIRTIO_BLK_CONFIG_WRITEBACK] = atomic_load(&blk->write_back);
+    store_le16(to + 34, blk->queues);
+    if (!blk->writable)
+        return;
+    store_le32(to + 36, (uint32_t)align_down(RANGE_SECTORS_MAX, sectors_per_block));
+    store_le32(to + 40, RANGES_MAX);
+    store_le32(to + 44, discard_alignment);
+    store_le32(to + 48, (uint32_t)align_down(RANGE_SECTORS_MAX, sectors_per_block));
+    store_le32(to + 52, RANGES_MAX);
+    to[56] = 1; /* zero writes may unmap */
+}
+
+bool virtio_blk_set_config(struct virtio_blk *blk, uint32_t offset, const uint8_t *from, uint32_t size)
+{
+    if (offset != VIRTIO_BLK_CONFIG_WRITEBACK || size != 1 || *from > 1)
+        return false;
+    atomic_store(&blk->write_back, *from);
+    return true;
+}
+
+/* What writes need so that the guest gets what it was told. */
+static unsigned write_flags(const struct virtio_blk *blk)
+{
+    uint64_t features = atomic_load_explicit(&blk->features, memory_order_relaxed);
+    bool can_flush = features & VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH);
+    bool chooses = features & VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
+
+    if (chooses ? atomic_load_explicit(&blk->write_back, memory_order_relaxed) : can_flush)
+        return 0;
+    return IO_FUA;
+}
+
+static enum status status_of(int result)
+{
+    return !result ? STATUS_OK : result == -ENOTSUP ? STATUS_UNSUPP : STATUS_IOERR;
+}
+
+/* A range of sectors in bytes; false: it is not on blocks or leaves the disk. */
+static bool range_of(const struct virtio_blk *blk, uint64_t sector, uint64_t bytes, uint64_t *ret_offset)
+{
+    uint64_t length = handle_length(blk->handle);
+
+    if (sector > length / VIRTIO_BLK_SECTOR_BYTES)
+        return false;
+    *ret_offset = sector * VIRTIO_BLK_SECTOR_BYTES;
+    return range_fits(*ret_offset, bytes, length) && is_aligned(*ret_offset | bytes, blk->block_size);
+}
+
+static enum status CO_FN co_read(struct virtio_blk *blk, uint64_t sector, const struct io_vector *data)
+{
+    uint64_t offset;
+
+    if (!range_of(blk, sector, data->size, &offset))
+        return STATUS_IOERR;
+    return status_of(co_handle_preadv(blk->handle, offset, data->size, data, 0));
+}
+
+static enum status CO_FN co_write(struct virtio_blk *blk, uint64_t sector, const struct io_vector *data)
+{
+    uint64_t offset;
+
+    if (!blk->writable || !range_of(blk, sector, data->size, &offset))
+        return STATUS_IOERR;
+    return status_of(co_handle_pwritev(blk->handle, offset, data->size, data, write_flags(blk)));
+}
+
+/* Copied from the guest, so that what is checked is what is done. */
+struct range_list {
+    unsigned count;
+    struct {
+        uint64_t offset;
+        uint64_t bytes;
+        bool unmap;
+    } items[RANGES_MAX];
+};
+
+static enum status load_ranges(struct virtio_blk *blk, bool discard, const struct io_vector *data,
+                               struct range_list *ret)
+{
+    uint8_t raw[RANGE_BYTES];
+
+    if (!data->size || data->size % RANGE_BYTES || data->size / RANGE_BYTES > RANGES_MAX)
+        return STATUS_IOERR;
+    ret->count = (unsigned)(data->size / RANGE_BYTES);
+    for (unsigned i = 0; i < ret->count; i++) {
+        uint32_t sectors;
+        uint32_t flags;
+
+        io_vector_read(data, (size_t)i * RANGE_BYTES, raw, sizeof(raw));
+        sectors = load_le32(raw + RANGE_COUNT);
+        flags = load_le32(raw + RANGE_FLAGS);
+        /* Unmap makes no sense for a discard, and the other bits are reserved. */
+        if (flags & ~(uint32_t)(discard ? 0 : RANGE_UNMAP))
+            return STATUS_UNSUPP;
+        ret->items[i].bytes = (uint64_t)sectors * VIRTIO_BLK_SECTOR_BYTES;
+        ret->items[i].unmap = flags & RANGE_UNMAP;
+        if (sectors > RANGE_SECTORS_MAX || !range_of(blk, load_le64(raw), ret->items[i].bytes, &ret->items[i].offset))
+            return STATUS_IOERR;
+    }
+    return STATUS_OK;
+}
+
+static enum status CO_FN co_change_ranges(struct virtio_blk *blk, bool discard, const struct io_vector *data)
+{
+    struct range_list ranges;
+    enum status status = blk->writable ? load_ranges(blk, discard, data, &ranges) : STATUS_IOERR;
+
+    for (unsigned i = 0; status == STATUS_OK && i < ranges.count; i++) {
+        uint64_t offset = ranges.items[i].offset;
+        uint64_t bytes = ranges.items[i].bytes;
+        unsigned flags = write_flags(blk) | (ranges.items[i].unmap ? IO_MAY_UNMAP : 0);
+
+        status = status_of(discard ? co_handle_pdiscard(blk->handle, offset, bytes)
+                                   : co_handle_pwrite_zeroes(blk->handle, offset, bytes, flags));
+    }
+    return status;
+}
+
+static enum status get_id(const struct virtio_blk *blk, const struct io_vector *data)
+{
+    if (data->size < sizeof(blk->serial))
+        return STATUS_IOERR;
+    io_vector_write(data, 0, blk->serial, sizeof(blk->serial));
+    return STATUS_OK;
+}
+
+/* The header's part of the readable memory is cut off in `out`, the status byte in `in`. */
+static enum status CO_FN co_execute(struct virtio_blk *blk, const uint8_t header[HEADER_BYTES],
+                                    const struct io_vector *out, const struct io_vector *in, uint32_t *ret_written)
+{
+    uint64_t sector = load_le64(header + HEADER_SECTOR);
+    enum status status;
+
+    switch ((enum request_type)load_le32(header)) {
+    case REQUEST_IN:
+        *ret_written = (uint32_t)in->size;
+        status = co_read(blk, sector, in);
+        break;
+    case REQUEST_OUT:
+        status = co_write(blk, sector, out);
+        break;
+    case REQUEST_FLUSH:
+        status = status_of(co_handle_flush(blk->handle));
+        break;
+    case REQUEST_GET_ID:
+        *ret_written = (uint32_t)MIN(in->size, sizeof(blk->serial));
+        status = get_id(blk, in);
+        break;
+    case REQUEST_DISCARD:
+        status = co_change_ranges(blk, true, out);
+        break;
+    case REQUEST_WRITE_ZEROES:
+        status = co_change_ranges(blk, false, out);
+        break;
+    default:
+        status = STATUS_UNSUPP;
+    }
+    return status;
+}
+
+bool co_virtio_blk_do(struct virtio_blk *blk, struct virtq_buffer *buffer, uint32_t *ret_written)
+{
+    struct io_vector readable = io_vector_of(buffer->segments, buffer->readable_count);
+    struct io_vector writable = io_vector_of(buffer->segments + buffer->readable_count, buffer->writable_count);
+    uint8_t header[HEADER_BYTES];
+    struct iovec segments[VIRTQ_SEGMENTS_MAX];
+    enum status status = STATUS_IOERR;
+    uint32_t written = 0;
+
+    if (!buffer->last_writable)
+        return false;
+    if (!buffer->bad && readable.size >= HEADER_BYTES && writable.size && writable.size <= UINT32_MAX) {
+        struct io_vector out;
+        struct io_vector in;
+
+        io_vector_read(&readable, 0, header, sizeof(header));
+        out = io_vector_slice(&readable, HEADER_BYTES, readable.size - HEADER_BYTES, segments);
+        in = io_vector_slice(&writable, 0, writable.size - 1, segments + out.count);
+        status = co_execute(blk, header, &out, &in, &written);
+        *buffer->last_writable = (uint8_t)status;
+        /* The status is the last byte: of a short answer the driver is told only that there was one. */
+        *ret_written = written + 1;
+        return true;
+    }
+    *buffer->last_writable = (uint8_t)status;
+    *ret_written = 1;
+    return true;
+}

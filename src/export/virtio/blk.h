@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A virtio block device (virtio 1.2, section 5.2) without its transport: what it offers, its configuration, and how a
+ * request is done. What the guest is told about caching is what happens: a guest that cannot flush, or has chosen
+ * write-through, has each write on the disk before it hears that it is done.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct error;
+struct handle;
+struct virtq_buffer;
+
+enum {
+    VIRTIO_BLK_SECTOR_BYTES = 512,
+    VIRTIO_BLK_CONFIG_BYTES = 60,
+    VIRTIO_BLK_CONFIG_WRITEBACK = 32, /* the only byte that a driver may write */
+    VIRTIO_BLK_SEGMENTS_MAX = 126,    /* of data */
+    VIRTIO_BLK_QUEUES_MAX = 1024,
+};
+
+/* Bits of the device's features, and those of every virtio device that matter here. */
+enum virtio_feature {
+    VIRTIO_BLK_F_SEG_MAX = 2,
+    VIRTIO_BLK_F_RO = 5,
+    VIRTIO_BLK_F_BLK_SIZE = 6,
+    VIRTIO_BLK_F_FLUSH = 9,
+    VIRTIO_BLK_F_TOPOLOGY = 10,
+    VIRTIO_BLK_F_CONFIG_WCE = 11,
+    VIRTIO_BLK_F_MQ = 12,
+    VIRTIO_BLK_F_DISCARD = 13,
+    VIRTIO_BLK_F_WRITE_ZEROES = 14,
+    VIRTIO_F_INDIRECT_DESC = 28,
+    VIRTIO_F_EVENT_IDX = 29,
+    VIRTIO_F_VERSION_1 = 32,
+    VIRTIO_F_RING_PACKED = 34,
+    VIRTIO_F_IN_ORDER = 35,
+};
+#define VIRTIO_FEATURE(bit) (UINT64_C(1) << (bit))
+
+struct virtio_blk_options {
+    struct handle *handle;
+    const char *serial;
+    uint32_t block_size; /* bytes: a power of two */
+    uint16_t queues;
+    bool writable;
+    bool writethrough; /* the handle flushes after each write */
+};
+
+struct virtio_blk {
+    struct handle *handle;
+    char serial[20]; /* padded with NUL */
+    uint32_t block_size;
+    uint16_t queues;
+    bool writable;
+    bool writethrough;
+    atomic_bool write_back;    /* as the driver has chosen in the configuration */
+    _Atomic uint64_t features; /* that the driver has accepted */
+};
+
+/* Checks the options; nothing is owned. */
+bool virtio_blk_init(struct virtio_blk *blk, const struct virtio_blk_options *options, struct error **err) MUST_CHECK;
+
+/* A new driver: no features, caching as at first. */
+void virtio_blk_reset(struct virtio_blk *blk);
+
+/* The features of the device and of its rings. */
+uint64_t virtio_blk_offered(const struct virtio_blk *blk);
+void virtio_blk_accept(struct virtio_blk *blk, uint64_t features);
+
+/* The configuration as it is now; writing takes the one byte that a driver may change, false: it may not. */
+void virtio_blk_config(const struct virtio_blk *blk, uint8_t to[VIRTIO_BLK_CONFIG_BYTES]);
+bool virtio_blk_set_config(struct virtio_blk *blk, uint32_t offset, const uint8_t *from, uint32_t size) MUST_CHECK;
+
+/*
+ * Does a request, and writes its status byte. The bytes written to the buffer in *ret_written; false: it cannot even be
+ * refused, as there is no place for a status.
+ */
+bool CO_FN co_virtio_blk_do(struct virtio_blk *blk, struct virtq_buffer *buffer, uint32_t *ret_written) MUST_CHECK;

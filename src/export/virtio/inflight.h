@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The table of requests in flight of a queue: memory that the front end keeps for us, so that a successor does again
+ * what we had begun (vhost-user protocol, "Inflight I/O tracking"). In the machine's own byte order. The front end can
+ * write there too: what is read back is checked.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/checked.h"
+
+enum { INFLIGHT_VERSION = 1, INFLIGHT_ALIGNMENT = 64 };
+
+struct inflight_split_entry {
+    uint8_t inflight;
+    uint8_t padding[5];
+    uint16_t next; /* the one given back before, in the last batch */
+    uint64_t counter;
+};
+
+struct inflight_split {
+    uint64_t features;
+    uint16_t version; /* 0: not in use yet */
+    uint16_t count;
+    uint16_t last_batch_head;
+    uint16_t used_index;
+    struct inflight_split_entry entries[];
+};
+
+struct inflight_packed_entry {
+    uint8_t inflight;
+    uint8_t padding;
+    uint16_t next; /* free ones */
+    uint16_t last; /* of the first of a chain: its last */
+    uint16_t count;
+    uint64_t counter;
+    uint16_t id;
+    uint16_t flags;
+    uint32_t length;
+    uint64_t address;
+};
+
+struct inflight_packed {
+    uint64_t features;
+    uint16_t version;
+    uint16_t count;
+    uint16_t free_head;
+    uint16_t old_free_head;
+    uint16_t used_index;
+    uint16_t old_used_index;
+    uint8_t used_wrap;
+    uint8_t old_used_wrap;
+    uint8_t padding[7];
+    struct inflight_packed_entry entries[];
+};
+
+/* Bytes for a queue of `size` places. */
+static inline size_t inflight_region_size(uint16_t size, bool packed)
+{
+    size_t bytes = packed ? sizeof(struct inflight_packed) + size * sizeof(struct inflight_packed_entry)
+                          : sizeof(struct inflight_split) + size * sizeof(struct inflight_split_entry);
+
+    return align_up(bytes, INFLIGHT_ALIGNMENT);
+}

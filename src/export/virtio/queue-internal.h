@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the two kinds of rings share. Private to this folder. */
+#pragma once
+
+#include "export/virtio/inflight.h"
+#include "export/virtio/memory.h"
+#include "export/virtio/queue.h"
+
+/* A descriptor, in the order of split rings; packed ones have id and flags in the places of flags and next. */
+struct virtq_descriptor {
+    uint64_t address;
+    uint32_t length;
+    uint16_t flags;
+    uint16_t next; /* packed: the buffer's id */
+};
+enum { VIRTQ_DESCRIPTOR_BYTES = 16 };
+
+enum virtq_descriptor_flags {
+    VIRTQ_NEXT = 1u << 0,
+    VIRTQ_WRITE = 1u << 1,
+    VIRTQ_INDIRECT = 1u << 2,
+    VIRTQ_PACKED_AVAIL = 1u << 7,
+    VIRTQ_PACKED_USED = 1u << 15,
+};
+
+/* A buffer that the driver gets back, in the order in which it was taken. */
+struct virtq_done {
+    uint16_t id;
+    uint16_t slots;
+    uint16_t entry;
+    bool done;
+    uint32_t written;
+};
+
+struct virtqueue_ops {
+    bool (*start)(struct virtqueue *queue, uint32_t base, struct error **err); /* indices; requests in flight */
+    int (*pop)(struct virtqueue *queue, struct virtq_buffer *ret);
+    void (*push)(struct virtqueue *queue, const struct virtq_done *done);
+    bool (*must_notify)(struct virtqueue *queue);
+    void (*want_kicks)(struct virtqueue *queue, bool wanted);
+    uint32_t (*base)(const struct virtqueue *queue);
+    void (*area_sizes)(uint16_t size, size_t *ret_descriptors, size_t *ret_driver, size_t *ret_device);
+};
+extern const struct virtqueue_ops virtqueue_split_ops;
+extern const struct virtqueue_ops virtqueue_packed_ops;
+
+struct virtqueue {
+    const struct virtqueue_ops *ops;
+    struct virtqueue_setup setup;
+    struct guest_map *map;
+    uint8_t *descriptors;
+    uint8_t *driver_area;
+    uint8_t *device_area;
+
+    uint16_t avail_index; /* the next place to look at; split: free-running */
+    bool avail_wrap;      /* packed */
+    uint16_t used_index;
+    bool used_wrap;
+    uint16_t told_index; /* used_index when the driver was last told */
+    bool told;
+    bool fresh; /* something has been pushed since */
+    unsigned outstanding;
+
+    uint16_t *resubmit; /* in flight when the last device went: heads, or entries of the table */
+    unsigned resubmit_count;
+    unsigned resubmit_next;
+    uint64_t counter; /* of the table of requests in flight */
+
+    struct virtq_done *order; /* in-order: a ring of `size` */
+    uint32_t order_first;     /* the oldest that is out */
+    uint32_t order_next;
+
+    struct dirty_log *log;
+    uint64_t log_used_address;
+    char *why; /* broken; NULL: not */
+};
+
+/* Reads a descriptor that may change meanwhile, once; of a split or a packed ring. */
+struct virtq_descriptor virtq_descriptor_load(const uint8_t *from, bool packed);
+
+/* Adds the memory of a descriptor to a buffer; marks it as bad where that cannot be. */
+void virtq_buffer_add(struct virtq_buffer *buffer, const struct guest_map *map, const struct virtq_descriptor *from);
+
+/* Adds an indirect table's: linked in a split ring, in a row in a packed one. False: the queue is broken. */
+bool virtq_buffer_add_table(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *table);
+
+/* Marks `size` bytes of the used ring from `offset` on as dirty. */
+void virtqueue_log_used(struct virtqueue *queue, uint64_t offset, uint64_t size);
+
+/* Whether an index that went from `old` to `now` has passed `event` (virtio 2.7.10). */
+static inline bool virtq_event_passed(uint16_t event, uint16_t now, uint16_t old)
+{
+    return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
+}
+
+/* Integers in shared memory, little-endian, at once. Addresses are aligned (checked at set-up). */
+static inline uint16_t shared_load16(const uint8_t *from, int order)
+{
+    return le16toh(__atomic_load_n((const uint16_t *)(const void *)from, order));
+}
+static inline void shared_store16(uint8_t *to, uint16_t value, int order)
+{
+    __atomic_store_n((uint16_t *)(void *)to, htole16(value), order);
+}

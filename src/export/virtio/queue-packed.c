@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Packed rings: virtio 1.2, section 2.8. */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "export/virtio/queue-internal.h"
+
+enum {
+    DESCRIPTOR_LENGTH = 8, /* offsets */
+    DESCRIPTOR_ID = 12,
+    DESCRIPTOR_FLAGS = 14,
+    EVENT_OFFSET = 0,
+    EVENT_FLAGS = 2,
+    EVENT_BYTES = 4,
+    EVENT_ENABLE = 0,
+    EVENT_DISABLE = 1,
+    EVENT_AT = 2,
+    WRAP_BIT = 1 << 15,
+    NONE = 0xffff,
+};
+
+static void area_sizes(uint16_t size, size_t *ret_descriptors, size_t *ret_driver, size_t *ret_device)
+{
+    *ret_descriptors = (size_t)size * VIRTQ_DESCRIPTOR_BYTES;
+    *ret_driver = EVENT_BYTES;
+    *ret_device = EVENT_BYTES;
+}
+
+static struct inflight_packed *table_of(const struct virtqueue *queue)
+{
+    return (struct inflight_packed *)(void *)queue->setup.inflight;
+}
+
+/* Goes `count` places on, at most once around. */
+static void advance(const struct virtqueue *queue, uint16_t *index, bool *wrap, uint16_t count)
+{
+    uint32_t next = (uint32_t)*index + count;
+
+    if (next >= queue->setup.size) {
+        next -= queue->setup.size;
+        *wrap = !*wrap;
+    }
+    *index = (uint16_t)next;
+}
+
+static bool flags_are_available(uint16_t flags, bool wrap)
+{
+    return !!(flags & VIRTQ_PACKED_AVAIL) == wrap && !!(flags & VIRTQ_PACKED_USED) != wrap;
+}
+
+static int by_counter(const void *a, const void *b, void *opaque)
+{
+    const struct inflight_packed *table = opaque;
+    uint64_t first = table->entries[*(const uint16_t *)a].counter;
+    uint64_t second = table->entries[*(const uint16_t *)b].counter;
+
+    return first < second ? -1 : first > second;
+}
+
+static void table_begin(struct virtqueue *queue, struct inflight_packed *table)
+{
+    table->count = queue->setup.size;
+    table->used_wrap = table->old_used_wrap = 1;
+    for (uint16_t i = 0; i < queue->setup.size; i++)
+        table->entries[i].next = (uint16_t)(i + 1);
+    table->version = INFLIGHT_VERSION;
+}
+
+/* Commits or takes back what the last device was doing when it went. */
+static void settle(struct virtqueue *queue, struct inflight_packed *table)
+{
+    if (table->used_index != table->old_used_index && table->old_used_index < queue->setup.size) {
+        uint16_t flags = shared_load16(queue->descriptors + (size_t)table->old_used_index * VIRTQ_DESCRIPTOR_BYTES +
+                                           DESCRIPTOR_FLAGS,
+                                       __ATOMIC_ACQUIRE);
+
+        if (!flags_are_available(flags, table->old_used_wrap)) {
+            table->old_free_head = table->free_head;
+            table->old_used_index = table->used_index;
+            table->old_used_wrap = table->used_wrap;
+        }
+    }
+    table->free_head = table->old_free_head;
+    table->used_index = table->old_used_index;
+    table->used_wrap = table->old_used_wrap;
+    for (uint16_t at = table->free_head, left = queue->setup.size; at < queue->setup.size && left; left--) {
+        table->entries[at].inflight = 0;
+        at = table->entries[at].next;
+    }
+}
+
+static bool recover(struct virtqueue *queue, struct error **err)
+{
+    struct inflight_packed *table = table_of(queue);
+    uint32_t taken = 0;
+
+    if (!table->version)
+        table_begin(queue, table);
+    if (table->version != INFLIGHT_VERSION || table->count != queue->setup.size)
+        return error_set(err, "Table of requests in flight has version %u and %u entries, not %d and %u",
+                         table->version, table->count, INFLIGHT_VERSION, queue->setup.size);
+    settle(queue, table);
+    for (uint16_t i = 0; i < queue->setup.size; i++) {
+        if (!table->entries[i].inflight)
+            continue;
+        queue->counter = MAX(queue->counter, table->entries[i].counter + 1);
+        queue->resubmit[queue->resubmit_count++] = i;
+        taken += table->entries[i].count;
+    }
+    if (taken > queue->setup.size || table->used_index >= queue->setup.size)
+        return error_set(err, "Table of requests in flight holds %u descriptors from place %u of a ring of %u", taken,
+                         table->used_index, queue->setup.size);
+    g_qsort_with_data(queue->resubmit, (int)queue->resubmit_count, sizeof(queue->resubmit[0]), by_counter, table);
+    if (queue->resubmit_count || table->used_index || !table->used_wrap) {
+        queue->used_index = queue->avail_index = table->used_index;
+        queue->used_wrap = queue->avail_wrap = table->used_wrap;
+        advance(queue, &queue->avail_index, &queue->avail_wrap, (uint16_t)taken);
+    }
+    return true;
+}
+
+/* `base`: the place to look at and its wrap bit, then the same of the next used one. 0: a new ring, both wraps set. */
+static bool start(struct virtqueue *queue, uint32_t base, struct error **err)
+{
+    uint16_t avail = (uint16_t)base;
+    uint16_t used = (uint16_t)(base >> 16);
+
+    queue->avail_index = avail & (WRAP_BIT - 1);
+    queue->used_index = used & (WRAP_BIT - 1);
+    queue->avail_wrap = !base || avail & WRAP_BIT;
+    queue->used_wrap = !base || used & WRAP_BIT;
+    if (queue->avail_index >= queue->setup.size || queue->used_index >= queue->setup.size)
+        return error_set(err, "Queue of %u places cannot go on at 0x%x", queue->setup.size, base);
+    return !queue->setup.inflight || recover(queue, err);
+}
+
+/* Notes a descriptor in the table; false: the table is not as we left it. */
+static bool table_take(struct virtqueue *queue, const struct virtq_descriptor *one, bool first, bool last)
+{
+    struct inflight_packed *table = table_of(queue);
+    uint16_t head;
+    uint16_t at;
+
+    if (!table)
+        return true;
+    head = table->old_free_head;
+    at = table->free_head;
+    if (head >= queue->setup.size || at >= queue->setup.size)
+        return false;
+    if (first) {
+        table->entries[head].count = 0;
+        table->entries[head].counter = queue->counter++;
+    }
+    if (last)
+        table->entries[head].last = at;
+    table->entries[head].count++;
+    table->entries[at].address = one->address;
+    table->entries[at].length = one->length;
+    table->entries[at].flags = one->flags;
+    table->entries[at].id = one->next;
+    table->free_head = table->entries[at].next;
+    if (last) {
+        __atomic_store_n(&table->entries[head].inflight, 1, __ATOMIC_RELEASE);
+        table->old_free_head = table->free_head;
+    }
+    return true;
+}
+
+/* Adds a descriptor of the ring to a buffer; false: the queue is broken. */
+static bool add(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *one)
+{
+    if (!(one->flags & VIRTQ_INDIRECT)) {
+        virtq_buffer_add(buffer, queue->map, one);
+        return true;
+    }
+    if (!queue->setup.indirect) {
+        virtqueue_break(queue, "indirect descriptor, which was not negotiated");
+        return false;
+    }
+    return virtq_buffer_add_table(queue, buffer, one);
+}
+
+/* What was in flight when the last device went is in the table. */
+static int pop_again(struct virtqueue *queue, struct virtq_buffer *ret)
+{
+    const struct inflight_packed *table = table_of(queue);
+    uint16_t head = queue->resubmit[queue->resubmit_next++];
+    uint16_t count = table->entries[head].count;
+    uint16_t at = head;
+
+    ret->entry = head;
+    ret->slots = count;
+    for (uint16_t i = 0; i < count; i++) {
+        struct virtq_descriptor one;
+
+        if (at >= queue->setup.size) {
+            virtqueue_break(queue, "table of requests in flight leads to number %u of %u", at, queue->setup.size);
+            return -EIO;
+        }
+        one = (struct virtq_descriptor){.address = table->entries[at].address,
+                                        .length = table->entries[at].length,
+                                        .flags = table->entries[at].flags};
+        ret->id = table->entries[at].id;
+        if (!add(queue, ret, &one))
+            return -EIO;
+        at = table->entries[at].next;
+    }
+    if (!count || ret->id >= queue->setup.size) {
+        virtqueue_break(queue, "table of requests in flight: chain of %u with id %u of %u", count, ret->id,
+                        queue->setup.size);
+        return -EIO;
+    }
+    return 1;
+}
+
+static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
+{
+    uint16_t index = queue->avail_index;
+    bool wrap = queue->avail_wrap;
+    struct virtq_descriptor one;
+
+    if (unlikely(queue->resubmit_next < queue->resubmit_count))
+        return pop_again(queue, ret);
+    if (!flags_are_available(
+            shared_load16(queue->descriptors + (size_t)index * VIRTQ_DESCRIPTOR_BYTES + DESCRIPTOR_FLAGS,
+                          __ATOMIC_ACQUIRE),
+            wrap))
+        return 0;
+    if (table_of(queue))
+        ret->entry = table_of(queue)->old_free_head;
+    for (ret->slots = 1;; ret->slots++) {
+        bool last;
+
+        if (ret->slots > queue->setup.size) {
+            virtqueue_break(queue, "chain of more descriptors than the ring has places: %u", queue->setup.size);
+            return -EIO;
+        }
+        one = virtq_descriptor_load(queue->descriptors + (size_t)index * VIRTQ_DESCRIPTOR_BYTES, true);
+        last = !(one.flags & VIRTQ_NEXT);
+        if (!add(queue, ret, &one))
+            return -EIO;
+        if (!table_take(queue, &one, ret->slots == 1, last)) {
+            virtqueue_break(queue, "table of requests in flight has been changed by somebody else");
+            return -EIO;
+        }
+        advance(queue, &index, &wrap, 1);
+        if (last)
+            break;
+    }
+    ret->id = one.next;
+    if (ret->id >= queue->setup.size) {
+        virtqueue_break(queue, "buffer id %u in a ring of %u", ret->id, queue->setup.size);
+        return -EIO;
+    }
+    queue->avail_index = index;
+    queue->avail_wrap = wrap;
+    return 1;
+}
+
+static void table_give_back(struct virtqueue *queue, const struct virtq_done *done)
+{
+    struct inflight_packed *table = table_of(queue);
+    uint16_t last = table->entries[done->entry].last;
+
+    if (last < queue->setup.size)
+        table->entries[last].next = table->free_head;
+    table->free_head = done->entry;
+    table->used_index = queue->used_index;
+    table->used_wrap = queue->used_wrap;
+}
+
+static void table_committed(struct virtqueue *queue, const struct virtq_done *done)
+{
+    struct inflight_packed *table = table_of(queue);
+
+    __atomic_store_n(&table->entries[done->entry].inflight, 0, __ATOMIC_RELEASE);
+    table->old_free_head = table->free_head;
+    table->old_used_index = table->used_index;
+    table->old_used_wrap = table->used_wrap;
+}
+
+static void push(struct virtqueue *queue, const struct virtq_done *done)
+{
+    uint64_t offset = (uint64_t)queue->used_index * VIRTQ_DESCRIPTOR_BYTES;
+    uint8_t *at = queue->descriptors + offset;
+    uint16_t flags = queue->used_wrap ? VIRTQ_PACKED_AVAIL | VIRTQ_PACKED_USED : 0;
+
+    advance(queue, &queue->used_index, &queue->used_wrap, done->slots);
+    if (queue->setup.inflight)
+        table_give_back(queue, done);
+    store_le16(at + DESCRIPTOR_ID, done->id);
+    store_le32(at + DESCRIPTOR_LENGTH, done->written);
+    shared_store16(at + DESCRIPTOR_FLAGS, (uint16_t)(flags | (done->written ? VIRTQ_WRITE : 0)), __ATOMIC_RELEASE);
+    if (queue->setup.inflight)
+        table_committed(queue, done);
+    virtqueue_log_used(queue, offset, VIRTQ_DESCRIPTOR_BYTES);
+}
+
+static bool must_notify(struct virtqueue *queue)
+{
+    uint16_t old = queue->told_index;
+    bool told = queue->told;
+    uint16_t flags;
+    uint16_t event;
+    int32_t at;
+
+    queue->told_index = queue->used_index;
+    queue->told = true;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    flags = shared_load16(queue->driver_area + EVENT_FLAGS, __ATOMIC_RELAXED);
+    if (flags != EVENT_AT || !told)
+        return flags != EVENT_DISABLE;
+    event = shared_load16(queue->driver_area + EVENT_OFFSET, __ATOMIC_RELAXED);
+    at = event & (WRAP_BIT - 1);
+    if (!!(event & WRAP_BIT) != queue->used_wrap)
+        at -= queue->setup.size;
+    /* As the driver counts: places of the round before are below those of this one. */
+    if (old > queue->used_index)
+        return virtq_event_passed((uint16_t)at, queue->used_index, (uint16_t)(old - queue->setup.size));
+    return virtq_event_passed((uint16_t)at, queue->used_index, old);
+}
+
+static void want_kicks(struct virtqueue *queue, bool wanted)
+{
+    shared_store16(queue->device_area + EVENT_FLAGS, wanted ? EVENT_ENABLE : EVENT_DISABLE, __ATOMIC_RELAXED);
+    if (wanted)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static uint32_t base_of(const struct virtqueue *queue)
+{
+    uint32_t avail = queue->avail_index | (queue->avail_wrap ? WRAP_BIT : 0);
+    uint32_t used = queue->used_index | (queue->used_wrap ? WRAP_BIT : 0);
+
+    return avail | used << 16;
+}
+
+const struct virtqueue_ops virtqueue_packed_ops = {
+    .start = start,
+    .pop = pop,
+    .push = push,
+    .must_notify = must_notify,
+    .want_kicks = want_kicks,
+    .base = base_of,
+    .area_sizes = area_sizes,
+};

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Split rings: virtio 1.2, section 2.7. */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "export/virtio/queue-internal.h"
+
+enum {
+    RING_FLAGS = 0, /* offsets in the available and the used ring */
+    RING_INDEX = 2,
+    RING_ENTRIES = 4,
+    AVAIL_ENTRY_BYTES = 2,
+    USED_ENTRY_BYTES = 8,
+    EVENT_BYTES = 2,
+    AVAIL_NO_INTERRUPT = 1,
+    USED_NO_NOTIFY = 1,
+};
+
+static void area_sizes(uint16_t size, size_t *ret_descriptors, size_t *ret_driver, size_t *ret_device)
+{
+    *ret_descriptors = (size_t)size * VIRTQ_DESCRIPTOR_BYTES;
+    *ret_driver = RING_ENTRIES + (size_t)size * AVAIL_ENTRY_BYTES + EVENT_BYTES;
+    *ret_device = RING_ENTRIES + (size_t)size * USED_ENTRY_BYTES + EVENT_BYTES;
+}
+
+static struct inflight_split *table_of(const struct virtqueue *queue)
+{
+    return (struct inflight_split *)(void *)queue->setup.inflight;
+}
+
+/* An order of entries by when they were taken. */
+static int by_counter(const void *a, const void *b, void *opaque)
+{
+    const struct inflight_split *table = opaque;
+    uint64_t first = table->entries[*(const uint16_t *)a].counter;
+    uint64_t second = table->entries[*(const uint16_t *)b].counter;
+
+    return first < second ? -1 : first > second;
+}
+
+/* What was given back by the last batch may still be marked as in flight: the ring knows better. */
+static void finish_last_batch(struct virtqueue *queue, struct inflight_split *table)
+{
+    uint16_t at = table->last_batch_head;
+
+    for (uint16_t left = (uint16_t)(queue->used_index - table->used_index); left; left--) {
+        if (at >= queue->setup.size)
+            return;
+        table->entries[at].inflight = 0;
+        at = table->entries[at].next;
+    }
+    table->used_index = queue->used_index;
+}
+
+static bool recover(struct virtqueue *queue, struct error **err)
+{
+    struct inflight_split *table = table_of(queue);
+
+    if (!table->version) {
+        table->version = INFLIGHT_VERSION;
+        table->count = queue->setup.size;
+        table->used_index = queue->used_index;
+    }
+    if (table->version != INFLIGHT_VERSION || table->count != queue->setup.size)
+        return error_set(err, "Table of requests in flight has version %u and %u entries, not %d and %u",
+                         table->version, table->count, INFLIGHT_VERSION, queue->setup.size);
+    finish_last_batch(queue, table);
+    for (uint16_t i = 0; i < queue->setup.size; i++) {
+        if (!table->entries[i].inflight)
+            continue;
+        queue->counter = MAX(queue->counter, table->entries[i].counter + 1);
+        queue->resubmit[queue->resubmit_count++] = i;
+    }
+    g_qsort_with_data(queue->resubmit, (int)queue->resubmit_count, sizeof(queue->resubmit[0]), by_counter, table);
+    /* They were taken from the places after the last one that was given back. */
+    if (queue->resubmit_count)
+        queue->avail_index = (uint16_t)(queue->used_index + queue->resubmit_count);
+    return true;
+}
+
+static bool start(struct virtqueue *queue, uint32_t base, struct error **err)
+{
+    queue->avail_index = (uint16_t)base;
+    queue->used_index = shared_load16(queue->device_area + RING_INDEX, __ATOMIC_RELAXED);
+    return !queue->setup.inflight || recover(queue, err);
+}
+
+/* The head of the next chain: 1, 0 or -EIO. */
+static int next_head(struct virtqueue *queue, uint16_t *ret)
+{
+    uint16_t size = queue->setup.size;
+    uint16_t ready;
+
+    if (unlikely(queue->resubmit_next < queue->resubmit_count)) {
+        *ret = queue->resubmit[queue->resubmit_next++];
+        return 1;
+    }
+    ready = (uint16_t)(shared_load16(queue->driver_area + RING_INDEX, __ATOMIC_ACQUIRE) - queue->avail_index);
+    if (!ready)
+        return 0;
+    if (ready > size) {
+        virtqueue_break(queue, "available index is %u beyond the last one, in a ring of %u", ready, size);
+        return -EIO;
+    }
+    *ret = shared_load16(queue->driver_area + RING_ENTRIES + (size_t)(queue->avail_index % size) * AVAIL_ENTRY_BYTES,
+                         __ATOMIC_RELAXED);
+    if (*ret >= size) {
+        virtqueue_break(queue, "available descriptor %u of %u", *ret, size);
+        return -EIO;
+    }
+    if (queue->setup.inflight) {
+        struct inflight_split_entry *entry = &table_of(queue)->entries[*ret];
+
+        entry->counter = queue->counter++;
+        __atomic_store_n(&entry->inflight, 1, __ATOMIC_RELEASE);
+    }
+    queue->avail_index++;
+    return 1;
+}
+
+static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
+{
+    uint16_t size = queue->setup.size;
+    uint16_t at;
+    int result = next_head(queue, &at);
+
+    if (result <= 0)
+        return result;
+    ret->id = ret->entry = at;
+    for (unsigned steps = 0;; steps++) {
+        struct virtq_descriptor one;
+
+        if (at >= size || steps >= size) {
+            virtqueue_break(queue, "chain of descriptor %u leads to number %u of %u after %u steps", ret->id, at, size,
+                            steps);
+            return -EIO;
+        }
+        one = virtq_descriptor_load(queue->descriptors + (size_t)at * VIRTQ_DESCRIPTOR_BYTES, false);
+        if (one.flags & VIRTQ_INDIRECT) {
+            if (!queue->setup.indirect) {
+                virtqueue_break(queue, "indirect descriptor %u, which was not negotiated", at);
+                return -EIO;
+            }
+            return virtq_buffer_add_table(queue, ret, &one) ? 1 : -EIO;
+        }
+        virtq_buffer_add(ret, queue->map, &one);
+        if (!(one.flags & VIRTQ_NEXT))
+            return 1;
+        at = one.next;
+    }
+}
+
+static void push(struct virtqueue *queue, const struct virtq_done *done)
+{
+    uint64_t offset = RING_ENTRIES + (uint64_t)(queue->used_index % queue->setup.size) * USED_ENTRY_BYTES;
+    uint8_t *entry = queue->device_area + offset;
+    struct inflight_split *table = table_of(queue);
+
+    if (table) {
+        table->entries[done->entry].next = table->last_batch_head;
+        table->last_batch_head = done->entry;
+    }
+    store_le32(entry, done->id);
+    store_le32(entry + 4, done->written);
+    queue->used_index++;
+    shared_store16(queue->device_area + RING_INDEX, queue->used_index, __ATOMIC_RELEASE);
+    if (table) {
+        __atomic_store_n(&table->entries[done->entry].inflight, 0, __ATOMIC_RELEASE);
+        __atomic_store_n(&table->used_index, queue->used_index, __ATOMIC_RELEASE);
+    }
+    virtqueue_log_used(queue, offset, USED_ENTRY_BYTES);
+    virtqueue_log_used(queue, RING_INDEX, 2);
+}
+
+static bool must_notify(struct virtqueue *queue)
+{
+    uint16_t old = queue->told_index;
+    bool told = queue->told;
+
+    queue->told_index = queue->used_index;
+    queue->told = true;
+    /* Before we look whether the driver wants to hear of it, it must be able to see it. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!queue->setup.event_index)
+        return !(shared_load16(queue->driver_area + RING_FLAGS, __ATOMIC_RELAXED) & AVAIL_NO_INTERRUPT);
+    return !told || virtq_event_passed(
+                        shared_load16(queue->driver_area + RING_ENTRIES + (size_t)queue->setup.size * AVAIL_ENTRY_BYTES,
+                                      __ATOMIC_RELAXED),
+                        queue->used_index, old);
+}
+
+static void want_kicks(struct virtqueue *queue, bool wanted)
+{
+    if (!queue->setup.event_index)
+        shared_store16(queue->device_area + RING_FLAGS, wanted ? 0 : USED_NO_NOTIFY, __ATOMIC_RELAXED);
+    else if (wanted)
+        shared_store16(queue->device_area + RING_ENTRIES + (size_t)queue->setup.size * USED_ENTRY_BYTES,
+                       queue->avail_index, __ATOMIC_RELAXED);
+    if (wanted)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static uint32_t base_of(const struct virtqueue *queue)
+{
+    return queue->avail_index;
+}
+
+const struct virtqueue_ops virtqueue_split_ops = {
+    .start = start,
+    .pop = pop,
+    .push = push,
+    .must_notify = must_notify,
+    .want_kicks = want_kicks,
+    .base = base_of,
+    .area_sizes = area_sizes,
+};

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The vhost-user-blk export and a front end that keeps to the rules."""
+import os
+import socket
+import struct
+
+import pytest
+
+import vhost_user as vu
+from harness import Daemon, QmpError, wait_for
+
+MIB = 1 << 20
+SIZE = 8 * MIB
+RINGS = {'split': (), 'packed': (vu.F_PACKED,), 'split, event index': (vu.F_EVENT_IDX,),
+         'packed, event index': (vu.F_PACKED, vu.F_EVENT_IDX), 'split, in order': (vu.F_IN_ORDER,),
+         'packed, in order': (vu.F_PACKED, vu.F_IN_ORDER)}
+BASIC = (vu.F_FLUSH, vu.F_CONFIG_WCE, vu.F_DISCARD, vu.F_WRITE_ZEROES, vu.F_VERSION_1, vu.F_INDIRECT)
+
+
+class Served:
+    """A daemon with a disk and an export of it."""
+
+    def __init__(self, tmp_path, options='', first=(), size=SIZE, start=True):
+        self.tmp_path = tmp_path
+        self.image = tmp_path / 'disk.img'
+        self.socket = tmp_path / 'vhost.sock'
+        if not self.image.exists():
+            with open(self.image, 'wb') as image:
+                image.truncate(size)
+        self.arguments = [*first, '--blockdev', f'driver=file,node-name=disk,filename={self.image},discard=unmap', '--export',
+                          f'type=vhost-user-blk,id=vub0,node-name=disk,writable=on,addr.type=unix,addr.path={self.socket}{options}']
+        self.front_ends = []
+        if start:
+            self.start()
+
+    def start(self):
+        self.daemon = Daemon(self.tmp_path, *self.arguments)
+        self.qmp = self.daemon.qmp
+        return self
+
+    def connect(self, features=BASIC, memory=True, **kwargs):
+        front = vu.FrontEnd(self.socket)
+        self.front_ends.append(front)
+        front.negotiate(features, **kwargs)
+        return front.share_memory() if memory else front
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        for front in self.front_ends:
+            front.close()
+        self.daemon.__exit__(kind, value, traceback)
+
+
+@pytest.fixture
+def served(tmp_path):
+    with Served(tmp_path) as served:
+        yield served
+
+
+@pytest.mark.parametrize('ring', RINGS)
+def test_requests(served, ring):
+    """Every kind of request on every kind of ring, in one descriptor each, in a table, and many at once around the ring."""
+    front = served.connect((*BASIC, *RINGS[ring]))
+    queue = front.queue(size=32)
+    data = os.urandom(64 << 10)
+    assert queue.call(vu.OUT, 8, [data[:4096], data[4096:]]) == vu.OK
+    assert queue.call(vu.IN, 8, into=len(data)) == (vu.OK, data)
+    assert queue.call(vu.IN, 8, into=len(data), indirect=True) == (vu.OK, data)
+    assert queue.call(vu.FLUSH) == vu.OK
+    assert served.image.read_bytes()[4096:4096 + len(data)] == data
+    assert queue.call(vu.GET_ID, into=20) == (vu.OK, b'vub0'.ljust(20, b'\0'))
+    assert queue.call(vu.WRITE_ZEROES, out=[struct.pack('<QII', 8, 8, 0)]) == vu.OK
+    assert queue.call(vu.DISCARD, out=[struct.pack('<QII', 16, 8, 0)]) == vu.OK
+    assert queue.call(vu.IN, 8, into=4096) == (vu.OK, bytes(4096))
+    for _ in range(40):
+        numbers = [queue.submit(vu.IN, 8 * (n + 3), into=512, kick=False) for n in range(10)]
+        queue.kick()
+        for n, number in enumerate(numbers):
+            assert queue.wait(number) == (vu.OK, data[8192 + n * 4096:][:512], 513)
+    assert 'warning' not in served.daemon.stderr
+
+
+def test_config(tmp_path):
+    """What the guest is told of the disk."""
+    with Served(tmp_path, ',logical-block-size=4096,num-queues=3') as served:
+        front = served.connect()
+        config = front.config()
+        assert struct.unpack_from('<Q', config)[0] == SIZE // 512
+        assert struct.unpack_from('<I', config, 12)[0] == 126
+        assert struct.unpack_from('<I', config, 20)[0] == 4096
+        assert config[32] == 1 and struct.unpack_from('<H', config, 34)[0] == 3
+        assert front.config(200)[60:] == bytes(140), 'fields of later versions'
+        assert front.ask_u64(vu.GET_QUEUE_NUM) == 3
+        assert front.offered & vu.bits(vu.F_MQ, vu.F_PACKED, vu.F_EVENT_IDX, vu.F_INDIRECT, vu.F_IN_ORDER, vu.F_VERSION_1)
+        queue = front.queue(2)
+        assert queue.call(vu.IN, 1, into=512)[0] == vu.IOERR, 'part of a block'
+        assert queue.call(vu.IN, 8, into=4096)[0] == vu.OK
+
+
+def test_read_only(tmp_path):
+    with Served(tmp_path) as served:
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='ro', node_name='disk',
+                           addr={'type': 'unix', 'path': str(tmp_path / 'ro.sock')})
+        with vu.FrontEnd(tmp_path / 'ro.sock') as front:
+            front.negotiate().share_memory()
+            assert front.offered & vu.bits(vu.F_RO) and not front.offered & vu.bits(vu.F_DISCARD, vu.F_WRITE_ZEROES)
+            queue = front.queue()
+            assert queue.call(vu.OUT, 0, [bytes(512)]) == vu.IOERR
+            assert queue.call(vu.WRITE_ZEROES, out=[struct.pack('<QII', 0, 8, 0)]) == vu.IOERR
+            assert queue.call(vu.IN, 0, into=512)[0] == vu.OK
+
+
+def test_queues_on_an_iothread(tmp_path):
+    """Several queues at once; each has its own ring."""
+    with Served(tmp_path, ',num-queues=4,iothread=t0', first=['--object', 'iothread,id=t0']) as served:
+        front = served.connect((*BASIC, vu.F_MQ))
+        queues = [front.queue(index) for index in range(4)]
+        for round_number in range(20):
+            numbers = [queue.submit(vu.OUT, queue.index * 64 + round_number, [bytes([queue.index + 1]) * 512]) for queue in queues]
+            assert [queue.wait(number)[0] for queue, number in zip(queues, numbers)] == [vu.OK] * 4
+        for queue in queues:
+            assert queue.call(vu.IN, queue.index * 64, into=512)[1] == bytes([queue.index + 1]) * 512
+
+
+def test_resize_is_told(served):
+    front = served.connect()
+    ours, theirs = socket.socketpair()
+    assert front.do(vu.SET_BACKEND_REQ_FD, b'', [theirs.fileno()])
+    theirs.close()
+    ours.settimeout(60)
+    served.qmp.command('block_resize', node_name='disk', size=2 * SIZE)
+    assert struct.unpack('=III', ours.recv(12)) == (2, 1, 0)
+    assert struct.unpack_from('<Q', front.config())[0] == 2 * SIZE // 512
+    ours.close()
+
+
+def test_resize_without_a_client(served):
+    served.qmp.command('block_resize', node_name='disk', size=2 * SIZE)
+    assert struct.unpack_from('<Q', served.connect().config())[0] == 2 * SIZE // 512
+
+
+def test_one_after_the_other(served):
+    """A second front end waits until the first has gone."""
+    first = served.connect()
+    queue = first.queue()
+    second = vu.FrontEnd(served.socket)
+    second.send(vu.GET_FEATURES)
+    second.sock.setblocking(False)
+    assert queue.call(vu.OUT, 0, [b'1' * 512]) == vu.OK
+    with pytest.raises(BlockingIOError):
+        second.sock.recv(1)
+    first.close()
+    second.sock.settimeout(60)
+    assert second.receive()[0] == vu.GET_FEATURES
+    second.negotiate().share_memory()
+    assert second.queue().call(vu.IN, 0, into=512) == (vu.OK, b'1' * 512)
+    second.close()
+
+
+def test_passed_listener(tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / 'passed.sock'))
+    listener.listen()
+    (tmp_path / 'disk.img').write_bytes(bytes(MIB))
+    with Daemon(tmp_path, '--blockdev', f'driver=file,node-name=disk,filename={tmp_path}/disk.img', '--export',
+                f'type=vhost-user-blk,id=e,node-name=disk,addr.type=fd,addr.str={listener.fileno()}',
+                pass_fds=[listener.fileno()]):
+        with vu.FrontEnd(tmp_path / 'passed.sock') as front:
+            assert struct.unpack_from('<Q', front.negotiate().config())[0] == MIB // 512
+
+
+def test_stop_and_go_on(served):
+    """A queue that is stopped, and set up again where it was: as migration and reset do."""
+    for ring in (), (vu.F_PACKED,):
+        front = served.connect((*BASIC, *ring))
+        queue = front.queue(size=16)
+        for _ in range(21):
+            assert queue.call(vu.IN, 0, into=512)[0] == vu.OK
+        base = queue.stop()
+        number = queue.submit(vu.OUT, 1, [b'x' * 512])
+        queue.set_up(base)
+        assert queue.wait(number)[0] == vu.OK
+        front.close()
+
+
+def test_memory_added_and_removed(served):
+    """Regions come and go while the queue works; what is in none is refused."""
+    front = served.connect()
+    queue = front.queue()
+    extra = vu.Memory(MIB, vu.GUEST_BASE + (1 << 32), vu.USER_BASE + (1 << 32))
+    assert front.ask_u64(vu.GET_MAX_MEM_SLOTS) > 8
+    chain = [(vu.GUEST_BASE + queue.memory.take(16, 16), 16, 0), (extra.guest, 512, vu.WRITE),
+             (vu.GUEST_BASE + queue.memory.take(1, 16), 1, vu.WRITE)]
+
+    def read_into_extra():
+        number = queue.post(chain)
+        queue.pending[number] = [(chain[2][0] - vu.GUEST_BASE, 1, True)]
+        queue.kick()
+        return queue.wait(number)[0]
+
+    assert queue.call(vu.OUT, 0, [b'm' * 512]) == vu.OK
+    assert read_into_extra() == vu.IOERR
+    assert front.do(vu.ADD_MEM_REG, bytes(8) + extra.region(), [extra.fd])
+    assert not front.do(vu.ADD_MEM_REG, bytes(8) + extra.region(), [extra.fd]), 'it overlaps itself'
+    assert read_into_extra() == vu.OK and extra.map[:512] == b'm' * 512
+    assert front.do(vu.REM_MEM_REG, bytes(8) + extra.region())
+    assert not front.do(vu.REM_MEM_REG, bytes(8) + extra.region())
+    assert read_into_extra() == vu.IOERR
+    assert queue.call(vu.IN, 0, into=512) == (vu.OK, b'm' * 512)
+    extra.close()
+
+
+def test_dirty_log(served):
+    """Pages that the device writes to are marked while a migration runs, and only then."""
+    front = served.connect()
+    queue = front.queue()
+    log = vu.Memory(1 << 18)
+    front.ask(vu.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
+    assert queue.call(vu.IN, 0, into=4096)[0] == vu.OK
+    assert not any(log.map[:])
+    assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features | vu.bits(vu.F_LOG_ALL)))
+    assert front.do(vu.SET_VRING_ADDR, queue.address(flags=1, log=vu.GUEST_BASE + queue.device))
+    number = queue.submit(vu.IN, 0, into=4096)
+    parts = queue.pending[number]
+    assert queue.wait(number)[0] == vu.OK
+    marked = {at * 8 + bit for at, byte in enumerate(log.map[:]) if byte for bit in range(8) if byte >> bit & 1}
+    first = vu.GUEST_BASE // 4096
+    expected = {first + (at + inside) // 4096 for at, size, writable in parts if writable for inside in (0, size - 1)}
+    assert marked == expected | {first + (queue.device + inside) // 4096 for inside in (2, 4 + 8 * 2)}
+    log.close()
+
+
+@pytest.mark.parametrize('ring', [(), (vu.F_PACKED,)])
+def test_requests_survive_the_daemon(tmp_path, ring):
+    """Killed with requests in flight, a new daemon does them again; what is done is not done twice or forgotten."""
+    throttle = ['--object', 'throttle-group,id=g,limits.iops-total=2', '--blockdev',
+                'driver=throttle,node-name=slow,throttle-group=g,file=disk']
+    served = Served(tmp_path, start=False)
+    served.arguments = served.arguments[:2] + throttle + [word.replace('node-name=disk,writable', 'node-name=slow,writable')
+                                                          for word in served.arguments[2:]]
+    served.start()
+    features = (*BASIC, *ring)
+    front = served.connect(features)
+    reply, (inflight,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 64) + bytes(4))
+    size, offset = struct.unpack_from('=QQ', reply)
+    queue = front.queue(size=64)
+    numbers = [queue.submit(vu.OUT, n, [bytes([n + 1]) * 512], kick=False) for n in range(8)]
+    queue.kick()
+    wait_for(lambda: queue.collect() or queue.done, 'the first to end')
+    served.daemon.kill()
+    queue.collect()
+    assert len(queue.done) < len(numbers)
+    served.start()
+    served.qmp.command('qom-set', path='g', property='limits', value={'iops-total': 0})
+    again = vu.FrontEnd(served.socket, front.memory)
+    again.negotiate(features).share_memory()
+    assert again.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHHI', size, offset, 1, 64, 0), [inflight])
+    queue.front = again
+    queue.set_up(queue.used_index if not ring else 0x80008000)
+    assert [queue.wait(number)[0] for number in numbers] == [vu.OK] * len(numbers)
+    for n in range(8):
+        assert queue.call(vu.IN, n, into=512) == (vu.OK, bytes([n + 1]) * 512)
+    os.close(inflight)
+    again.close()
+    front.close()
+    served.daemon.stop()
+
+
+def test_removal(served):
+    front = served.connect()
+    queue = front.queue()
+    with pytest.raises(QmpError, match="export 'vub0' still in use"):
+        served.qmp.command('block-export-del', id='vub0')
+    served.qmp.command('block-export-del', id='vub0', mode='hard')
+    assert front.ended()
+    served.qmp.event('BLOCK_EXPORT_DELETED')
+    assert not served.socket.exists()
+    del queue
+
+
+@pytest.mark.parametrize('options, complaint', [
+    ('num-queues=0', 'num-queues must be greater than 0'),
+    ('num-queues=257', 'num-queues must be at most 256: it is 257'),
+    ('logical-block-size=513', 'logical-block-size must be a power of two from 512 to 2097152: it is 513'),
+    ('logical-block-size=4194304', 'logical-block-size must be a power of two'),
+])
+def test_options_refused(served, options, complaint):
+    name, value = options.split('=')
+    with pytest.raises(QmpError, match=complaint):
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='e', node_name='disk',
+                           addr={'type': 'unix', 'path': str(served.tmp_path / 'x.sock')}, **{name: int(value)})
+    with pytest.raises(QmpError, match="needs a socket of type 'unix' or 'fd', not 'inet'"):
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='e', node_name='disk',
+                           addr={'type': 'inet', 'host': '127.0.0.1', 'port': '0'})

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A real guest in a real machine uses the vhost-user-blk export."""
+import hashlib
+import os
+
+import pytest
+
+from guest import Guest
+from test_vhost_user import MIB, Served
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def prepare(tmp_path, options='', **kwargs):
+    data = os.urandom(4 * MIB) + bytes(28 * MIB)
+    (tmp_path / 'disk.img').write_bytes(data)
+    return Served(tmp_path, options, **kwargs), data
+
+
+@pytest.mark.parametrize('device', ['', ',packed=on,num-queues=2', ',config-wce=off'])
+def test_guest(tmp_path, device):
+    """Reading, writing, trimming, zeroing, resizing."""
+    served, data = prepare(tmp_path, ',num-queues=2,iothread=t0', first=['--object', 'iothread,id=t0'])
+    with served, Guest(tmp_path, served.socket, device) as guest:
+        assert guest.do('cat /sys/block/vda/size /sys/block/vda/serial').split() == [str(32 * MIB // 512), 'vub0']
+        assert guest.do('cat /sys/block/vda/queue/write_cache') == 'write back'
+        assert guest.do('sha256sum < /dev/vda').split()[0] == sha(data)
+        assert guest.do('dd if=/dev/vda of=/dev/vda bs=256k count=16 seek=64 oflag=direct 2>/dev/null && sync') == ''
+        assert served.image.read_bytes()[16 * MIB:20 * MIB] == data[:4 * MIB]
+        guest.do('blkdiscard -o 1048576 -l 1048576 /dev/vda')
+        guest.do('echo 3 > /proc/sys/vm/drop_caches')
+        assert served.image.read_bytes()[MIB:2 * MIB] == bytes(MIB)
+        assert served.image.stat().st_blocks * 512 == 31 * MIB
+        served.qmp.command('block_resize', node_name='disk', size=48 * MIB)
+        guest.do(f'while [ $(cat /sys/block/vda/size) != {48 * MIB // 512} ]; do sleep 0.1; done')
+        guest.power_off()
+
+
+def test_daemon_killed_and_started_again(tmp_path):
+    """Requests in flight when the daemon dies are done by the next one: the guest notices a pause, no error."""
+    served, _ = prepare(tmp_path, ',num-queues=2')
+    with Guest(tmp_path, served.socket) as guest:
+        guest.do('dd if=/dev/urandom of=/tmp/data bs=1M count=16 2>/dev/null')
+        wanted = guest.do('sha256sum < /tmp/data').split()[0]
+        guest.start('dd if=/tmp/data of=/dev/vda bs=4k oflag=direct 2>/dev/null; sync; sha256sum < /tmp/data')
+        for _ in range(3):
+            before = served.image.read_bytes()
+            while served.image.read_bytes() == before and 'status=' not in guest.output:
+                continue
+            served.daemon.kill()
+            served.socket.unlink(missing_ok=True)
+            served.start()
+        assert guest.finish().split()[0] == wanted
+        guest.do('echo 3 > /proc/sys/vm/drop_caches')
+        assert guest.do('dd if=/dev/vda bs=1M count=16 2>/dev/null | sha256sum').split()[0] == wanted
+        assert sha(served.image.read_bytes()[:16 * MIB]) == wanted
+        guest.power_off()
+    served.daemon.stop()
