@@ -215,6 +215,7 @@ static int CO_FN co_load_into(struct qcow2_cache *cache, struct qcow2_shard *sha
                               uint64_t key)
 {
     uint32_t *bucket = bucket_of(cache, shard, key);
+    uint32_t *hold;
     int ret;
 
     table->key = key;
@@ -222,8 +223,12 @@ static int CO_FN co_load_into(struct qcow2_cache *cache, struct qcow2_shard *sha
     table->pins = 1;
     table->next = *bucket;
     *bucket = (uint32_t)(table - shard->tables);
+    /* The place that is read in the file stays what it is. */
+    hold = &shard->holds[shard->epoch & 1];
+    __atomic_add_fetch(hold, 1, __ATOMIC_RELAXED);
     spin_unlock(&shard->spin);
     ret = co_fill(cache, table);
+    __atomic_sub_fetch(hold, 1, __ATOMIC_RELEASE);
     spin_lock(&shard->spin);
     if (ret) {
         table->pins = 0;
@@ -275,11 +280,16 @@ int CO_FN co_qcow2_cache_lock(struct qcow2_cache *cache, uint64_t key, struct qc
     }
 }
 
-void qcow2_cache_unlock(struct qcow2_shard *shard, struct qcow2_table *table)
+void qcow2_cache_unpin(struct qcow2_shard *shard, struct qcow2_table *table)
 {
     assert(table->pins);
     if (--table->pins == 0 && unlikely(shard->waiters))
         waiters_wake(&shard->waiters);
+}
+
+void qcow2_cache_unlock(struct qcow2_shard *shard, struct qcow2_table *table)
+{
+    qcow2_cache_unpin(shard, table);
     spin_unlock(&shard->spin);
 }
 

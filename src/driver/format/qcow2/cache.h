@@ -105,6 +105,9 @@ struct qcow2_table *qcow2_cache_find(const struct qcow2_cache *cache, struct qco
 /* The READY table, pinned, with the shard's lock held: loaded if need be. 0 or -errno, without the lock. Any loop. */
 int CO_FN co_qcow2_cache_lock(struct qcow2_cache *cache, uint64_t key, struct qcow2_table **ret) MUST_CHECK;
 
+/* Releases the pin and keeps the lock, which guards the table until it is released, too. */
+void qcow2_cache_unpin(struct qcow2_shard *shard, struct qcow2_table *table);
+
 /* Releases the pin, and with it the lock. */
 void qcow2_cache_unlock(struct qcow2_shard *shard, struct qcow2_table *table);
 

@@ -9,11 +9,16 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "driver/format/qcow2/qcow2.h"
+#include "driver/format/qcow2/allocation.h"
+#include "loop/loop.h"
 
 static uint64_t l1_load(const struct qcow2_image *image, uint64_t index)
 {
-    return index < image->header->l1_size ? __atomic_load_n(&image->l1[index], __ATOMIC_ACQUIRE) : 0;
+    /* The size first: the table that is read next is then at least as new. */
+    uint32_t size = __atomic_load_n(&image->header->l1_size, __ATOMIC_ACQUIRE);
+    const uint64_t *l1 = __atomic_load_n(&image->l1, __ATOMIC_ACQUIRE);
+
+    return index < size ? __atomic_load_n(&l1[index], __ATOMIC_ACQUIRE) : 0;
 }
 
 uint64_t qcow2_l1_entry(const struct qcow2_image *image, uint64_t guest)
@@ -113,4 +118,61 @@ int CO_FN co_qcow2_extent_get(struct qcow2_image *image, uint64_t guest, uint64_
         return co_qcow2_extent_invalid(image, guest, ret_extent);
     }
     return 0;
+}
+
+/* --- L2 tables of the image's own --- */
+
+/* The table that several L1 tables share, to its new place. Nobody changes it, so the file has all of it. */
+static int CO_FN co_table_copy(struct qcow2_image *image, uint64_t from, uint64_t to)
+{
+    uint8_t *buffer = loop_buffer_get(image->cluster_size);
+    int ret = buffer ? co_edge_pread(image->file, from, image->cluster_size, buffer, 0) : -ENOMEM;
+
+    if (!ret)
+        ret = co_edge_pwrite(image->file, to, image->cluster_size, buffer, 0);
+    if (buffer)
+        loop_buffer_put(buffer, image->cluster_size);
+    return ret;
+}
+
+/* A place for the table at `index`, with what the old one says. Under l1_lock. */
+static int CO_FN co_table_make(struct qcow2_image *image, uint64_t index, uint64_t old)
+{
+    uint64_t offset;
+    int ret = old ? co_qcow2_l2_check(image, old) : 0;
+
+    if (!ret)
+        ret = co_qcow2_alloc_clusters(image, image->cluster_size, &offset);
+    if (ret)
+        return ret;
+    ret = co_qcow2_overlap_check(image, offset, image->cluster_size, QCOW2_METADATA_ACTIVE_L2);
+    if (!ret && old)
+        ret = co_table_copy(image, old & QCOW2_L1_OFFSET_MASK, offset);
+    else if (!ret)
+        ret = co_edge_pwrite_zeroes(image->file, offset, image->cluster_size, 0);
+    if (ret) {
+        qcow2_free_clusters(image, offset, image->cluster_size, QCOW2_FREE_NEVER);
+        return ret;
+    }
+    __atomic_store_n(&image->l1[index], offset | QCOW2_COPIED | QCOW2_L1_UNWRITTEN, __ATOMIC_RELEASE);
+    __atomic_store_n(&image->l1_dirty, true, __ATOMIC_RELEASE);
+    if (old)
+        qcow2_free_clusters(image, old & QCOW2_L1_OFFSET_MASK, image->cluster_size, QCOW2_FREE_OTHER);
+    return 0;
+}
+
+int CO_FN co_qcow2_l2_own(struct qcow2_image *image, uint64_t guest)
+{
+    uint64_t index = guest >> image->cluster_bits >> image->l2_bits, entry;
+    int ret = 0;
+
+    if (likely(l1_load(image, index) & QCOW2_COPIED))
+        return 0;
+    assert(index < image->header->l1_size);
+    co_mutex_lock(&image->l1_lock);
+    entry = l1_load(image, index) & ~QCOW2_L1_UNWRITTEN;
+    if (!(entry & QCOW2_COPIED))
+        ret = co_table_make(image, index, entry);
+    co_mutex_unlock(&image->l1_lock);
+    return ret;
 }

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,7 @@
 struct block_crypt;
 struct error;
 struct qcow2_bitmaps;
+struct qcow2_inflated;
 struct qcow2_snapshots;
 struct truncate_request;
 
@@ -90,6 +92,7 @@ struct qcow2_image {
     uint64_t refcount_max;          /* largest count that fits */
     bool has_zero_flag;             /* version 3 */
     bool has_data_file;             /* guest data lies at its guest offset in a file of its own */
+    bool data_may_be_zero;          /* const: allocated clusters may be holes in the file: ask it */
     bool data_file_raw;             /* ... which shows the disk's content by itself */
     struct qcow2_settings settings; /* drain */
     bool was_corrupt;               /* drain: the corrupt bit was set when it was opened */
@@ -106,7 +109,8 @@ struct qcow2_image {
     /* The refcount table: refcount_table_entries, host byte order, read atomically. Written under alloc_lock. */
     uint64_t *refcount_table;            /* alloc_lock, and read by requests that hold no lock: entries atomic */
     uint64_t refcount_table_entries;     /* alloc_lock */
-    struct co_mutex refcount_table_lock; /* of writing it to the file */
+    GPtrArray *retired;                  /* alloc_lock: former tables, which somebody may read yet; NULL: none */
+    struct co_mutex refcount_write_lock; /* of writing refcount blocks; after alloc_lock */
     uint64_t refcount_dirty_first;       /* alloc_spin: entries that are to be written: none if first >= end */
     uint64_t refcount_dirty_end;         /* alloc_spin */
     struct qcow2_cache *refcounts;       /* drain; keys: indices of the refcount table */
@@ -119,9 +123,12 @@ struct qcow2_image {
     uint64_t compressed_next; /* host offset at which the next compressed cluster can go on; 0: none */
 
     struct spin_lock freed_spin;     /* of the lists; taken last */
-    struct qcow2_freed_list dropped; /* tables in memory don't name them any more */
-    struct qcow2_freed_list resting; /* neither do those on disk; requests may still use them */
-    bool grace;                      /* write_back_lock: a grace period for `resting` runs */
+    struct qcow2_freed_list dropped; /* freed_spin: tables in memory don't name them any more */
+    struct qcow2_freed_list durable; /* write_back_lock: neither do those on disk */
+    struct qcow2_freed_list resting; /* write_back_lock: as `durable`; their grace period runs */
+
+    struct spin_lock compressed_spin; /* of the next */
+    struct qcow2_inflated *inflated;  /* the compressed cluster that was read last; NULL: none */
 
     struct co_mutex write_back_lock; /* one write-back at a time */
     bool metadata_dirty;             /* atomic: the dirty bit is set in the file because of us */
@@ -143,6 +150,13 @@ static inline struct qcow2_image *qcow2_image_of(const struct node *node)
 }
 
 /* --- open.c, options.c --- */
+
+bool qcow2_caches_make(struct qcow2_image *image, struct error **err) MUST_CHECK;
+void qcow2_caches_free(struct qcow2_image *image);
+void qcow2_cleaner_start(struct qcow2_image *image);
+void CO_FN co_qcow2_cleaner_stop(struct qcow2_image *image);
+/* Frees `table`, which requests may be reading, when the image is closed. Under alloc_lock. */
+void qcow2_retire(struct qcow2_image *image, void *table);
 
 /* Reads all that opening needs again, after `header` has changed at its root (snapshot applied): the L1 table. Drained.
  */
@@ -201,6 +215,18 @@ void qcow2_refcount_store(uint8_t *block, unsigned order, uint64_t index, uint64
 /* Loads the refcount table again, after it has been moved; drops the cached blocks. Drained. */
 int CO_FN co_qcow2_refcount_table_load(struct qcow2_image *image) MUST_CHECK;
 
+/* Inside of the refcount code. The entry for block `index`; 0: there is none. */
+uint64_t qcow2_refcount_table_entry(const struct qcow2_image *image, uint64_t index);
+/* Under the block's shard's lock. */
+uint64_t qcow2_refcount_of(const struct qcow2_image *image, const struct qcow2_table *block, uint64_t cluster);
+void qcow2_refcount_change(struct qcow2_image *image, struct qcow2_shard *shard, struct qcow2_table *block,
+                           uint64_t cluster, uint64_t count);
+int CO_FN co_qcow2_refcount_block_load(struct qcow2_image *image, uint64_t index, uint8_t *to);
+/* Under alloc_lock: that there be a table with the entry; and a block; a block of zeroes at `offset`. */
+int CO_FN co_qcow2_refcount_table_reserve(struct qcow2_image *image, uint64_t index) MUST_CHECK;
+int CO_FN co_qcow2_refcount_block_ensure(struct qcow2_image *image, uint64_t index) MUST_CHECK;
+int CO_FN co_qcow2_refcount_block_place(struct qcow2_image *image, uint64_t index, uint64_t offset) MUST_CHECK;
+
 /* --- allocate.c --- */
 
 /* Contiguous clusters for `bytes`, with count 1 (in the cache), contents undefined. */
@@ -223,6 +249,11 @@ int CO_FN co_qcow2_alloc_bytes(struct qcow2_image *image, uint32_t bytes, uint64
 /* No window, no compressed cluster to be gone on with: for a drain, and before the file is cut. */
 void qcow2_alloc_reset(struct qcow2_image *image);
 
+/* There may be a free cluster. */
+void qcow2_alloc_hint(struct qcow2_image *image, uint64_t cluster);
+/* No further compressed data goes to these clusters. */
+void CO_FN co_qcow2_alloc_stop_sharing(struct qcow2_image *image, uint64_t offset, uint64_t bytes);
+
 /* Number of the first cluster behind the last one in use (count not 0). Drained. */
 int CO_FN co_qcow2_last_cluster(struct qcow2_image *image, uint64_t *ret_end) MUST_CHECK;
 
@@ -234,7 +265,23 @@ int CO_FN co_qcow2_last_cluster(struct qcow2_image *image, uint64_t *ret_end) MU
  */
 void qcow2_free_clusters(struct qcow2_image *image, uint64_t offset, uint64_t bytes, enum qcow2_free_reason reason);
 
+/* Whether some wait for that. */
+bool qcow2_has_dropped(struct qcow2_image *image);
+/* For the write-back: takes the list before it begins; and gives it back where it could not make the rest durable. */
+struct qcow2_freed_list qcow2_take_dropped(struct qcow2_image *image);
+void qcow2_return_dropped(struct qcow2_image *image, struct qcow2_freed_list *taken);
+/* These are durable, too; lowers the counts of those whose grace period is over. Under write_back_lock. */
+void CO_FN co_qcow2_release_durable(struct qcow2_image *image, struct qcow2_freed_list *taken);
+
+/* --- compressed.c --- */
+
+/* Decompressed data in memory may be out of date. */
+void qcow2_compressed_forget(struct qcow2_image *image);
+
 /* --- write-back.c --- */
+
+int CO_FN co_qcow2_l2_clean(struct qcow2_image *image);
+int CO_FN co_qcow2_refcount_blocks_write(struct qcow2_image *image) MUST_CHECK;
 
 /*
  * Writes what the caches hold, in the order that a crash bears; does not wait for it to be durable. For
