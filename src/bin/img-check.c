@@ -11,6 +11,7 @@
 #include "block/driver.h"
 #include "block/image.h"
 #include "block/node.h"
+#include "block/probe.h"
 #include "gen/types.h"
 #include "schema/json.h"
 
@@ -92,33 +93,42 @@ static void print_repairs(const struct image_check *check)
     (void)fflush(stdout);
 }
 
-static struct image_check *CO_FN co_check_once(const struct img *img, struct image *image, unsigned repair,
+/* What is checked: an open image, or a file with one in it. */
+struct subject {
+    struct image *image;
+    const struct block_driver *driver; /* of the image's format */
+    bool unopened;                     /* `image` is the raw file: the driver reads it by itself */
+};
+
+static struct image_check *CO_FN co_check_once(const struct img *img, const struct subject *subject, unsigned repair,
                                                struct error **err)
 {
-    const struct block_driver_image *driver = node_driver(image->node)->image;
-    struct image_report report = {.line = report_line};
+    const struct block_driver_image *driver = subject->driver->image;
+    struct image_report lines = {.line = report_line};
+    struct image_report *report = img->quiet ? NULL : &lines;
     struct image_check *check = g_new0(struct image_check, 1);
 
-    check->filename = g_strdup(image->filename);
-    check->format = g_strdup(node_driver_name(image->node));
-    if (driver->co_check(image->node, repair, img->quiet ? NULL : &report, check, err))
+    check->filename = g_strdup(subject->image->filename);
+    check->format = g_strdup(subject->driver->name);
+    if (subject->unopened ? driver->co_check_file(subject->image->handle, repair, report, check, err)
+                          : driver->co_check(subject->image->node, repair, report, check, err))
         return check;
     image_check_free(check);
     return NULL;
 }
 
 /* The counts of faults after a repair are those that were left. */
-static struct image_check *CO_FN co_check_all(const struct img *img, struct image *image, unsigned repair,
+static struct image_check *CO_FN co_check_all(const struct img *img, const struct subject *subject, unsigned repair,
                                               struct error **err)
 {
-    struct image_check *first = co_check_once(img, image, repair, err);
+    struct image_check *first = co_check_once(img, subject, repair, err);
     struct image_check *second;
 
     if (!first || (!first->corruptions_fixed && !first->leaks_fixed))
         return first;
     if (!img->quiet && !img->json)
         print_repairs(first);
-    second = co_check_once(img, image, 0, err);
+    second = co_check_once(img, subject, 0, err);
     if (second) {
         second->leaks_fixed = first->leaks_fixed;
         second->corruptions_fixed = first->corruptions_fixed;
@@ -136,17 +146,17 @@ static int status_of(const struct image_check *check)
     return check->check_errors ? CHECK_FAILED : CHECK_CLEAN;
 }
 
-static int CO_FN co_check(struct img *img, struct image *image, unsigned repair)
+static int CO_FN co_check(struct img *img, const struct subject *subject, unsigned repair)
 {
-    const struct block_driver_image *driver = node_driver(image->node)->image;
+    const struct block_driver_image *driver = subject->driver->image;
     AUTO(image_check) check = NULL;
     struct error *error = NULL;
 
-    if (!driver || !driver->co_check) {
+    if (!driver || (!subject->unopened && !driver->co_check)) {
         log_error("This image format does not support checks");
         return CHECK_UNSUPPORTED;
     }
-    check = co_check_all(img, image, repair, &error);
+    check = co_check_all(img, subject, repair, &error);
     if (!check) {
         error_prefix(&error, "Check failed: ");
         img_fail(error);
@@ -161,12 +171,52 @@ static int CO_FN co_check(struct img *img, struct image *image, unsigned repair)
     return status_of(check);
 }
 
+static const struct block_driver *driver_find(const char *name)
+{
+    const struct block_driver *const *driver = block_drivers;
+
+    while (*driver && strcmp((*driver)->name, name))
+        driver++;
+    return *driver;
+}
+
+/*
+ * An image is not opened for its check where the driver can do without: what is broken often cannot be, and opening one
+ * for writing may already repair it, silently.
+ */
+static bool CO_FN co_subject_open(struct img *img, const struct image_open *open, struct subject *subject,
+                                  struct error **err)
+{
+    struct image_open raw = *open;
+    const char *format = open->format;
+
+    if (!open->image_opts) {
+        raw.format = "raw";
+        raw.resizable = raw.writable;
+        subject->image = co_image_open(img->tool, &raw, err);
+        if (!subject->image)
+            return false;
+        if (!format)
+            format = co_probe_handle(subject->image->handle, open->filename, NULL);
+        subject->driver = format ? driver_find(format) : NULL;
+        subject->unopened = subject->driver && subject->driver->image && subject->driver->image->co_check_file;
+        if (subject->unopened)
+            return true;
+        co_image_close(img->tool, subject->image);
+    }
+    subject->image = co_image_open(img->tool, open, err);
+    if (!subject->image)
+        return false;
+    subject->driver = node_driver(subject->image->node);
+    return true;
+}
+
 static int CO_FN co_run_command(struct img *img)
 {
     struct image_open open = {0};
     struct error *error = NULL;
+    struct subject subject = {0};
     const char *filename;
-    struct image *image;
     unsigned repair = 0;
     int status;
 
@@ -186,11 +236,10 @@ static int CO_FN co_run_command(struct img *img)
     open.cache = img->source_cache;
     open.writable = repair;
     open.no_backing = true;
-    image = co_image_open(img->tool, &open, &error);
-    if (!image)
+    if (!co_subject_open(img, &open, &subject, &error))
         return img_fail(error);
-    status = co_check(img, image, repair);
-    co_image_close(img->tool, image);
+    status = co_check(img, &subject, repair);
+    co_image_close(img->tool, subject.image);
     return status;
 }
 

@@ -444,6 +444,41 @@ bool CO_FN co_qcow2_snapshot_apply(struct node *node, const char *selector, stru
     return ret == 0 || error_set_errno(err, ret, "Could not complete going back to snapshot '%s'", selector);
 }
 
+/* --- load --- */
+
+/* The header in memory is as if the snapshot were the disk; nobody writes it, for the node is read-only. */
+bool CO_FN co_qcow2_snapshot_load(struct node *node, const char *id, const char *name, struct error **err)
+{
+    struct qcow2_image *image = qcow2_image_of(node);
+    ssize_t index = snapshot_find(image, id, name);
+    const struct qcow2_snapshot *snapshot;
+    uint64_t size;
+    int ret;
+
+    if (image->writable)
+        return error_set(err, "A snapshot can be shown by a read-only node only; '%s' is open for writing",
+                         node_name(node));
+    if (index < 0)
+        return error_set_errno(err, ENOENT, "There is no snapshot with id '%s' and name '%s'", id ? id : "(any)",
+                               name ? name : "(any)");
+    snapshot = &qcow2_snapshots(image)->items[index];
+    size = snapshot->has_disk_size ? snapshot->disk_size : image->header->size;
+    if (!snapshot_check(image, snapshot, err))
+        return false;
+    if (size > NODE_LENGTH_MAX)
+        return error_set(err, "Snapshot '%s' is broken: its disk size of %" PRIu64 " bytes is too large", snapshot->id,
+                         size);
+    image->header->l1_table_offset = snapshot->l1_table_offset;
+    image->header->l1_size = snapshot->l1_size;
+    image->header->size = size;
+    ret = co_qcow2_l1_load(image);
+    if (ret)
+        return error_set_errno(err, ret, "Could not read the L1 table of snapshot '%s'", snapshot->id);
+    qcow2_caches_drop(image);
+    node_set_length(node, size);
+    return true;
+}
+
 /* --- delete --- */
 
 /* Lets go what only the snapshot had; what the disk has for itself now, it may write in place again. */

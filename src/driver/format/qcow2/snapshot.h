@@ -38,6 +38,7 @@ bool CO_FN co_qcow2_snapshot_create(struct node *node, struct snapshot_info *inf
 bool CO_FN co_qcow2_snapshot_apply(struct node *node, const char *selector, struct error **err);
 struct snapshot_info *CO_FN co_qcow2_snapshot_delete(struct node *node, const char *id, const char *name,
                                                      struct error **err);
+bool CO_FN co_qcow2_snapshot_load(struct node *node, const char *id, const char *name, struct error **err);
 
 /* --- inside: snapshot-walk.c --- */
 
