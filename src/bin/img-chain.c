@@ -3,7 +3,9 @@
 
 #include "base/error.h"
 #include "block/describe.h"
+#include "block/graph.h"
 #include "cli/image-open.h"
+#include "cli/tool.h"
 #include "gen/types.h"
 
 static void free_info(gpointer info)
@@ -24,9 +26,12 @@ static bool find_next(const struct image_info *info, struct image_open *open, st
 
 static struct image_info *CO_FN co_describe(struct tool *tool, const struct image_open *open, struct error **err)
 {
-    struct image *image = co_image_open(tool, open, err);
     struct image_info *info;
+    struct image *image;
 
+    graph_set_metadata_only(tool->graph, true);
+    image = co_image_open(tool, open, err);
+    graph_set_metadata_only(tool->graph, false);
     if (!image)
         return NULL;
     info = co_node_describe_image(image->node, false);

@@ -310,9 +310,10 @@ static bool CO_FN co_make_format(struct making *making, uint64_t size, struct er
 {
     AUTO(json) object = json_object();
 
+    /* Options may move it: a LUKS header can be all that is made. */
+    json_set(object, "file", json_clone(making->file));
     if (!key_values_apply(making->values, making->format, object, err))
         return false;
-    json_set(object, "file", json_clone(making->file));
     json_set(object, "size", json_uint(size));
     return co_make_data_file(making, object, size, err) && co_create(making, making->format, object, err);
 }

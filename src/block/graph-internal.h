@@ -37,6 +37,7 @@ struct graph {
     struct object_registry *objects;           /* const */
     struct event_sink *events;                 /* const; NULL: nobody listens */
     const struct block_driver *const *drivers; /* const: ends with NULL */
+    bool metadata_only;                        /* main */
     struct co_mutex lock;                      /* one change of the graph at a time: co_graph_lock() */
     struct coroutine *lock_owner;              /* main: who has it; NULL: nobody */
     unsigned lock_depth;                       /* main: and how many times */

@@ -46,6 +46,16 @@ void graph_unlock(struct graph *graph)
     co_mutex_unlock(&graph->lock);
 }
 
+struct object_registry *graph_objects(const struct graph *graph)
+{
+    return graph->objects;
+}
+
+void graph_set_metadata_only(struct graph *graph, bool metadata_only)
+{
+    graph->metadata_only = metadata_only;
+}
+
 void graph_set_drivers(struct graph *graph, const struct block_driver *const *drivers)
 {
     assert(!graph->nodes->len);

@@ -21,6 +21,13 @@ struct node;
 struct object_registry;
 
 struct graph *graph_new(struct object_registry *objects, struct event_sink *events);
+struct object_registry *graph_objects(const struct graph *graph);
+
+/*
+ * Whether nodes that are opened from now on are opened for what they are and not for what they hold: encrypted images
+ * without their keys, so that reading and writing them fails. For tools that describe images.
+ */
+void graph_set_metadata_only(struct graph *graph, bool metadata_only);
 
 /* Uses another table of drivers than block_drivers[], ended by NULL; before any node is added. For tests. */
 void graph_set_drivers(struct graph *graph, const struct block_driver *const *drivers);

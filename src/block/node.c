@@ -357,6 +357,11 @@ struct graph *node_graph(const struct node *node)
     return node->graph;
 }
 
+bool node_metadata_only(const struct node *node)
+{
+    return node->graph->metadata_only;
+}
+
 struct object_registry *node_objects(const struct node *node)
 {
     return node->graph->objects;

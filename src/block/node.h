@@ -39,6 +39,9 @@ struct graph *node_graph(const struct node *node);
 struct object_registry *node_objects(const struct node *node);
 struct event_sink *node_events(const struct node *node);
 
+/* Whether it is opened only to be described (graph_set_metadata_only()): a missing key is no error. */
+bool node_metadata_only(const struct node *node);
+
 /*
  * How to open, inherited from the parent where the options are silent. Main loop.
  * node_read_only(): it is open for reading only now, or to be opened so.

@@ -84,7 +84,7 @@ static bool CO_FN co_activate(const struct luks_io *io, struct luks_header *head
     assert(index < LUKS_SLOTS);
     uint8_t *key = co_luks_unlock(io, header, amend->unlock, err);
     if (!key)
-        return error_prefix(err, "Failed to retrieve the master key: ");
+        return false;
     bool ok = !header->slots[index].active || co_luks_wipe_slot(io, header, index, err);
     ok = ok && co_luks_fill_slot(io, header, index, key, amend->add, iter_time_ms, err) &&
          co_luks_store(io, header, err);

@@ -349,7 +349,7 @@ static void CO_FN co_test_amend(void *opaque)
          .message = "All the active keyslots match the (old) password that was given and erasing them will erase all "
                     "the data in the image irreversibly - refusing operation"},
         {ADD, .options.new_secret = (char *)"second", .unlock = "wrong",
-         .message = "Failed to retrieve the master key: Invalid password, cannot unlock any keyslot"},
+         .message = "Invalid password, cannot unlock any keyslot"},
         {ADD, .options.new_secret = (char *)"second"},
         {ADD, .options.new_secret = (char *)"second", SLOT(7)},
         {ERASE, .options.old_secret = (char *)"second", SLOT(0),

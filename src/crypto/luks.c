@@ -199,10 +199,11 @@ static bool CO_FN co_count_iterations(enum q_crypto_hash_algorithm hash, size_t 
         return error_set(err, "Hash algorithm '%s' not supported", q_crypto_hash_algorithm_name(hash));
     if (time_ms < 0)
         return error_set(err, "Parameter 'iter-time' expects a time that is not negative: it is %" PRId64, time_ms);
+    /* Beyond what the header holds, and beyond what we would open again. */
     double iterations = (double)work.per_second * (double)time_ms / 1000;
     if (iterations > LUKS_ITERATIONS_MAX)
-        return error_set(err, "PBKDF iterations %.0f for an 'iter-time' of %" PRId64 " ms are larger than %d",
-                         iterations, time_ms, LUKS_ITERATIONS_MAX);
+        return error_set_errno(err, ERANGE, "PBKDF iterations %.0f larger than %d for an 'iter-time' of %" PRId64,
+                               iterations, LUKS_ITERATIONS_MAX, time_ms);
     *ret = iterations > KDF_ITERATIONS_MIN ? (uint32_t)iterations : KDF_ITERATIONS_MIN;
     return true;
 }
@@ -305,18 +306,6 @@ static bool CO_FN co_make_digest(struct luks_header *header, const uint8_t *key,
     return !result || error_set_errno(err, result, "Unable to make the digest of the master key");
 }
 
-/* So that nothing of what was there before can be taken for key material. */
-static bool CO_FN co_clear_space(const struct luks_io *io, const struct luks_header *header, struct error **err)
-{
-    size_t size = luks_header_end(header);
-    g_autofree uint8_t *zeroes = g_try_malloc0(size);
-
-    if (!zeroes)
-        return error_set(err, "No memory for clearing the space of the LUKS header");
-    int result = io->co_write(io->opaque, 0, zeroes, size);
-    return !result || error_set_errno(err, result, "Unable to clear the space of the LUKS header");
-}
-
 uint8_t *CO_FN co_luks_format(const struct luks_io *io, struct luks_header *header, struct luks_passphrase passphrase,
                               int64_t iter_time_ms, struct error **err)
 {
@@ -329,7 +318,7 @@ uint8_t *CO_FN co_luks_format(const struct luks_io *io, struct luks_header *head
     }
     loop_random_bytes(key, header->key_bytes);
     make_uuid(header->uuid);
-    if (!co_make_digest(header, key, iter_time_ms, err) || !co_clear_space(io, header, err) ||
+    if (!co_make_digest(header, key, iter_time_ms, err) ||
         !co_luks_fill_slot(io, header, 0, key, passphrase, iter_time_ms, err) || !co_luks_store(io, header, err))
         return NULL;
     return TAKE(key);

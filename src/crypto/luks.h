@@ -45,7 +45,7 @@ uint8_t *CO_FN co_luks_unlock(const struct luks_io *io, const struct luks_header
 
 /*
  * Completes a header of luks_header_make() with a new master key, which `passphrase` unlocks in slot 0, and writes it.
- * What lies between the parts is zeroed. The master key as above.
+ * Clearing the space up to luks_header_end() before is up to the caller. The master key as above.
  */
 uint8_t *CO_FN co_luks_format(const struct luks_io *io, struct luks_header *header, struct luks_passphrase passphrase,
                               int64_t iter_time_ms, struct error **err) MUST_CHECK;

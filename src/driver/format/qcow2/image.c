@@ -7,6 +7,7 @@
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/header.h"
+#include "driver/format/qcow2/info.h"
 #include "driver/format/qcow2/snapshot.h"
 
 static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
@@ -22,6 +23,9 @@ const struct block_driver_image qcow2_image_slots = {
     .co_check = co_qcow2_check_node,
     .co_check_file = co_qcow2_check_file,
     .co_measure = qcow2_co_measure,
+    .backing_file = qcow2_backing_file,
+    .backing_format = qcow2_backing_format,
+    .co_change_backing_file = qcow2_co_change_backing_file,
     .co_snapshot_list = co_qcow2_snapshot_list,
     .co_snapshot_create = co_qcow2_snapshot_create,
     .co_snapshot_apply = co_qcow2_snapshot_apply,
