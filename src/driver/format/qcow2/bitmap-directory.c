@@ -145,8 +145,6 @@ static char *find_problem(const struct qcow2_bitmap_entry *entry)
         return g_strdup_printf("its name has %u bytes, and may have %d", entry->name_bytes, QCOW2_BITMAP_NAME_MAX);
     if (!g_utf8_validate(name, entry->name_bytes, NULL))
         return g_strdup("its name is no valid text");
-    if (entry->flags & QCOW2_BITMAP_IN_USE)
-        return g_strdup("it was not kept up to date");
     return NULL;
 }
 
@@ -186,7 +184,18 @@ static struct qcow2_bitmap_entry *parse_entry(const uint8_t *bytes, size_t size,
     entry->tail = g_memdup2(bytes + AT_TAIL, tail_bytes);
     entry->name = g_utf8_make_valid(tail_bytes ? (const char *)entry->tail + extra_bytes : "", name_bytes);
     entry->problem = find_problem(entry);
+    if (!entry->problem && entry->flags & QCOW2_BITMAP_IN_USE) {
+        entry->problem = g_strdup("it was not kept up to date");
+        entry->stale = true;
+    }
     return entry;
+}
+
+static void set_doubtful(struct qcow2_bitmap_entry *entry)
+{
+    entry->stale = false;
+    if (!entry->problem)
+        entry->problem = g_strdup("another one has the same name");
 }
 
 /* Names must be unique; of those that are not, none can be trusted. */
@@ -202,10 +211,8 @@ static void check_names(struct qcow2_bitmap_directory *directory)
             g_hash_table_insert(names, entry->name, entry);
             continue;
         }
-        if (!entry->problem)
-            entry->problem = g_strdup("another one has the same name");
-        if (!other->problem)
-            other->problem = g_strdup("another one has the same name");
+        set_doubtful(entry);
+        set_doubtful(other);
     }
 }
 

@@ -47,6 +47,8 @@ struct qcow2_bitmap_entry {
     uint8_t *tail; /* owned: the extra data and then the name, as in the file */
     char *name;    /* owned: of the same bytes, made printable where they are not */
     char *problem; /* owned: why it cannot be used; NULL: it can, as far as the directory says */
+    bool stale;    /* that is only that it was not kept up to date */
+    bool checked;  /* its table and what that names are its own, so they can be freed; not for the parser to say */
 };
 
 struct qcow2_bitmap_directory {
