@@ -85,6 +85,12 @@ void dirty_bitmaps_record(struct node *node, uint64_t offset, uint64_t bytes)
     dirty_log_record(&set->log, offset, bytes);
 }
 
+void dirty_bitmaps_record_all(struct node *node)
+{
+    if (__atomic_load_n(&node->hooks, __ATOMIC_RELAXED) & NODE_HOOK_DIRTY_BITMAPS && node_length(node))
+        dirty_bitmaps_record(node, 0, node_length(node));
+}
+
 static uint64_t bits_for(const struct dirty_bitmap *bitmap, uint64_t length)
 {
     return length ? ((length - 1) >> bitmap->shift) + 1 : 0;

@@ -142,6 +142,9 @@ void dirty_bitmap_replace_bits(struct dirty_bitmap *bitmap, struct bitmap *bits)
 /* A change of `node`, which has NODE_HOOK_DIRTY_BITMAPS, has ended. Any loop. */
 void dirty_bitmaps_record(struct node *node, uint64_t offset, uint64_t bytes);
 
+/* All of the node's data may have changed, but not by requests: an internal snapshot has been applied. */
+void dirty_bitmaps_record_all(struct node *node);
+
 /* The node has become shorter. Any loop. */
 void dirty_bitmaps_shrink(struct node *node);
 

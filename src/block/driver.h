@@ -83,7 +83,7 @@ struct block_driver_reopen {
 
 /*
  * Storing dirty bitmaps (dirty-bitmap.h) in the image. The driver makes those that are there in co_open(), and writes
- * all persistent ones back in co_close() and when the node becomes read-only. Not inside a drain.
+ * all persistent ones back in co_close() and when the node becomes read-only. With or without a drain.
  */
 struct block_driver_bitmaps {
     /* Whether a bitmap that is not stored yet could be, beside all persistent ones that there are. */

@@ -3,6 +3,7 @@
 #include "driver/format/qcow2.h"
 
 #include "block/driver.h"
+#include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/image.h"
 #include "driver/format/qcow2/request.h"
 
@@ -51,4 +52,5 @@ const struct block_driver qcow2_driver = {
     .significant_options = qcow2_significant_options,
     .co_get_info = qcow2_co_get_info,
     .image = &qcow2_image_slots,
+    .bitmaps = &qcow2_bitmap_ops,
 };

@@ -118,7 +118,7 @@ static char *check_entry(const struct qcow2_image *image, const struct qcow2_bit
     uint64_t bytes = qcow2_bitmap_data_bytes(length, entry->granularity_bits);
     uint64_t entries = qcow2_bitmap_table_entries(length, entry->granularity_bits, image->cluster_bits);
 
-    if (bytes > QCOW2_BITMAP_BYTES_MAX || entry->table_size > QCOW2_BITMAP_BYTES_MAX >> image->cluster_bits)
+    if (bytes > QCOW2_BITMAP_BYTES_MAX || entry->table_size > (uint32_t)QCOW2_BITMAP_BYTES_MAX >> image->cluster_bits)
         return g_strdup_printf("it has %" PRIu64 " bytes in %" PRIu32 " clusters, and may have %d bytes", bytes,
                                entry->table_size, QCOW2_BITMAP_BYTES_MAX);
     /* The disk may have got another size since. */

@@ -11,6 +11,7 @@
 #include "block/filename-options.h"
 #include "block/image.h"
 #include "crypto/block-crypt.h"
+#include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/options.h"
 #include "driver/format/qcow2/request.h"
@@ -307,6 +308,7 @@ static void image_release(struct qcow2_image *image)
     qcow2_caches_free(image);
     qcow2_overlap_done(&image->overlap);
     qcow2_snapshots_free(image);
+    qcow2_bitmaps_free(image);
     block_crypt_free(TAKE(image->crypt));
     g_free(TAKE(image->l1));
     g_free(TAKE(image->refcount_table));
@@ -342,7 +344,8 @@ static bool CO_FN co_open_parts(struct qcow2_image *image, const struct blockdev
         return error_set_errno(err, ret, "Could not read what has to be guarded against overwriting");
     if (!co_open_data_file(image, own, err) || !co_open_backing(image, own->backing, err))
         return false;
-    return co_clear_autoclear(image, err);
+    node_set_length(image->node, image->header->size);
+    return co_qcow2_bitmaps_load(image, err) && co_clear_autoclear(image, err);
 }
 
 bool CO_FN co_qcow2_open(struct node *node, const struct blockdev_options *options, struct error **err)
@@ -359,11 +362,21 @@ bool CO_FN co_qcow2_open(struct node *node, const struct blockdev_options *optio
         image_release(image);
         return false;
     }
-    node_set_length(node, image->header->size);
     node_set_read_flags(node, IO_REGISTERED);
     node_set_flags(node, IO_COMPRESSED | IO_REGISTERED | IO_UNCHANGED, IO_MAY_UNMAP | IO_NO_FALLBACK | IO_UNCHANGED);
     qcow2_cleaner_start(image);
     return true;
+}
+
+/* Nothing new goes into an image that is known to be damaged; its bitmaps stay marked as in use. */
+static void CO_FN co_store_bitmaps(struct qcow2_image *image)
+{
+    AUTO(error) err = NULL;
+
+    if (!image->writable || image->header->incompatible_features & QCOW2_CORRUPT)
+        return;
+    if (!co_qcow2_bitmaps_store(image, &err))
+        log_warning("Node '%s': lost its persistent bitmaps: %s", node_name(image->node), error_message(err));
 }
 
 void CO_FN co_qcow2_close(struct node *node)
@@ -372,6 +385,7 @@ void CO_FN co_qcow2_close(struct node *node)
     int ret = 0;
 
     co_qcow2_cleaner_stop(image);
+    co_store_bitmaps(image);
     if (image->writable)
         ret = co_qcow2_settle(image);
     if (!ret && image->writable && image->metadata_dirty)

@@ -12,6 +12,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "driver/format/qcow2/allocation.h"
+#include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/request.h"
 #include "driver/format/qcow2/snapshot.h"
 #include "loop/loop.h"
@@ -314,6 +315,8 @@ int CO_FN co_qcow2_truncate(struct node *node, const struct truncate_request *re
         error_set(err, "Can't resize a version 2 image which has snapshots");
         return -ENOTSUP;
     }
+    if (!qcow2_bitmaps_can_resize(image, request->length, err))
+        return -ENOTSUP;
     if (request->length > image->header->size)
         return co_grow(image, request, err);
     if (request->length < image->header->size)

@@ -5,6 +5,7 @@
  * the old state needed is let go.
  */
 #include "driver/format/qcow2/snapshot.h"
+#include "block/dirty-bitmap.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -440,6 +441,7 @@ bool CO_FN co_qcow2_snapshot_apply(struct node *node, const char *selector, stru
         (void)co_change_end(image, dirty, ret);
         return false;
     }
+    dirty_bitmaps_record_all(node);
     ret = co_change_end(image, dirty, 0);
     return ret == 0 || error_set_errno(err, ret, "Could not complete going back to snapshot '%s'", selector);
 }
