@@ -129,21 +129,24 @@ static int CO_FN co_table_store(struct qcow2_image *image, const struct qcow2_sn
     return ret;
 }
 
-/* Copies an L1 table, without flags, to clusters of its own. */
+/* Copies an L1 table, without flags, to clusters of its own. An empty one needs none. */
 static int CO_FN co_l1_store(struct qcow2_image *image, const uint64_t *l1, uint32_t size, enum qcow2_metadata kind,
                              uint64_t *ret_offset)
 {
     g_autofree uint64_t *copy = g_new(uint64_t, MAX(size, 1));
     int ret;
 
+    *ret_offset = 0;
+    if (!size)
+        return 0;
     for (uint32_t i = 0; i < size; i++)
         copy[i] = l1[i] & QCOW2_L1_OFFSET_MASK;
-    ret = co_qcow2_alloc_clusters(image, MAX((uint64_t)size * 8, 1), ret_offset);
+    ret = co_qcow2_alloc_clusters(image, (uint64_t)size * 8, ret_offset);
     if (ret)
         return ret;
     ret = co_qcow2_table_write(image, *ret_offset, size, copy, kind);
     if (ret)
-        qcow2_free_clusters(image, *ret_offset, MAX((uint64_t)size * 8, 1), QCOW2_FREE_NEVER);
+        qcow2_free_clusters(image, *ret_offset, (uint64_t)size * 8, QCOW2_FREE_NEVER);
     return ret;
 }
 
