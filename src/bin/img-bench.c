@@ -251,7 +251,7 @@ static const char *find_contradiction(const struct bench *bench)
 {
     if (!bench->write && bench->flush_interval)
         return "--flush-interval is only available in write tests";
-    if (bench->flush_interval && bench->flush_interval < bench->depth && !bench->no_drain)
+    if (bench->flush_interval && bench->flush_interval < bench->depth)
         return "Flush interval can't be smaller than depth";
     if (!bench->depth)
         return "Invalid queue depth specified";

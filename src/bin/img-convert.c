@@ -90,7 +90,7 @@ struct convert {
 static bool take_sparse(struct convert *convert, const char *text)
 {
     convert->sparse_given = true;
-    if (!img_parse_size("sparse size", text, &convert->copy.sparse))
+    if (!img_parse_size("buffer size for sparse output", text, &convert->copy.sparse))
         return false;
     if (convert->copy.sparse <= SPARSE_MAX && convert->copy.sparse % SECTOR == 0)
         return true;

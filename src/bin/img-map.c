@@ -119,7 +119,7 @@ static bool print_range(struct map *map, const struct range *range)
 
 static bool CO_FN co_map(struct map *map, struct handle *handle, uint64_t start, uint64_t end)
 {
-    struct range range = {0};
+    struct range range = {.start = start};
 
     while (start < end) {
         struct range next;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "bin/img-key-values.h"
@@ -350,7 +351,7 @@ static bool CO_FN co_check_and_make(struct making *making, struct error **err)
         return error_set(err, "Image size must be less than 8 EiB!");
     if (making->wanted->announce)
         announce(making);
-    return co_make(making, size, err);
+    return co_make(making, align_up(size, NODE_LENGTH_ALIGNMENT), err);
 }
 
 /* What is encrypted reads as noise where nothing was written; and what was there already is anybody's guess. */
