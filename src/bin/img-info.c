@@ -56,7 +56,6 @@ static void print_snapshots(const struct image_info *info)
         return;
     printf("Snapshot list:\n");
     img_print_snapshots(info->snapshots);
-    printf("\n");
 }
 
 static void print_specific(const struct image_info *info)

@@ -170,7 +170,8 @@ struct block_driver {
 
     /*
      * Name for people and for other images' headers: a path or URL from which the node could be opened without further
-     * options; owned. NULL, also as a result: there is none, and the core makes a "json:{...}" of the options.
+     * options; owned. NULL: formats have that of their primary child where no option says otherwise. As a result: there
+     * is none, and the core makes a "json:{...}" of the options.
      */
     char *(*filename)(const struct node *node);
 

@@ -9,9 +9,40 @@
 #include "gen/types.h"
 #include "schema/json.h"
 
+static bool has_option(const struct json *options, const char *name)
+{
+    const struct json *value = json_get(options, name);
+
+    return value && json_get_kind(value) != JSON_NULL;
+}
+
+/* Whether opening the primary child's file by the driver's name alone would show the same. */
+static bool is_plain(const struct node *node)
+{
+    AUTO(json) all = blockdev_options_write(node->options);
+    const char *const *names = node->driver->significant_options;
+
+    for (unsigned i = 0; names && names[i]; i++) {
+        if (has_option(all, names[i]))
+            return false;
+    }
+    for (unsigned i = 0; i < node->children->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->children, i);
+
+        if (edge != node->primary && has_option(all, edge->name))
+            return false;
+    }
+    return true;
+}
+
 char *node_plain_filename(const struct node *node)
 {
-    return node->driver->filename ? node->driver->filename(node) : NULL;
+    if (node->driver->filename)
+        return node->driver->filename(node);
+    /* A format is called by its file, which says what it is. */
+    if (node->driver->kind != BLOCK_DRIVER_FORMAT || !node->primary || !is_plain(node))
+        return NULL;
+    return node_plain_filename(node->primary->child);
 }
 
 /* The options that say which data the node and those below it show. Deep, but no deeper than GRAPH_DEPTH_MAX. */

@@ -22,6 +22,7 @@ const struct block_driver_image qcow2_image_slots = {
     .translate = qcow2_translate,
     .co_check = co_qcow2_check_node,
     .co_check_file = co_qcow2_check_file,
+    .compresses = true,
     .co_measure = qcow2_co_measure,
     .backing_file = qcow2_backing_file,
     .backing_format = qcow2_backing_format,
