@@ -16,6 +16,7 @@
 #include "block/handle.h"
 #include "block/image.h"
 #include "block/node.h"
+#include "driver/format/qcow2/crypt.h"
 #include "driver/format/qcow2/header.h"
 #include "driver/format/qcow2/layout.h"
 #include "loop/loop.h"
@@ -23,6 +24,7 @@
 struct creation {
     const struct blockdev_create_options_qcow2 *options;
     struct qcow2_create_request request;
+    struct qcow2_crypt_plan crypt;
     struct qcow2_layout layout;
     struct handle *file;      /* owned */
     struct handle *data_file; /* owned; NULL: none */
@@ -167,6 +169,7 @@ static struct qcow2_header *header_new(const struct creation *creation)
     }
     if (options->has_lazy_refcounts && options->lazy_refcounts)
         header->compatible_features |= QCOW2_LAZY_REFCOUNTS;
+    qcow2_crypt_announce(&creation->crypt, layout->crypto_offset, header);
     header->backing_file = g_strdup(options->backing_file);
     if (options->has_backing_fmt)
         header->backing_format = g_strdup(blockdev_driver_name(options->backing_fmt));
@@ -230,6 +233,7 @@ static bool creation_lay_out(struct creation *creation, struct error **err)
         .refcount_order = request->refcount_order,
         .subclusters = request->subclusters,
         .tables = preallocated,
+        .crypto_bytes = creation->crypt.header_bytes,
         .data_bytes = preallocated && !request->data_file ? creation->options->size : 0,
     };
 
@@ -262,8 +266,9 @@ static bool CO_FN co_creation_open(struct creation *creation, struct graph *grap
     return creation->data_file != NULL;
 }
 
-static bool CO_FN co_creation_run(struct creation *creation, struct error **err)
+static bool CO_FN co_creation_run(struct creation *creation, struct graph *graph, struct error **err)
 {
+    const struct q_crypto_block_create_options *encrypt = creation->options->encrypt;
     AUTO(qcow2_header) header = header_new(creation);
     g_autofree uint8_t *bytes = NULL;
     size_t size;
@@ -276,6 +281,9 @@ static bool CO_FN co_creation_run(struct creation *creation, struct error **err)
     ret = co_write_tables(creation);
     if (ret)
         return error_set_errno(err, ret, "Could not write the tables of the image");
+    if (!co_qcow2_crypt_make(&creation->crypt, encrypt, graph_objects(graph), creation->file,
+                             creation->layout.crypto_offset, err))
+        return false;
     return co_write_header(creation, bytes, size, err);
 }
 
@@ -284,12 +292,14 @@ bool CO_FN qcow2_co_create(struct graph *graph, const struct blockdev_create_opt
     struct creation creation = {.options = &all->u.qcow2};
     bool ok;
 
-    if (!qcow2_create_request_check(creation.options, &creation.request, err) || !creation_lay_out(&creation, err))
+    if (!qcow2_create_request_check(creation.options, &creation.request, err) ||
+        !qcow2_crypt_check_secret(creation.options->encrypt, graph_objects(graph), err) ||
+        !qcow2_crypt_plan(creation.options->encrypt, &creation.crypt, err) || !creation_lay_out(&creation, err))
         return false;
     creation.buffer = loop_buffer_get(cluster_size(&creation));
     if (!creation.buffer)
         return error_set_errno(err, ENOMEM, "Could not create the image");
-    ok = co_creation_open(&creation, graph, err) && co_creation_run(&creation, err);
+    ok = co_creation_open(&creation, graph, err) && co_creation_run(&creation, graph, err);
     co_handle_free(creation.data_file);
     co_handle_free(creation.file);
     loop_buffer_put(creation.buffer, cluster_size(&creation));

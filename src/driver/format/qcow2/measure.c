@@ -10,6 +10,7 @@
 #include "block/handle.h"
 #include "block/node.h"
 #include "driver/format/qcow2/create.h"
+#include "driver/format/qcow2/crypt.h"
 #include "driver/format/qcow2/header.h"
 #include "driver/format/qcow2/layout.h"
 
@@ -72,6 +73,7 @@ static bool measure_layout(const struct blockdev_create_options_qcow2 *options,
                            const struct qcow2_create_request *request, uint64_t size, struct qcow2_layout *ret,
                            struct error **err)
 {
+    struct qcow2_crypt_plan crypt;
     struct qcow2_layout_request wanted = {
         .size = size,
         .cluster_bits = request->cluster_bits,
@@ -81,6 +83,9 @@ static bool measure_layout(const struct blockdev_create_options_qcow2 *options,
         .data_bytes = size,
     };
 
+    if (!qcow2_crypt_plan(options->encrypt, &crypt, err))
+        return false;
+    wanted.crypto_bytes = crypt.header_bytes;
     if (!qcow2_layout_make(&wanted, ret, NULL))
         return error_set(err, "The image size is too large (try using a larger cluster size): %" PRIu64 " bytes", size);
     return true;

@@ -13,6 +13,7 @@
 #include "crypto/block-crypt.h"
 #include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/check.h"
+#include "driver/format/qcow2/crypt.h"
 #include "driver/format/qcow2/options.h"
 #include "driver/format/qcow2/request.h"
 #include "driver/format/qcow2/snapshot.h"
@@ -330,10 +331,8 @@ static bool CO_FN co_open_parts(struct qcow2_image *image, const struct blockdev
     set_geometry(image);
     if (!check_header(image, err))
         return false;
-    if (image->header->crypt_method != QCOW2_CRYPT_NONE)
-        return error_set(err, "The image is encrypted by method %" PRIu32 ", which is not supported",
-                         image->header->crypt_method);
-    if (!qcow2_settings_parse(own, image->header, node_discard_unmap(image->node), &image->settings, err))
+    if (!co_qcow2_crypt_open(image, own->encrypt, err) ||
+        !qcow2_settings_parse(own, image->header, node_discard_unmap(image->node), &image->settings, err))
         return false;
     if (!co_recover(image, err) || !co_load_tables(image, err) || !co_qcow2_snapshots_load(image, err) ||
         !qcow2_caches_make(image, err))
@@ -363,7 +362,9 @@ bool CO_FN co_qcow2_open(struct node *node, const struct blockdev_options *optio
         return false;
     }
     node_set_read_flags(node, IO_REGISTERED);
-    node_set_flags(node, IO_COMPRESSED | IO_REGISTERED | IO_UNCHANGED, IO_MAY_UNMAP | IO_NO_FALLBACK | IO_UNCHANGED);
+    /* What is encrypted does not get smaller, and the format has nothing that is both. */
+    node_set_flags(node, (image->crypt ? 0 : IO_COMPRESSED) | IO_REGISTERED | IO_UNCHANGED,
+                   IO_MAY_UNMAP | IO_NO_FALLBACK | IO_UNCHANGED);
     qcow2_cleaner_start(image);
     return true;
 }

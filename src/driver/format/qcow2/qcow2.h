@@ -137,6 +137,7 @@ struct qcow2_image {
     struct qcow2_snapshots *snapshots; /* drain; NULL: none read yet */
     struct qcow2_bitmaps *bitmaps;     /* drain; NULL: none */
     struct block_crypt *crypt;         /* const; NULL: not encrypted */
+    struct co_mutex crypt_lock;        /* of changes to key slots */
     struct loop *cleaner_loop;         /* const: where the cleaner runs */
     struct co_task *cleaner;           /* main: trims the caches from time to time; NULL: nobody */
 };

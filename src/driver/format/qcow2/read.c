@@ -92,7 +92,7 @@ int CO_FN co_qcow2_preadv(struct node *node, uint64_t offset, uint64_t bytes, co
                           unsigned flags)
 {
     struct qcow2_image *image = node_state(node);
-    int ret = 0;
+    int ret = image->no_io ? -EIO : 0;
 
     for (uint64_t done = 0; done < bytes && !ret;) {
         struct qcow2_extent extent;

@@ -16,20 +16,28 @@
 #include "driver/format/qcow2/request.h"
 #include "loop/loop.h"
 
+enum { ENCRYPTED_PIECE_BYTES = 1 << 20 };
+
 /* --- in place --- */
 
+/* In pieces: what a request can make us hold is bounded. */
 static int CO_FN co_encrypted_write(struct qcow2_image *image, uint64_t guest, uint64_t host,
                                     const struct io_vector *iov)
 {
-    uint8_t *buffer = loop_buffer_get(iov->size);
-    int ret;
+    uint64_t offset = qcow2_crypt_offset(image, guest, host);
+    size_t piece = MIN(iov->size, ENCRYPTED_PIECE_BYTES);
+    uint8_t *buffer = loop_buffer_get(piece);
+    int ret = buffer ? 0 : -ENOMEM;
 
-    if (!buffer)
-        return -ENOMEM;
-    ret = co_block_crypt_encrypt(image->crypt, qcow2_crypt_offset(image, guest, host), iov, 0, buffer, iov->size);
-    if (!ret)
-        ret = co_edge_pwrite(image->data, host, iov->size, buffer, 0);
-    loop_buffer_put(buffer, iov->size);
+    for (size_t done = 0; done < iov->size && !ret; done += piece) {
+        size_t size = MIN(piece, iov->size - done);
+
+        ret = co_block_crypt_encrypt(image->crypt, offset + done, iov, done, buffer, size);
+        if (!ret)
+            ret = co_edge_pwrite(image->data, host + done, size, buffer, 0);
+    }
+    if (buffer)
+        loop_buffer_put(buffer, piece);
     return ret;
 }
 
@@ -247,6 +255,8 @@ int CO_FN co_qcow2_pwritev(struct node *node, uint64_t offset, uint64_t bytes, c
 {
     struct qcow2_image *image = node_state(node);
 
+    if (unlikely(image->no_io))
+        return -EIO;
     /* The disk ends where its header says; the core shows it up to a whole sector. */
     if (unlikely(!range_fits(offset, bytes, align_up(image->header->size, 512))))
         return -ENOSPC;
