@@ -65,9 +65,9 @@ class Model:
         self.source = random.Random(seed)
         self.bytes = bytearray(below.ljust(SIZE, b'\0'))
 
-    def places(self, count, align=1):
+    def places(self, count, first, align=1):
         for _ in range(count):
-            offset = self.source.randrange(SIZE // align) * align
+            offset = self.source.randrange(first // align, SIZE // align) * align
             length = min(SIZE - offset, align * self.source.randrange(1, 1 + 160 * KIB // align))
             yield offset, length
 
@@ -75,10 +75,10 @@ class Model:
         self.bytes[offset:offset + len(data)] = data
 
 
-def change_ours(model, uri):
-    """Writes and zeroes, aligned to nothing at all."""
+def change_ours(model, uri, first=0):
+    """Writes and zeroes from `first` on, aligned to nothing at all."""
     handle = connect(uri)
-    for number, (offset, length) in enumerate(model.places(12)):
+    for number, (offset, length) in enumerate(model.places(12, first)):
         if number % 4 == 3:
             handle.zero(length, offset)
             model.take(offset, bytes(length))
@@ -90,9 +90,10 @@ def change_ours(model, uri):
     handle.shutdown()
 
 
-def change_theirs(model, path, compressed):
+def change_theirs(model, path, cluster, compressed):
+    """The same, with the first cluster compressed: nobody must have written to that before."""
     commands = []
-    for number, (offset, length) in enumerate(model.places(8, 512)):
+    for number, (offset, length) in enumerate(model.places(8, cluster, 512)):
         byte = model.source.randrange(1, 256)
         if number % 4 == 3:
             commands += ['-c', f'write -z {offset} {length}']
@@ -101,9 +102,8 @@ def change_theirs(model, path, compressed):
             commands += ['-c', f'write -P {byte} {offset} {length}']
         model.take(offset, bytes([byte]) * length)
     if compressed:
-        # Compressed writes go by clusters, and only to where there is nothing yet: elsewhere they are plain ones.
-        commands += ['-c', f'write -c -P 77 0 {compressed}']
-        model.take(0, b'\x4d' * compressed)
+        commands += ['-c', f'write -c -P 77 0 {cluster}']
+        model.take(0, b'\x4d' * cluster)
     done = run(need('qemu-io'), '-f', 'qcow2', *commands, path)
     assert 'rror' not in done.stdout + done.stderr, done.stdout + done.stderr
 
@@ -199,10 +199,10 @@ def test_made_by_us(case, daemon, tmp_path):
     model = Model(name_of(case), images.below)
     images.make_ours()
     images.check(model)
-    change_ours(model, images.serve())
+    change_ours(model, images.serve(), case['cluster_size'])
     images.stop()
     images.check(model)
-    change_theirs(model, images.path, 0 if case['data_file'] else case['cluster_size'])
+    change_theirs(model, images.path, case['cluster_size'], compressed=not case['data_file'])
     images.check(model)
 
 
@@ -211,7 +211,7 @@ def test_made_by_them(case, daemon, tmp_path):
     images = Images(tmp_path, daemon().qmp, case)
     model = Model(name_of(case), images.below)
     images.make_theirs()
-    change_theirs(model, images.path, 0 if case['data_file'] else case['cluster_size'])
+    change_theirs(model, images.path, case['cluster_size'], compressed=not case['data_file'])
     change_ours(model, images.serve())
     images.stop()
     images.check(model)
