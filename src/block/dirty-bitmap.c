@@ -22,7 +22,8 @@
 
 struct dirty_bitmaps {
     uint32_t references; /* atomic: the node's, and one for each bitmap */
-    GPtrArray *bitmaps;  /* main: struct dirty_bitmap *, oldest first, each with a reference */
+    GQueue bitmaps;      /* main: struct dirty_bitmap *, oldest first, each with a reference; the links are theirs */
+    GHashTable *names;   /* main: name -> struct dirty_bitmap * */
     unsigned enabled;    /* main: how many of them record */
     struct spin_lock spin;
     struct dirty_log log; /* spin */
@@ -31,6 +32,7 @@ struct dirty_bitmaps {
 struct dirty_bitmap {
     uint32_t references;       /* atomic */
     struct dirty_bitmaps *set; /* const */
+    GList link;                /* main: in set->bitmaps */
     char *name;                /* const; NULL: anonymous */
     unsigned shift;            /* const */
 
@@ -61,7 +63,7 @@ static struct dirty_bitmaps *set_of(struct node *node)
         return set;
     set = g_new0(struct dirty_bitmaps, 1);
     set->references = 1;
-    set->bitmaps = g_ptr_array_new();
+    set->names = g_hash_table_new(g_str_hash, g_str_equal);
     dirty_log_init(&set->log);
     __atomic_store_n(&node->dirty_bitmaps, set, __ATOMIC_RELEASE);
     return set;
@@ -71,9 +73,9 @@ static void set_unref(struct dirty_bitmaps *set)
 {
     if (__atomic_sub_fetch(&set->references, 1, __ATOMIC_ACQ_REL))
         return;
-    assert(!set->bitmaps->len);
+    assert(!set->bitmaps.length);
     dirty_log_done(&set->log);
-    g_ptr_array_free(set->bitmaps, true);
+    g_hash_table_destroy(set->names);
     g_free(set);
 }
 
@@ -128,8 +130,8 @@ void dirty_bitmaps_shrink(struct node *node)
     if (!set)
         return;
     spin_lock(&set->spin);
-    for (unsigned i = 0; i < set->bitmaps->len; i++)
-        catch_up(g_ptr_array_index(set->bitmaps, i));
+    for (GList *link = set->bitmaps.head; link; link = link->next)
+        catch_up(link->data);
     dirty_log_cut(&set->log, node_length(node));
     spin_unlock(&set->spin);
 }
@@ -153,8 +155,11 @@ struct dirty_bitmap *dirty_bitmap_new(struct node *node, const struct dirty_bitm
     bitmap->read_only = options->read_only;
     bitmap->node = node;
     bitmap->bits = bitmap_new(bits_for(bitmap, node_length(node)));
+    bitmap->link.data = bitmap;
     spin_lock(&bitmap->set->spin);
-    g_ptr_array_add(bitmap->set->bitmaps, bitmap);
+    g_queue_push_tail_link(&bitmap->set->bitmaps, &bitmap->link);
+    if (bitmap->name)
+        g_hash_table_insert(bitmap->set->names, bitmap->name, bitmap);
     catch_up(bitmap);
     spin_unlock(&bitmap->set->spin);
     if (!options->disabled && !options->inconsistent)
@@ -164,16 +169,15 @@ struct dirty_bitmap *dirty_bitmap_new(struct node *node, const struct dirty_bitm
 
 void dirty_bitmap_remove(struct dirty_bitmap *bitmap)
 {
-    bool found;
-
     assert(bitmap->node);
     dirty_bitmap_disable(bitmap);
     spin_lock(&bitmap->set->spin);
     catch_up(bitmap);
     bitmap->node = NULL;
-    found = g_ptr_array_remove(bitmap->set->bitmaps, bitmap);
+    g_queue_unlink(&bitmap->set->bitmaps, &bitmap->link);
+    if (bitmap->name)
+        g_hash_table_remove(bitmap->set->names, bitmap->name);
     spin_unlock(&bitmap->set->spin);
-    assert(found);
     dirty_bitmap_unref(bitmap);
 }
 
@@ -204,8 +208,8 @@ void dirty_bitmaps_close(struct node *node)
 
     if (!set)
         return;
-    while (set->bitmaps->len)
-        dirty_bitmap_remove(g_ptr_array_index(set->bitmaps, set->bitmaps->len - 1));
+    while (set->bitmaps.tail)
+        dirty_bitmap_remove(set->bitmaps.tail->data);
     node->dirty_bitmaps = NULL;
     set_unref(set);
 }
@@ -225,30 +229,21 @@ uint32_t CO_FN co_dirty_bitmap_default_granularity(struct node *node)
 struct dirty_bitmap *dirty_bitmap_next(const struct node *node, const struct dirty_bitmap *after)
 {
     const struct dirty_bitmaps *set = node->dirty_bitmaps;
-    bool passed = !after;
+    const GList *link = after ? after->link.next : set ? set->bitmaps.head : NULL;
 
-    for (unsigned i = 0; set && i < set->bitmaps->len; i++) {
-        struct dirty_bitmap *bitmap = g_ptr_array_index(set->bitmaps, i);
-
-        if (passed && bitmap->name)
-            return bitmap;
-        passed |= bitmap == after;
-    }
-    return NULL;
+    while (link && !((const struct dirty_bitmap *)link->data)->name)
+        link = link->next;
+    return link ? link->data : NULL;
 }
 
 struct dirty_bitmap *dirty_bitmap_find(const struct node *node, const char *name, struct error **err)
 {
     const struct dirty_bitmaps *set = node->dirty_bitmaps;
+    struct dirty_bitmap *bitmap = set ? g_hash_table_lookup(set->names, name) : NULL;
 
-    for (unsigned i = 0; set && i < set->bitmaps->len; i++) {
-        struct dirty_bitmap *bitmap = g_ptr_array_index(set->bitmaps, i);
-
-        if (bitmap->name && !strcmp(bitmap->name, name))
-            return bitmap;
-    }
-    error_set(err, "Dirty bitmap '%s' not found", name);
-    return NULL;
+    if (!bitmap)
+        error_set(err, "Dirty bitmap '%s' not found", name);
+    return bitmap;
 }
 
 struct dirty_bitmap *dirty_bitmap_find_below(const struct node *node, const char *name)
@@ -286,9 +281,9 @@ struct block_dirty_info_array *dirty_bitmaps_describe(const struct node *node)
     if (!dirty_bitmap_next(node, NULL))
         return NULL;
     array = g_new0(struct block_dirty_info_array, 1);
-    array->items = g_new0(struct block_dirty_info *, set->bitmaps->len);
-    for (unsigned i = set->bitmaps->len; i > 0; i--) {
-        struct dirty_bitmap *bitmap = g_ptr_array_index(set->bitmaps, i - 1);
+    array->items = g_new0(struct block_dirty_info *, set->bitmaps.length);
+    for (const GList *link = set->bitmaps.tail; link; link = link->prev) {
+        struct dirty_bitmap *bitmap = link->data;
 
         if (bitmap->name)
             array->items[array->count++] = describe(bitmap);

@@ -12,13 +12,14 @@
 #include "driver/format/qcow2/bitmap-internal.h"
 #include "loop/loop.h"
 
-enum { FALLBACK_GRANULARITY = 65536 };
+enum { FALLBACK_GRANULARITY = 65536, COMPLAINTS_MAX = 5 };
 
 /* --- who has which cluster --- */
 
 struct claims {
     struct bitmap *clusters; /* a bit a cluster of the file: somebody has it */
     unsigned cluster_bits;
+    unsigned complaints; /* so many bitmaps cannot be used */
 };
 
 /* Takes a range; false: part of it is taken already, or beyond the file. */
@@ -232,7 +233,7 @@ static void CO_FN co_load_entry(struct qcow2_image *image, struct qcow2_bitmap_e
         .read_only = !image->writable,
     };
 
-    if (entry->problem)
+    if (entry->problem && claims->complaints++ < COMPLAINTS_MAX)
         log_warning("Node '%s': bitmap '%s' cannot be used: %s", node_name(image->node), entry->name, entry->problem);
     /* Of equal names, which none of can be used, one stands for all. */
     if (dirty_bitmap_find(image->node, entry->name, NULL))
@@ -266,6 +267,9 @@ static void CO_FN co_load_entries(struct qcow2_image *image, struct claims *clai
 
     for (unsigned i = 0; i < entries->len; i++)
         co_load_entry(image, g_ptr_array_index(entries, i), claims);
+    if (claims->complaints > COMPLAINTS_MAX)
+        log_warning("Node '%s': so it is with %u other bitmaps", node_name(image->node),
+                    claims->complaints - COMPLAINTS_MAX);
 }
 
 static bool CO_FN co_load(struct qcow2_image *image, struct claims *claims, struct error **err)

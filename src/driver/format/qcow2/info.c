@@ -4,10 +4,9 @@
 
 #include <string.h>
 
-#include "base/checked.h"
 #include "base/error.h"
 #include "crypto/luks-header.h"
-#include "driver/format/qcow2/bitmap-directory.h"
+#include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/qcow2.h"
 
 /* --- encryption --- */
@@ -47,59 +46,6 @@ static struct image_info_specific_q_cow2_encryption *CO_FN co_describe_encryptio
     return info;
 }
 
-/* --- bitmaps --- */
-
-static struct qcow2_bitmap_directory *CO_FN co_load_directory(const struct qcow2_image *image)
-{
-    const struct qcow2_bitmaps_extension *extension = &image->header->bitmaps;
-    g_autofree uint8_t *bytes = NULL;
-
-    if (!image->header->has_bitmaps || !(image->header->autoclear_features & QCOW2_BITMAPS_CONSISTENT) ||
-        extension->directory_bytes > QCOW2_BITMAP_DIRECTORY_BYTES_MAX ||
-        !range_fits(extension->directory_offset, extension->directory_bytes, node_length(edge_child(image->file))))
-        return NULL;
-    bytes = g_try_malloc(MAX(extension->directory_bytes, 1));
-    if (!bytes || co_edge_pread(image->file, extension->directory_offset, extension->directory_bytes, bytes, 0))
-        return NULL;
-    return qcow2_bitmap_directory_parse(bytes, extension->directory_bytes, extension->count, NULL);
-}
-
-static struct qcow2_bitmap_info_flags_array *describe_flags(uint32_t flags)
-{
-    struct qcow2_bitmap_info_flags_array *array = g_new0(struct qcow2_bitmap_info_flags_array, 1);
-
-    array->items = g_new0(enum qcow2_bitmap_info_flags, 2);
-    if (flags & QCOW2_BITMAP_IN_USE)
-        array->items[array->count++] = QCOW2_BITMAP_INFO_FLAGS_IN_USE;
-    if (flags & QCOW2_BITMAP_AUTO)
-        array->items[array->count++] = QCOW2_BITMAP_INFO_FLAGS_AUTO;
-    return array;
-}
-
-static struct qcow2_bitmap_info_array *CO_FN co_describe_bitmaps(const struct qcow2_image *image)
-{
-    AUTO(qcow2_bitmap_directory) directory = co_load_directory(image);
-    struct qcow2_bitmap_info_array *array;
-
-    if (!directory || !directory->entries->len)
-        return NULL;
-    array = g_new0(struct qcow2_bitmap_info_array, 1);
-    array->items = g_new0(struct qcow2_bitmap_info *, directory->entries->len);
-    for (unsigned i = 0; i < directory->entries->len; i++) {
-        const struct qcow2_bitmap_entry *entry = g_ptr_array_index(directory->entries, i);
-        struct qcow2_bitmap_info *info;
-
-        if (entry->granularity_bits > QCOW2_BITMAP_GRANULARITY_BITS_MAX)
-            continue;
-        info = g_new0(struct qcow2_bitmap_info, 1);
-        info->name = g_strdup(entry->name);
-        info->granularity = UINT32_C(1) << entry->granularity_bits;
-        info->flags = describe_flags(entry->flags);
-        array->items[array->count++] = info;
-    }
-    return array;
-}
-
 /* --- all of it --- */
 
 /* What version 3 has beside what both have. */
@@ -132,7 +78,7 @@ struct image_info_specific *CO_FN qcow2_co_get_specific_info(struct node *node)
     if (header->version >= 3)
         describe_features(header, info);
     info->encrypt = co_describe_encryption(image);
-    info->bitmaps = co_describe_bitmaps(image);
+    info->bitmaps = qcow2_bitmaps_describe(image);
     return specific;
 }
 
