@@ -74,11 +74,18 @@ struct block_driver_permission {
     void (*co_abort)(struct node *node);
 };
 
-/* Options that change while the node is open, inside a drain. `options`: all, checked by the schema. */
+/*
+ * Options that change while the node is open, inside a drain. `options`: all, checked by the schema; node_read_only()
+ * and its like say how it is to be from now on. After a prepare that succeeded comes exactly one of commit and abort;
+ * one that fails has left all as it was. Prepared is whatever changes, also what is the core's.
+ */
 struct block_driver_reopen {
+    const char *const *options; /* the driver's own that may change; ends with NULL; NULL: none */
     bool (*co_prepare)(struct node *node, const struct blockdev_options *options, struct error **err);
     void (*co_commit)(struct node *node);
     void (*co_abort)(struct node *node);
+    /* The whole change has been made, and still nobody makes a request: what needs the new permissions. Optional. */
+    void (*co_after)(struct node *node);
 };
 
 /*

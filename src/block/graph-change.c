@@ -289,6 +289,8 @@ static void CO_FN co_refresh_upward(struct graph_change *change)
 
         if (!co_node_refresh_limits(node, &err) || !co_node_refresh_length(node, &err))
             TRACE(graph_refresh, "%s: %s", node->name, error_message(err));
+        if (node->driver->reopen && node->driver->reopen->co_after)
+            node->driver->reopen->co_after(node);
     }
     for (unsigned i = 0; i < change->handles->len; i++) {
         struct handle *handle = g_ptr_array_index(change->handles, i);

@@ -180,7 +180,8 @@ static void mirror_child_permissions(const struct node *node, const struct edge 
         if (mirror->target && node_reaches(edge_child(edge), edge_child(mirror->target)))
             *ret_shared |= PERM_WRITE;
     } else {
-        *ret_perm = PERM_CONSISTENT_READ | PERM_WRITE;
+        /* Nothing is read there, so that what it lies on may still be put below it. */
+        *ret_perm = PERM_WRITE;
         *ret_shared = PERM_CONSISTENT_READ | PERM_WRITE_UNCHANGED;
     }
 }

@@ -20,6 +20,28 @@ int fd_set_blocking(int fd)
     return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+bool fd_is_writable(int fd)
+{
+    int flags;
+
+    if (loop_get_backend(loop_current()) == LOOP_SIM)
+        return true;
+    flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
+}
+
+int fd_set_direct(int fd, bool direct)
+{
+    int flags;
+
+    if (loop_get_backend(loop_current()) == LOOP_SIM)
+        return 0;
+    flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    return fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) < 0 ? -errno : 0;
+}
+
 struct alignment_query {
     int fd;
     uint32_t memory;

@@ -80,6 +80,10 @@ bool CO_FN co_file_lock_holder(int fd, uint64_t start, uint64_t length, pid_t *r
 /* Takes O_NONBLOCK from a file that was opened with it. */
 int fd_set_blocking(int fd);
 
+/* Whether it is open for writing; turns direct I/O on or off for what follows: 0, or -errno where it cannot be. */
+bool fd_is_writable(int fd);
+int fd_set_direct(int fd, bool direct);
+
 /* What direct I/O demands of memory and of offsets and lengths, in bytes; -ENOTSUP where the system does not tell. */
 int CO_FN co_file_direct_alignment(int fd, uint32_t *ret_memory, uint32_t *ret_offset);
 

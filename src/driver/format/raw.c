@@ -31,6 +31,11 @@ struct raw_node {
     uint64_t offset;
     uint64_t size; /* has_size */
     bool has_size;
+    struct { /* main loop: between a prepare to reopen and its abort */
+        uint64_t offset;
+        uint64_t size;
+        bool has_size;
+    } before;
 };
 
 static bool raw_options_check(const struct blockdev_options_raw *options, uint64_t file_length, struct error **err)
@@ -59,6 +64,13 @@ static bool raw_options_check(const struct blockdev_options_raw *options, uint64
     return true;
 }
 
+static void raw_take_options(struct raw_node *raw, const struct blockdev_options_raw *options)
+{
+    raw->offset = options->has_offset ? (uint64_t)options->offset : 0;
+    raw->has_size = options->has_size;
+    raw->size = options->has_size ? (uint64_t)options->size : 0;
+}
+
 static bool CO_FN raw_co_open(struct node *node, const struct blockdev_options *options, struct error **err)
 {
     const struct blockdev_options_raw *own = &options->u.raw;
@@ -68,10 +80,34 @@ static bool CO_FN raw_co_open(struct node *node, const struct blockdev_options *
     raw->file = co_node_add_child(node, "file", own->file, EDGE_DATA | EDGE_PRIMARY, err);
     if (!raw->file || !raw_options_check(own, node_length(edge_child(raw->file)), err))
         return false;
-    raw->offset = own->has_offset ? (uint64_t)own->offset : 0;
-    raw->has_size = own->has_size;
-    raw->size = own->has_size ? (uint64_t)own->size : 0;
+    raw_take_options(raw, own);
     return true;
+}
+
+static bool CO_FN raw_co_reopen_prepare(struct node *node, const struct blockdev_options *options, struct error **err)
+{
+    struct raw_node *raw = node_state(node);
+
+    if (!raw_options_check(&options->u.raw, node_length(edge_child(raw->file)), err))
+        return false;
+    raw->before.offset = raw->offset;
+    raw->before.size = raw->size;
+    raw->before.has_size = raw->has_size;
+    raw_take_options(raw, &options->u.raw);
+    return true;
+}
+
+static void CO_FN raw_co_reopen_commit(struct node *node)
+{
+}
+
+static void CO_FN raw_co_reopen_abort(struct node *node)
+{
+    struct raw_node *raw = node_state(node);
+
+    raw->offset = raw->before.offset;
+    raw->size = raw->before.size;
+    raw->has_size = raw->before.has_size;
 }
 
 static bool raw_has_window(const struct node *node)
@@ -232,6 +268,15 @@ static const struct block_driver_image raw_image = {
     .options = raw_image_options,
 };
 
+static const char *const raw_reopen_options[] = {"offset", "size", NULL};
+
+static const struct block_driver_reopen raw_reopen = {
+    .options = raw_reopen_options,
+    .co_prepare = raw_co_reopen_prepare,
+    .co_commit = raw_co_reopen_commit,
+    .co_abort = raw_co_reopen_abort,
+};
+
 const struct block_driver raw_driver = {
     .name = "raw",
     .kind = BLOCK_DRIVER_FORMAT,
@@ -250,5 +295,6 @@ const struct block_driver raw_driver = {
     .child_permissions = raw_child_permissions,
     .filename = raw_filename,
     .significant_options = raw_significant_options,
+    .reopen = &raw_reopen,
     .image = &raw_image,
 };

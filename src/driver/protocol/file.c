@@ -64,4 +64,5 @@ const struct block_driver file_driver = {
     .get_specific_stats = file_get_specific_stats,
     .image = &file_image,
     .permission = &file_permission,
+    .reopen = &file_reopen,
 };

@@ -44,6 +44,7 @@ const struct block_driver host_device_driver = {
     .co_get_info = file_co_get_info,
     .get_specific_stats = host_device_get_specific_stats,
     .permission = &file_permission,
+    .reopen = &file_reopen,
 };
 
 static bool CO_FN host_cdrom_co_open(struct node *node, const struct blockdev_options *options, struct error **err)
@@ -72,4 +73,5 @@ const struct block_driver host_cdrom_driver = {
     .significant_options = file_significant_options,
     .co_get_info = file_co_get_info,
     .permission = &file_permission,
+    .reopen = &file_reopen,
 };

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "block/graph.h"
 #include "block/node.h"
+#include "block/reopen.h"
 #include "gen/commands.h"
 #include "gen/types.h"
 #include "object/iothread.h"
@@ -19,6 +20,11 @@ bool CO_FN co_qmp_blockdev_add(struct daemon *daemon, const struct blockdev_opti
 bool CO_FN co_qmp_blockdev_del(struct daemon *daemon, const struct blockdev_del_arg *arg, struct error **err)
 {
     return co_graph_delete(daemon->graph, arg->node_name, err);
+}
+
+bool CO_FN co_qmp_blockdev_reopen(struct daemon *daemon, const struct blockdev_reopen_arg *arg, struct error **err)
+{
+    return co_graph_reopen(daemon->graph, arg->options, err);
 }
 
 /* Devices are for virtual machines; here a name of one never matches. */

@@ -8,6 +8,7 @@
 #include "block/dirty-bitmap-action.h"
 #include "block/graph-change.h"
 #include "block/graph.h"
+#include "block/snapshot.h"
 #include "block/transaction.h"
 #include "gen/commands.h"
 #include "job/backup.h"
@@ -115,6 +116,41 @@ static bool CO_FN co_backup(struct transaction_run *run, const struct transactio
     return add_job(run, co_backup_new(&place, action->u.blockdev_backup.data, err));
 }
 
+/* --- snapshots --- */
+
+static const char *node_of_snapshot(const struct transaction_action *action)
+{
+    return action->u.blockdev_snapshot.data->node;
+}
+
+static const char *node_of_snapshot_sync(const struct transaction_action *action)
+{
+    return action->u.blockdev_snapshot_sync.data->node_name;
+}
+
+static const char *node_of_internal(const struct transaction_action *action)
+{
+    return action->u.blockdev_snapshot_internal_sync.data->device;
+}
+
+static bool CO_FN co_snapshot(struct transaction_run *run, const struct transaction_action *action, struct error **err)
+{
+    return co_snapshot_do(run->transaction, run->daemon->graph, action->u.blockdev_snapshot.data, err);
+}
+
+static bool CO_FN co_snapshot_sync(struct transaction_run *run, const struct transaction_action *action,
+                                   struct error **err)
+{
+    return co_snapshot_do_sync(run->transaction, run->daemon->graph, action->u.blockdev_snapshot_sync.data, err);
+}
+
+static bool CO_FN co_snapshot_internal(struct transaction_run *run, const struct transaction_action *action,
+                                       struct error **err)
+{
+    return co_snapshot_do_internal(run->transaction, run->daemon->graph, action->u.blockdev_snapshot_internal_sync.data,
+                                   err);
+}
+
 /* --- all kinds --- */
 
 static const struct transaction_action_kind_entry kinds[TRANSACTION_ACTION_KIND__MAX] = {
@@ -125,6 +161,10 @@ static const struct transaction_action_kind_entry kinds[TRANSACTION_ACTION_KIND_
     [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_ENABLE] = {.node = node_of_bitmap, .co_do = co_bitmap_enable},
     [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_DISABLE] = {.node = node_of_bitmap, .co_do = co_bitmap_disable},
     [TRANSACTION_ACTION_KIND_BLOCK_DIRTY_BITMAP_MERGE] = {.node = node_of_merge, .co_do = co_bitmap_merge},
+    [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT] = {.node = node_of_snapshot, .co_do = co_snapshot},
+    [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_SYNC] = {.node = node_of_snapshot_sync, .co_do = co_snapshot_sync},
+    [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_INTERNAL_SYNC] = {.node = node_of_internal,
+                                                                 .co_do = co_snapshot_internal},
     [TRANSACTION_ACTION_KIND_BLOCKDEV_BACKUP] = {.node = node_of_backup, .co_do = co_backup, .grouped = true},
 };
 

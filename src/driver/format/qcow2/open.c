@@ -231,7 +231,7 @@ static bool CO_FN co_recover(struct qcow2_image *image, struct error **err)
 }
 
 /* What we do not know how to keep consistent must not be believed by the next one to open the image. */
-static bool CO_FN co_clear_autoclear(struct qcow2_image *image, struct error **err)
+bool CO_FN co_qcow2_clear_autoclear(struct qcow2_image *image, struct error **err)
 {
     uint64_t known = QCOW2_AUTOCLEAR_KNOWN & ~(image->bitmaps ? 0 : (uint64_t)QCOW2_BITMAPS_CONSISTENT);
     int ret;
@@ -344,7 +344,7 @@ static bool CO_FN co_open_parts(struct qcow2_image *image, const struct blockdev
     if (!co_open_data_file(image, own, err) || !co_open_backing(image, own->backing, err))
         return false;
     node_set_length(image->node, image->header->size);
-    return co_qcow2_bitmaps_load(image, err) && co_clear_autoclear(image, err);
+    return co_qcow2_bitmaps_load(image, err) && co_qcow2_clear_autoclear(image, err);
 }
 
 bool CO_FN co_qcow2_open(struct node *node, const struct blockdev_options *options, struct error **err)

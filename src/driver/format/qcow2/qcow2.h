@@ -156,6 +156,8 @@ bool qcow2_caches_make(struct qcow2_image *image, struct error **err) MUST_CHECK
 void qcow2_caches_free(struct qcow2_image *image);
 void qcow2_cleaner_start(struct qcow2_image *image);
 void CO_FN co_qcow2_cleaner_stop(struct qcow2_image *image);
+/* Before the first write: what we do not keep consistent is not to be believed any more. */
+bool CO_FN co_qcow2_clear_autoclear(struct qcow2_image *image, struct error **err) MUST_CHECK;
 /* Frees `table`, which requests may be reading, when the image is closed. Under alloc_lock. */
 void qcow2_retire(struct qcow2_image *image, void *table);
 

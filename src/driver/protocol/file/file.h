@@ -85,6 +85,11 @@ struct file_node {
         uint32_t unshared;
         struct file_locks locks_before;
     } next;
+    struct {         /* main loop: between a prepare to reopen and its commit or abort */
+        int fd;      /* to take over; -1: `fd` stays */
+        bool direct; /* as before, both */
+        bool dynamic;
+    } reopen;
     uint32_t request_alignment;  /* as probed */
     atomic_uint_fast64_t length; /* bytes up to which the file must be there, as far as we know; nodes may be longer */
     atomic_uint unsupported;     /* enum file_operation */
@@ -154,6 +159,9 @@ struct block_stats_specific_file file_get_discard_stats(struct file_node *file);
 /* create.c */
 bool CO_FN file_co_create(struct graph *graph, const struct blockdev_create_options *all, struct error **err);
 extern const struct block_driver_image file_image;
+
+/* reopen.c */
+extern const struct block_driver_reopen file_reopen;
 
 /* permission.c */
 extern const struct block_driver_permission file_permission;

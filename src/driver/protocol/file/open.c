@@ -180,6 +180,7 @@ bool CO_FN file_co_open(struct node *node, const struct blockdev_options_file *o
     file->fd = -1;
     file->lock_fd = -1;
     file->next.fd = -1;
+    file->reopen.fd = -1;
     file->request_alignment = 1;
     if (!co_open_with(node, options, device, err)) {
         file_co_close(node);
