@@ -16,6 +16,7 @@
 #include "block/driver.h"
 #include "block/handle.h"
 #include "block/node.h"
+#include "cli/tool.h"
 #include "gen/types.h"
 #include "loop/loop.h"
 #include "schema/json.h"
@@ -221,6 +222,6 @@ bool co_io_truncate(struct io_session *session, int count, char **words)
         return false;
     if (co_resize(session, length, (enum prealloc_mode)mode, &error))
         return true;
-    log_report(error);
+    tool_report(error);
     return false;
 }

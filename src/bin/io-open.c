@@ -174,7 +174,7 @@ bool co_io_open_command(struct io_session *session, int count, char **words)
         io_open_clear(&open);
         if (usage)
             return io_usage(words[0]);
-        log_report(error);
+        tool_report(error);
         return false;
     }
     if (session->image) {
@@ -186,7 +186,7 @@ bool co_io_open_command(struct io_session *session, int count, char **words)
     session->open = open;
     if (co_io_image_open(session, &error))
         return true;
-    log_report(error);
+    tool_report(error);
     return false;
 }
 
@@ -286,6 +286,6 @@ bool co_io_reopen_command(struct io_session *session, int count, char **words)
     if (usage)
         return io_usage(words[0]);
     if (!ok)
-        log_report(error);
+        tool_report(error);
     return ok;
 }

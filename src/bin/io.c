@@ -258,7 +258,7 @@ static int CO_FN co_io_main(struct tool *tool, void *opaque)
     session->open.how.unmap = true;
     ok = co_start(program, &help, &error);
     if (!ok)
-        log_report(error);
+        tool_report(error);
     else if (!help)
         ok = program->commands->len ? co_run_given(program) : co_run_input(program);
     co_io_image_close(session);
@@ -277,7 +277,7 @@ int main(int argc, char **argv)
     log_set_program(name);
     AUTO(option_list) options = option_list_parse(io_options, argc, argv, &error);
     if (!options) {
-        log_report(error);
+        tool_report(error);
         (void)fprintf(stderr, "Try '%s --help' for more information\n", name);
         return EXIT_FAILURE;
     }

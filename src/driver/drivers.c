@@ -9,11 +9,20 @@
 #include "driver/format/qcow2.h"
 #include "driver/format/raw.h"
 #include "driver/protocol/file.h"
+#include "driver/protocol/nbd.h"
 #include "driver/protocol/null.h"
 
 const struct block_driver *const block_drivers[] = {
-    &copy_before_write_driver, &file_driver,  &host_cdrom_driver,
-    &host_device_driver,       &luks_driver,  &null_aio_driver,
-    &null_co_driver,           &qcow2_driver, &raw_driver,
-    &throttle_filter_driver,   NULL,
+    &copy_before_write_driver,
+    &file_driver,
+    &host_cdrom_driver,
+    &host_device_driver,
+    &luks_driver,
+    &nbd_driver,
+    &null_aio_driver,
+    &null_co_driver,
+    &qcow2_driver,
+    &raw_driver,
+    &throttle_filter_driver,
+    NULL,
 };
