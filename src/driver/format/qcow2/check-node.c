@@ -17,6 +17,9 @@ static int CO_FN co_reload(struct qcow2_image *image, struct error **err)
 
     if (!now)
         return -EIO;
+    header->size = now->size;
+    header->l1_size = now->l1_size;
+    header->l1_table_offset = now->l1_table_offset;
     header->refcount_table_offset = now->refcount_table_offset;
     header->refcount_table_clusters = now->refcount_table_clusters;
     header->snapshot_count = now->snapshot_count;
@@ -34,10 +37,26 @@ static int CO_FN co_reload(struct qcow2_image *image, struct error **err)
     }
     if (!co_qcow2_snapshots_load(image, err))
         return -EIO;
+    node_set_length(image->node, header->size);
     ret = co_qcow2_overlap_load(image, image->overlap.mask);
     if (ret)
         error_set_errno(err, ret, "Could not read the repaired tables");
     return ret;
+}
+
+int CO_FN co_qcow2_recover(struct qcow2_image *image)
+{
+    struct qcow2_check_result result;
+    int ret;
+
+    qcow2_alloc_reset(image);
+    qcow2_caches_drop(image);
+    if (!co_qcow2_check(image->file, IMAGE_REPAIR_LEAKS | IMAGE_REPAIR_ERRORS, NULL, &result, NULL))
+        return -EIO;
+    ret = co_reload(image, NULL);
+    if (ret)
+        return ret;
+    return result.corruptions || result.check_errors ? -EIO : co_qcow2_mark_repaired(image);
 }
 
 bool CO_FN co_qcow2_check_node(struct node *node, unsigned repair, struct image_report *report, struct image_check *ret,

@@ -17,6 +17,7 @@ struct handle;
 struct image_check;
 struct image_report;
 struct node;
+struct qcow2_image;
 
 struct qcow2_check_result {
     uint64_t check_errors; /* places that could not be checked */
@@ -48,3 +49,9 @@ bool CO_FN co_qcow2_check_file(struct handle *file, unsigned repair, struct imag
                                struct image_check *ret, struct error **err);
 bool CO_FN co_qcow2_check_node(struct node *node, unsigned repair, struct image_report *report, struct image_check *ret,
                                struct error **err);
+
+/*
+ * After a change of an open image's tables has failed half-way: makes them consistent as the file has them, and reads
+ * them again. In a drain, after co_qcow2_settle(). 0, or -errno where the image remains as it is.
+ */
+int CO_FN co_qcow2_recover(struct qcow2_image *image) MUST_CHECK;

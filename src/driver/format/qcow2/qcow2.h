@@ -132,6 +132,7 @@ struct qcow2_image {
 
     struct co_mutex write_back_lock; /* one write-back at a time */
     bool metadata_dirty;             /* atomic: the dirty bit is set in the file because of us */
+    bool keep_dirty; /* drain: counts and flags may disagree: who opens it next is to repair it */
 
     struct qcow2_overlap overlap;
     struct qcow2_snapshots *snapshots; /* drain; NULL: none read yet */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/qcow2.h"
 
 static const struct qcow2_snapshot_table no_snapshots;
@@ -169,7 +170,10 @@ static int CO_FN co_change_begin(struct qcow2_image *image, bool *ret_dirty, str
     return ret;
 }
 
-/* Everything is consistent, in the file and in memory. `failed`: what went before; 0 or -errno. */
+/*
+ * Everything is consistent, in the file and in memory. `failed`: what went before; 0 or -errno. After a failure the
+ * image is repaired at once, or by whoever opens it next.
+ */
 static int CO_FN co_change_end(struct qcow2_image *image, bool dirty, int failed)
 {
     int ret = co_qcow2_settle(image);
@@ -177,10 +181,12 @@ static int CO_FN co_change_end(struct qcow2_image *image, bool dirty, int failed
     qcow2_caches_drop(image);
     if (!failed)
         failed = ret;
-    /* After a failure the bit stays, and with it the repair at the next opening. */
-    if (!failed && dirty)
-        failed = co_qcow2_mark_clean(image);
-    return failed;
+    if (failed) {
+        if (co_qcow2_recover(image))
+            image->keep_dirty = true;
+        return failed;
+    }
+    return dirty ? co_qcow2_mark_clean(image) : 0;
 }
 
 /* The header says what is to be true from now on; on failure it is as before. */

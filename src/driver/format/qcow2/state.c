@@ -69,8 +69,11 @@ int CO_FN co_qcow2_mark_dirty(struct qcow2_image *image)
 
 int CO_FN co_qcow2_mark_clean(struct qcow2_image *image)
 {
-    int ret = co_change_features(image, 0, QCOW2_DIRTY);
+    int ret;
 
+    if (image->keep_dirty)
+        return 0;
+    ret = co_change_features(image, 0, QCOW2_DIRTY);
     if (!ret)
         __atomic_store_n(&image->metadata_dirty, false, __ATOMIC_RELEASE);
     return ret;
@@ -83,6 +86,7 @@ int CO_FN co_qcow2_mark_repaired(struct qcow2_image *image)
     if (!ret) {
         __atomic_store_n(&image->metadata_dirty, false, __ATOMIC_RELEASE);
         image->was_corrupt = false;
+        image->keep_dirty = false;
     }
     return ret;
 }

@@ -368,8 +368,9 @@ static int CO_FN co_write_all(struct qcow2_image *image, bool durable, bool lazi
 
     while (!all && !ret)
         ret = co_round(image, lazily, &all);
-    if (!ret && !lazily && (cache_is_dirty(image->refcounts) || refcount_table_is_dirty(image)))
-        ret = co_write_refcounts(image, false);
+    /* Also where no L2 table has changed: a header that is about to be written may name what they count. */
+    if (!ret && (cache_is_dirty(image->refcounts) || refcount_table_is_dirty(image)))
+        ret = co_write_refcounts(image, lazily);
     if (!ret && durable)
         ret = co_flush_children(image);
     if (!ret && durable)
