@@ -77,7 +77,10 @@ struct block_driver_image {
     /* x-blockdev-amend: no drain. `force`: also what may lose the image. */
     bool (*co_amend)(struct node *node, const struct blockdev_amend_options *options, bool force, struct error **err);
 
-    /* Changes what `options` has, members of the driver's BlockdevCreateOptions, and leaves the rest. */
+    /*
+     * Changes what `options` has, members of the driver's BlockdevCreateOptions, and leaves the rest. No drain: nobody
+     * else uses the image, which is open for writing and resizing.
+     */
     bool (*co_amend_image)(struct node *node, const struct json *options, bool force, struct image_progress *progress,
                            struct error **err);
 

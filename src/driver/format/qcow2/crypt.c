@@ -285,6 +285,6 @@ bool CO_FN co_qcow2_crypt_amend_image(struct qcow2_image *image, const struct js
     (void)format;
     if (!check_amendable(image, err))
         return false;
-    AUTO(q_crypto_block_amend_options_luks) options = q_crypto_block_amend_options_luks_parse(members, err);
+    AUTO(q_crypto_block_amend_options_luks) options = q_crypto_block_amend_options_luks_parse_keyval(members, err);
     return options && co_amend(image, options, force, err);
 }

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "block/image.h"
+#include "driver/format/qcow2/amend.h"
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/header.h"
@@ -24,6 +25,8 @@ const struct block_driver_image qcow2_image_slots = {
     .co_check_file = co_qcow2_check_file,
     .compresses = true,
     .co_measure = qcow2_co_measure,
+    .co_amend = qcow2_co_amend,
+    .co_amend_image = qcow2_co_amend_image,
     .backing_file = qcow2_backing_file,
     .backing_format = qcow2_backing_format,
     .co_change_backing_file = qcow2_co_change_backing_file,

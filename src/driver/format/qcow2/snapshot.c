@@ -204,6 +204,35 @@ static int CO_FN co_switch_header(struct qcow2_image *image, const struct qcow2_
     return ret;
 }
 
+int CO_FN co_qcow2_snapshots_rewrite(struct qcow2_image *image, struct error **err)
+{
+    struct qcow2_snapshot_table *table = image->snapshots ? &image->snapshots->table : NULL;
+    struct qcow2_header before = *image->header;
+    uint64_t offset;
+    size_t bytes;
+    int ret;
+
+    if (!table || !table->count)
+        return 0;
+    ret = co_table_store(image, table->items, table->count, &offset, &bytes, err);
+    if (ret)
+        return ret;
+    ret = co_qcow2_settle(image);
+    if (ret == 0) {
+        image->header->snapshots_offset = offset;
+        ret = co_switch_header(image, &before);
+    }
+    if (ret) {
+        qcow2_free_clusters(image, offset, bytes, QCOW2_FREE_NEVER);
+        error_set_errno(err, ret, "Could not move the snapshot table");
+        return ret;
+    }
+    qcow2_free_clusters(image, before.snapshots_offset, table->bytes, QCOW2_FREE_OTHER);
+    table->bytes = bytes;
+    qcow2_overlap_refresh(image);
+    return 0;
+}
+
 /* Installs a table whose entries are `snapshots`, taken on success; the old one's are the caller's by then. */
 static int CO_FN co_table_switch(struct qcow2_image *image, struct qcow2_snapshot *snapshots, size_t count,
                                  struct error **err)

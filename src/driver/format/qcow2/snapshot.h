@@ -32,6 +32,9 @@ const struct qcow2_snapshot_table *qcow2_snapshots(const struct qcow2_image *ima
 /* Whether its L1 table can be where and what it claims; if not, all that can be done is to repair the image. */
 bool qcow2_snapshot_is_sound(const struct qcow2_image *image, const struct qcow2_snapshot *snapshot);
 
+/* Writes the table anew, with the extra data that version 3 demands of every entry. */
+int CO_FN co_qcow2_snapshots_rewrite(struct qcow2_image *image, struct error **err) MUST_CHECK;
+
 /* Slots of struct block_driver_image, image.h. */
 struct snapshot_info_array *CO_FN co_qcow2_snapshot_list(struct node *node, struct error **err);
 bool CO_FN co_qcow2_snapshot_create(struct node *node, struct snapshot_info *info, struct error **err);
