@@ -26,8 +26,9 @@
 #include "loop/loop.h"
 
 enum {
-    PIECE_BYTES = 512 * 1024,
+    PIECE_BYTES = 256 * 1024,
     COROUTINES_DEFAULT = 8,
+    TURNS = 16, /* as many as pieces at the same time, at least */
     SECTOR = 512,
 };
 /* Below this, another thread costs more than it brings. */
@@ -56,14 +57,14 @@ struct run {
     struct loop *main_loop;
     int64_t started_ns;
 
-    struct co_mutex lock;  /* of the following, to `failed_at` */
-    uint64_t at;           /* how far pieces have been given out */
-    unsigned source;       /* `at` lies in it ... */
-    uint64_t source_start; /* ... which starts here */
-    struct piece extent;   /* from `at` on, known already; bytes 0: nothing */
-    uint64_t numbers;      /* given out */
-    uint64_t started;      /* writes of all pieces below have started */
-    struct co_condition turn;
+    struct co_mutex lock;             /* of the following, to `failed_at` */
+    uint64_t at;                      /* how far pieces have been given out */
+    unsigned source;                  /* `at` lies in it ... */
+    uint64_t source_start;            /* ... which starts here */
+    struct piece extent;              /* from `at` on, known already; bytes 0: nothing */
+    uint64_t numbers;                 /* given out */
+    uint64_t started;                 /* writes of all pieces below have started */
+    struct co_condition turns[TURNS]; /* of the pieces by number: each wakes the next alone */
     enum failure failure;
     int result;
     uint64_t failed_at;
@@ -81,7 +82,8 @@ static void fail(struct run *run, enum failure failure, int result, uint64_t off
         run->result = result;
         run->failed_at = offset;
     }
-    co_condition_broadcast(&run->turn);
+    for (unsigned i = 0; i < TURNS; i++)
+        co_condition_broadcast(&run->turns[i]);
 }
 
 static bool skip_to_source(struct run *run)
@@ -245,11 +247,11 @@ static bool CO_FN co_await_turn(struct run *run, const struct piece *piece)
         return true;
     co_mutex_lock(&run->lock);
     while (run->started != piece->number && run->failure == FAILURE_NONE)
-        co_condition_wait_always(&run->turn, &run->lock);
+        co_condition_wait_always(&run->turns[piece->number % TURNS], &run->lock);
     ok = run->failure == FAILURE_NONE;
     if (ok) {
         run->started++;
-        co_condition_broadcast(&run->turn);
+        co_condition_signal(&run->turns[run->started % TURNS]);
     }
     co_mutex_unlock(&run->lock);
     return ok;
@@ -450,12 +452,14 @@ bool CO_FN co_img_copy(const struct img_copy *copy, struct error **err)
     };
 
     assert(!copy->unit || is_power_of_two(copy->unit));
+    assert(copy->coroutines <= TURNS);
     if (copy->compressed && copy->unit)
         run.piece_bytes = copy->unit;
     co_run_workers(&run);
     if (run.failure == FAILURE_NONE)
         show_progress(&run);
     co_mutex_done(&run.lock);
-    co_condition_done(&run.turn);
+    for (unsigned i = 0; i < TURNS; i++)
+        co_condition_done(&run.turns[i]);
     return report(&run, err);
 }
