@@ -37,12 +37,12 @@ def table_put(image, value):
 
 def entries(*names, **fields):
     """A directory's bytes."""
-    data = b''
+    data = []
     for name in names:
         entry = struct.pack('>QIIBBHI', fields.get('table', 0), fields.get('table_size', 1), fields.get('flags', 0), 1,
                             16, len(name), 0) + name
-        data += entry + bytes(-len(entry) % 8)
-    return data
+        data.append(entry + bytes(-len(entry) % 8))
+    return b''.join(data)
 
 
 def directory_put(image, data, count):

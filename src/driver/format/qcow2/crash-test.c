@@ -15,11 +15,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/bitmap.h"
 #include "base/error.h"
+#include "block/dirty-bitmap-action.h"
+#include "block/dirty-bitmap.h"
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/handle.h"
 #include "block/image.h"
+#include "block/transaction.h"
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/qcow2.h"
@@ -31,7 +35,7 @@
 #include "object/object.h"
 #include "schema/json.h"
 
-enum { SECTOR = 512, SECTORS_MAX = 2048, WORKERS = 3, PHASES = 4, STEPS = 9, BACKING_VALUE = 0x7fffffff };
+enum { SECTOR = 512, SECTORS_MAX = 2048, BITMAPS = 8, WORKERS = 3, PHASES = 4, STEPS = 9, BACKING_VALUE = 0x7fffffff };
 
 static const struct block_driver *const drivers[] = {&file_driver, &qcow2_driver, NULL};
 
@@ -77,6 +81,10 @@ struct scene {
     size_t created;     /* the record when the image was complete */
     uint32_t *snapshot; /* contents when it was taken; NULL: there is none */
     unsigned snapshot_sectors;
+    uint32_t *bitmap_bases[BITMAPS]; /* contents when each bitmap was made */
+    unsigned bitmaps;                /* made so far; the last one may still be there */
+    bool has_bitmap;
+    unsigned shortest; /* sectors, that the disk ever had */
     unsigned running;
     struct co_group workers;
     size_t position; /* of a cut */
@@ -434,6 +442,7 @@ static void CO_FN co_resize(struct scene *scene)
 
     if (from == to)
         return;
+    scene->shortest = MIN(scene->shortest, from);
     change = change_begin(scene, from, to - from, 0);
     /* What is cut off may be there yet, or not. */
     change->vague = after < before;
@@ -486,8 +495,81 @@ static void CO_FN co_snapshot_return(struct scene *scene)
         change_end(scene, rest);
 }
 
+/* Adds a persistent bitmap, or removes the one that is there. */
+static void CO_FN co_change_bitmaps(struct scene *scene)
+{
+    struct transaction *transaction = transaction_new();
+    g_autofree char *name = g_strdup_printf("%u", scene->has_bitmap ? scene->bitmaps - 1 : scene->bitmaps);
+    AUTO(error) error = NULL;
+    bool ok;
+
+    if (scene->has_bitmap) {
+        struct block_dirty_bitmap what = {.node = (char *)(uintptr_t) "q", .name = name};
+
+        ok = co_dirty_bitmap_do_remove(transaction, scene->graph, &what, &error);
+    } else {
+        struct block_dirty_bitmap_add what = {.node = (char *)(uintptr_t) "q", .name = name};
+        unsigned sectors;
+        g_autofree uint8_t *data = co_read_disk(scene, &sectors);
+
+        what.has_granularity = what.has_persistent = what.persistent = true;
+        what.granularity = (uint32_t)SECTOR << g_rand_int_range(scene->random, 0, 6);
+        scene->bitmap_bases[scene->bitmaps] = g_new0(uint32_t, SECTORS_MAX);
+        for (unsigned i = 0; i < sectors; i++)
+            memcpy(&scene->bitmap_bases[scene->bitmaps][i], data + i * SECTOR, 4);
+        scene->bitmaps++;
+        ok = co_dirty_bitmap_do_add(transaction, scene->graph, &what, &error);
+    }
+    if (!co_transaction_end(transaction, ok))
+        g_error("seed %u: cannot change bitmap %s: %s", scene->seed, name, error_message(error));
+    scene->has_bitmap = !scene->has_bitmap;
+}
+
+/* What a bitmap that can be used shows as clean is as it was when the bitmap was made. What was cut off, and came
+ * again, is not looked at. */
+static void CO_FN co_check_bitmaps(struct scene *scene)
+{
+    unsigned sectors;
+    g_autofree uint8_t *data = co_read_disk(scene, &sectors);
+
+    for (struct dirty_bitmap *at = NULL; (at = dirty_bitmap_next(handle_node(scene->handle), at));) {
+        const uint32_t *base = scene->bitmap_bases[atoi(dirty_bitmap_name(at))];
+
+        for (unsigned i = 0; i < sectors && !dirty_bitmap_inconsistent(at); i++) {
+            uint32_t value;
+
+            memcpy(&value, data + i * SECTOR, 4);
+            if ((value || i < scene->shortest) && value != base[i] && !dirty_bitmap_get(at, (uint64_t)i * SECTOR))
+                g_error("seed %u, position %zu: sector %u holds %#x and held %#x, and bitmap %s shows it as clean",
+                        scene->seed, scene->position, i, value, base[i], dirty_bitmap_name(at));
+        }
+    }
+}
+
+/* Closes and opens the image: its bitmap is as it was. */
+static void CO_FN co_reopen(struct scene *scene)
+{
+    struct dirty_bitmap *before = dirty_bitmap_ref(dirty_bitmap_next(handle_node(scene->handle), NULL)), *after;
+    AUTO(bitmap) bits = NULL;
+    AUTO(bitmap) stored = NULL;
+
+    co_close(scene);
+    co_must_open(scene);
+    after = dirty_bitmap_next(handle_node(scene->handle), NULL);
+    g_assert_true(!before == !after);
+    if (!before)
+        return;
+    bits = dirty_bitmap_copy_bits(before);
+    stored = dirty_bitmap_copy_bits(after);
+    g_assert_false(dirty_bitmap_inconsistent(after));
+    g_assert_true(bitmap_equal(bits, stored));
+    dirty_bitmap_unref(before);
+}
+
 static void CO_FN co_between(struct scene *scene)
 {
+    if (scene->config.version > 2 && scene->bitmaps < BITMAPS && g_rand_boolean(scene->random))
+        co_change_bitmaps(scene);
     switch (g_rand_int_range(scene->random, 0, 6)) {
     case 0:
         co_resize(scene);
@@ -507,8 +589,7 @@ static void CO_FN co_between(struct scene *scene)
             co_snapshot_drop(scene);
         break;
     case 4:
-        co_close(scene);
-        co_must_open(scene);
+        co_reopen(scene);
         break;
     default:
         break;
@@ -547,6 +628,7 @@ static void CO_FN co_workload(struct scene *scene)
         co_verify(scene, true);
         co_between(scene);
         co_verify(scene, true);
+        co_check_bitmaps(scene);
     }
     co_close(scene);
     /* Nothing is lost where nothing fails, and nothing leaks. */
@@ -563,6 +645,7 @@ static void CO_FN co_after_cut(struct scene *scene)
     co_must_open(scene);
     co_check_image(scene);
     co_verify(scene, false);
+    co_check_bitmaps(scene);
     co_close(scene);
 }
 
@@ -629,6 +712,7 @@ static void scene_begin(struct scene *scene, uint32_t seed)
         .co_run = co_workload,
     };
     scene->config = config_of(scene->random);
+    scene->shortest = scene->config.sectors;
     g_test_message("seed %u: v%u, clusters of %u, refcounts of %u bits%s%s%s%s%s%s, %u sectors", seed,
                    scene->config.version, 1u << scene->config.cluster_bits, scene->config.refcount_bits,
                    scene->config.subclusters ? ", subclusters" : "", scene->config.backing ? ", backing" : "",
@@ -642,6 +726,8 @@ static void scene_begin(struct scene *scene, uint32_t seed)
 static void scene_end(struct scene *scene)
 {
     g_free(scene->snapshot);
+    for (unsigned i = 0; i < scene->bitmaps; i++)
+        g_free(scene->bitmap_bases[i]);
     g_ptr_array_free(scene->changes, true);
     g_array_free(scene->flushes, true);
     g_rand_free(scene->random);
