@@ -60,6 +60,11 @@ static int64_t CO_FN co_allocated_size(struct node *node)
     return sum;
 }
 
+int64_t CO_FN co_handle_allocated_size(struct handle *handle)
+{
+    return co_allocated_size(handle->root.child);
+}
+
 static struct block_limits_info *describe_limits(const struct node_limits *limits)
 {
     struct block_limits_info *info = g_new0(struct block_limits_info, 1);

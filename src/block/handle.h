@@ -117,6 +117,9 @@ int CO_FN co_handle_block_status(struct handle *handle, uint64_t offset, uint64_
  * *ret_bytes. */
 int CO_FN co_handle_allocation_depth(struct handle *handle, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes);
 
+/* Bytes that the image takes up, or -errno. */
+int64_t CO_FN co_handle_allocated_size(struct handle *handle);
+
 uint64_t handle_length(const struct handle *handle); /* bytes; any loop */
 bool handle_is_read_only(const struct handle *handle);
 

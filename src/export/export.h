@@ -57,6 +57,12 @@ struct graph *export_graph(struct export *export);
 struct handle *export_handle(struct export *export);
 struct loop *export_loop(struct export *export); /* of its iothread, or the main loop */
 
+/* The next export of the same driver after `previous` (NULL: the first), without `export` itself; NULL: no more. */
+struct export *export_sibling(const struct export *export, const struct export *previous);
+
+/* What it showed has gone from outside, so that it is to go, too. Any loop; harmless where it is going already. */
+void export_remove_soon(struct export *export);
+
 /* The NBD server of the export's registry; NULL: none is running. */
 struct nbd_server *export_nbd_server(struct export *export);
 

@@ -13,6 +13,7 @@
 #include "block/handle.h"
 #include "block/node.h"
 #include "export/export.h"
+#include "export/fuse/export.h"
 #include "export/nbd/server.h"
 #include "export/vhost-user/export.h"
 #include "gen/events.h"
@@ -41,13 +42,21 @@ struct export_registry {
     struct graph *graph;
     struct object_registry *objects;
     struct event_sink *events;
+    struct loop *loop;        /* the main one */
     GPtrArray *exports;       /* the newest last */
     struct co_condition gone; /* broadcast when one has left the list */
     struct nbd_server *nbd_server;
 };
 
+/* Who is to be removed; by name, as it may have gone until then. */
+struct export_removal {
+    struct export_registry *registry;
+    char id[];
+};
+
 /* Every type of export that this build has. */
-static const struct export_driver *const drivers[] = {&nbd_export_driver, &vhost_user_export_driver};
+static const struct export_driver *const drivers[] = {&fuse_export_driver, &nbd_export_driver,
+                                                      &vhost_user_export_driver};
 
 bool export_type_offered(enum block_export_type type)
 {
@@ -76,6 +85,7 @@ struct export_registry *export_registry_new(struct graph *graph, struct object_r
     registry->graph = graph;
     registry->objects = objects;
     registry->events = events;
+    registry->loop = loop_current();
     registry->exports = g_ptr_array_new();
     return registry;
 }
@@ -148,6 +158,8 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
         if (node_read_only(node))
             return error_set(err, "Cannot export read-only node as writable");
         handle.perm |= PERM_WRITE;
+        if (options->type == BLOCK_EXPORT_TYPE_FUSE && options->u.fuse.has_growable && options->u.fuse.growable)
+            handle.perm |= PERM_RESIZE;
     }
     export->handle = co_handle_new(node, &handle, err);
     return export->handle;
@@ -319,6 +331,42 @@ struct handle *export_handle(struct export *export)
 struct loop *export_loop(struct export *export)
 {
     return export->loop;
+}
+
+struct export *export_sibling(const struct export *export, const struct export *previous)
+{
+    const GPtrArray *all = export->registry->exports;
+    bool after = !previous;
+
+    for (unsigned i = 0; i < all->len; i++) {
+        struct export *other = g_ptr_array_index(all, i);
+
+        if (after && other != export && other->driver == export->driver)
+            return other;
+        after |= other == previous;
+    }
+    return NULL;
+}
+
+static void remove_soon_run(void *opaque)
+{
+    struct export_registry *registry = ((struct export_removal *)opaque)->registry;
+    g_autofree struct export_removal *removal = opaque;
+    struct export *export = find_export(registry, removal->id);
+
+    if (export && !export->shutting_down) {
+        export->shutting_down = true;
+        co_export_remove(export);
+    }
+}
+
+void export_remove_soon(struct export *export)
+{
+    struct export_removal *removal = g_malloc0(sizeof(*removal) + strlen(export->id) + 1);
+
+    removal->registry = export->registry;
+    memcpy(removal->id, export->id, strlen(export->id) + 1);
+    co_spawn(export->registry->loop, remove_soon_run, removal);
 }
 
 struct nbd_server *export_nbd_server(struct export *export)

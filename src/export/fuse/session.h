@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A mounted file: requests of the kernel's FUSE (its header linux/fuse.h, version 7) on a file system that has nothing
+ * but its root, which is the file.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "base/compiler.h"
+#include "loop/lock.h"
+
+struct co_task;
+struct export;
+struct handle;
+struct loop;
+
+enum {
+    FUSE_READERS = 4,               /* coroutines that wait for requests, a loop */
+    FUSE_WRITE_BYTES_MAX = 1 << 20, /* data of one request */
+};
+
+struct fuse_file {
+    struct export *export;
+    struct handle *handle;
+    struct loop *loop; /* that serves it */
+    struct loop *main; /* where its length changes */
+    struct co_mutex resizing;
+    int fd;
+    bool writable;
+    bool growable;
+    bool may_chown; /* others than us can use it */
+
+    struct spin_lock spin; /* of the attributes */
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    struct timespec accessed;
+    struct timespec modified;
+    struct timespec changed;
+
+    atomic_uint opened; /* files that programs have open */
+    struct co_task *readers[FUSE_READERS];
+    struct co_group requests;                  /* in flight */
+    atomic_bool gone;                          /* somebody has unmounted it */
+    void (*unmounted)(struct fuse_file *file); /* called then, once, on `loop` */
+};
+
+/* Starts to serve `fd`; all but the readers is set. */
+void fuse_file_start(struct fuse_file *file);
+
+/* Takes no more requests and waits for those in flight. On any loop. */
+void CO_FN co_fuse_file_stop(struct fuse_file *file);
+
+/* A request as it came: `in` is its header, `size` bytes in all; checked by fuse_request_handle(). */
+struct fuse_request {
+    struct fuse_file *file;
+    uint8_t *buffer; /* `capacity` bytes from the loop's free lists, which hold the request */
+    size_t capacity;
+    const uint8_t *in;
+    size_t size;
+};
+
+/* Does a request and answers it. */
+void CO_FN co_fuse_handle(struct fuse_request *request);
+
+/* Bytes in the buffer before a request, so that the data of a write begins on a page. */
+size_t fuse_request_offset(void);

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The FUSE export: an image as a file that every program can use."""
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from harness import Daemon, QmpError, run
+
+MIB = 1 << 20
+SIZE = 32 * MIB
+GONE = errno.ENOTCONN, errno.ECONNABORTED  # what a program gets whose file's server has gone
+
+
+class Mounted:
+    """A daemon whose disk is mounted on a file."""
+
+    def __init__(self, tmp_path, options='writable=on', first=(), data=b''):
+        self.image = tmp_path / 'disk.img'
+        self.mountpoint = tmp_path / 'mounted'
+        self.image.write_bytes(data)
+        os.truncate(self.image, SIZE)
+        self.mountpoint.write_bytes(b'below')
+        self.arguments = [*first, '--blockdev', f'driver=file,node-name=disk,filename={self.image},discard=unmap', '--export',
+                          f'type=fuse,id=fuse0,node-name=disk,mountpoint={self.mountpoint},{options}']
+        self.daemon = Daemon(tmp_path, *self.arguments)
+        self.qmp = self.daemon.qmp
+
+    def open(self, flags=os.O_RDWR):
+        return os.open(self.mountpoint, flags)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        try:
+            self.daemon.__exit__(kind, value, traceback)
+        finally:
+            subprocess.run(['fusermount3', '-u', '-z', '--', self.mountpoint], stderr=subprocess.DEVNULL, check=False)
+        assert not self.is_mounted()
+
+    def is_mounted(self):
+        return self.mountpoint.stat().st_dev != self.mountpoint.parent.stat().st_dev
+
+
+@pytest.fixture(params=['', ',iothread=t0'])
+def mounted(tmp_path, request):
+    with Mounted(tmp_path, 'writable=on' + request.param, ['--object', 'iothread,id=t0']) as mounted:
+        yield mounted
+
+
+def test_reading_and_writing(mounted):
+    """As dd and cmp do it, with requests of every size, and through other eyes."""
+    data = os.urandom(4 * MIB + 511)
+    fd = mounted.open()
+    assert os.pwrite(fd, data, 1000) == len(data)
+    assert os.pread(fd, len(data), 1000) == data
+    os.fsync(fd)
+    os.close(fd)
+    assert mounted.image.read_bytes()[1000:1000 + len(data)] == data
+    run('cmp', mounted.mountpoint, mounted.image)
+    run('dd', f'if={mounted.mountpoint}', f'of={mounted.mountpoint}', 'bs=1000', 'count=100', 'seek=10000', 'conv=notrunc')
+    run('cmp', mounted.mountpoint, mounted.image)
+    run('dd', f'if={mounted.mountpoint}', 'of=/dev/null', 'bs=64k', 'iflag=direct')
+
+
+def test_fio_verifies(mounted):
+    run('fio', '--name=f', f'--filename={mounted.mountpoint}', '--rw=randrw', '--bs=512-256k', '--iodepth=16', '--ioengine=libaio',
+        '--direct=1', f'--size={SIZE}', '--io_size=64m', '--verify=crc32c', '--verify_fatal=1', '--numjobs=1')
+
+
+def test_two_processes_at_once(mounted):
+    """Each writes its own half, both see both."""
+    script = 'import os, sys; fd = os.open(sys.argv[1], os.O_RDWR)\n' \
+             'for n in range(400): os.pwrite(fd, bytes([int(sys.argv[3])]) * 4096, int(sys.argv[2]) + n * 4096)'
+    running = [subprocess.Popen(['python3', '-c', script, mounted.mountpoint, str(start), str(byte)])
+               for start, byte in ((0, 1), (16 * MIB, 2))]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    seen = mounted.mountpoint.read_bytes()
+    assert seen[:400 * 4096] == b'\1' * 400 * 4096 and seen[16 * MIB:][:400 * 4096] == b'\2' * 400 * 4096
+
+
+def test_holes(mounted):
+    """fallocate(1) and lseek(2); what is punched is given back."""
+    fd = mounted.open()
+    os.pwrite(fd, b'x' * 4 * MIB, 0)
+    os.fsync(fd)
+    run('fallocate', '--punch-hole', '--offset', MIB, '--length', MIB, mounted.mountpoint)
+    run('fallocate', '--zero-range', '--offset', 3 * MIB, '--length', 4096, mounted.mountpoint)
+    assert os.pread(fd, MIB, MIB) == bytes(MIB) and os.pread(fd, 4097, 3 * MIB) == bytes(4096) + b'x'
+    assert os.lseek(fd, 0, os.SEEK_HOLE) == MIB
+    assert os.lseek(fd, MIB, os.SEEK_DATA) == 2 * MIB
+    hole = os.lseek(fd, 3 * MIB + 4096, os.SEEK_HOLE)
+    assert hole == 4 * MIB
+    for whence in os.SEEK_DATA, os.SEEK_HOLE:
+        with pytest.raises(OSError) as error:
+            os.lseek(fd, SIZE, whence)
+        assert error.value.errno == errno.ENXIO
+    with pytest.raises(OSError) as error:
+        os.lseek(fd, 4 * MIB, os.SEEK_DATA)
+    assert error.value.errno == errno.ENXIO
+    assert os.fstat(fd).st_blocks == mounted.image.stat().st_blocks
+    assert 'not supported' in run('fallocate', '--length', MIB, mounted.mountpoint, check=False).stderr
+    os.close(fd)
+
+
+def test_the_end(mounted):
+    """As on a device of that size."""
+    fd = mounted.open()
+    assert os.pread(fd, 100, SIZE - 10) == bytes(10)
+    assert os.pread(fd, 100, SIZE) == b'' and os.pread(fd, 100, 1 << 50) == b''
+    assert os.pwrite(fd, b'y' * 100, SIZE - 10) == 10
+    for offset in SIZE, 1 << 40:
+        with pytest.raises(OSError) as error:
+            os.pwrite(fd, b'z', offset)
+        assert error.value.errno == errno.ENOSPC
+    assert mounted.image.stat().st_size == SIZE
+    os.ftruncate(fd, SIZE + MIB)
+    assert os.fstat(fd).st_size == mounted.image.stat().st_size == SIZE + MIB
+    os.ftruncate(fd, MIB)
+    assert mounted.image.stat().st_size == MIB
+    os.close(fd)
+
+
+def test_growable(tmp_path):
+    with Mounted(tmp_path, 'writable=on,growable=on') as mounted:
+        fd = mounted.open()
+        assert os.pwrite(fd, b'end', SIZE + 1000) == 3
+        assert os.fstat(fd).st_size == SIZE + 1024
+        assert os.pread(fd, 5, SIZE + 999) == b'\0end\0'
+        run('fallocate', '--offset', 2 * SIZE, '--length', MIB, mounted.mountpoint)
+        assert mounted.image.stat().st_size == 2 * SIZE + MIB
+        os.close(fd)
+
+
+def test_attributes(mounted):
+    """Owner and times as of a file of the daemon; changes of the mode hold; a writer moves the time."""
+    status = mounted.mountpoint.stat()
+    assert (status.st_mode, status.st_uid, status.st_size, status.st_nlink) == (0o100600, os.getuid(), SIZE, 1)
+    mounted.mountpoint.chmod(0o640)
+    assert mounted.mountpoint.stat().st_mode == 0o100640
+    os.utime(mounted.mountpoint, (1000, 2000))
+    assert (mounted.mountpoint.stat().st_atime, mounted.mountpoint.stat().st_mtime) == (1000, 2000)
+    fd = mounted.open()
+    os.pwrite(fd, b'a', 0)
+    os.close(fd)
+    assert mounted.mountpoint.stat().st_mtime > 1e9
+    mounted.qmp.command('block_resize', node_name='disk', size=SIZE // 2)
+    assert mounted.mountpoint.stat().st_size == SIZE // 2
+
+
+def test_read_only(tmp_path):
+    with Mounted(tmp_path, 'writable=off', data=b'data') as mounted:
+        assert mounted.mountpoint.stat().st_mode == 0o100400
+        fd = mounted.open(os.O_RDONLY)
+        assert os.pread(fd, 4, 0) == b'data'
+        with pytest.raises(OSError):
+            os.pwrite(fd, b'x', 0)
+        os.close(fd)
+        for attempt in (lambda: mounted.open(os.O_RDWR), lambda: os.truncate(mounted.mountpoint, 0)):
+            with pytest.raises(OSError) as error:
+                attempt()
+            assert error.value.errno == errno.EACCES
+        with pytest.raises(OSError) as error:
+            mounted.mountpoint.chmod(0o600)
+        assert error.value.errno == errno.EROFS
+
+
+def test_qemu_img_on_it(mounted):
+    """It looks for data, checks lengths, and writes."""
+    fd = mounted.open()
+    os.pwrite(fd, b'q' * MIB, 2 * MIB)
+    os.close(fd)
+    copy = mounted.image.with_suffix('.copy')
+    run('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', mounted.mountpoint, copy)
+    run('cmp', copy, mounted.image)
+    assert copy.stat().st_blocks < 2 * MIB // 512
+    run('qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'raw', copy, mounted.mountpoint)
+    run('cmp', copy, mounted.image)
+
+
+def test_mounted_on_the_image_itself(tmp_path):
+    image = tmp_path / 'disk.img'
+    image.write_bytes(b'i' * MIB)
+    with Daemon(tmp_path, '--blockdev', f'driver=file,node-name=file,filename={image}', '--blockdev',
+                'driver=raw,node-name=disk,file=file,offset=4096', '--export',
+                f'type=fuse,id=e,node-name=disk,mountpoint={image},writable=on'):
+        assert image.stat().st_size == MIB - 4096
+        with open(image, 'r+b') as mounted:
+            mounted.write(b'mounted')
+    assert image.read_bytes() == b'i' * 4096 + b'mounted' + b'i' * (MIB - 4096 - 7)
+
+
+def test_removal(mounted):
+    """Refused while a program has the file open; forced, that program gets errors and nobody else notices."""
+    fd = mounted.open()
+    with pytest.raises(QmpError, match="export 'fuse0' still in use"):
+        mounted.qmp.command('block-export-del', id='fuse0')
+    mounted.qmp.command('block-export-del', id='fuse0', mode='hard')
+    mounted.qmp.event('BLOCK_EXPORT_DELETED')
+    assert mounted.mountpoint.read_bytes() == b'below'
+    with pytest.raises(OSError) as error:
+        os.pread(fd, 1, 0)
+    assert error.value.errno in GONE
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    mounted.qmp.command('block-export-add', type='fuse', id='fuse0', node_name='disk', mountpoint=str(mounted.mountpoint))
+    assert len(mounted.mountpoint.read_bytes()) == SIZE
+
+
+def test_removal_under_load(mounted):
+    stop = threading.Event()
+
+    def hammer():
+        while not stop.is_set():
+            try:
+                fd = mounted.open()
+                os.pwrite(fd, os.urandom(1 << 18), 0)
+                os.close(fd)
+            except OSError:
+                continue
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        mounted.qmp.command('block-export-del', id='fuse0', mode='hard')
+        mounted.qmp.event('BLOCK_EXPORT_DELETED')
+        mounted.qmp.command('block-export-add', type='fuse', id='fuse0', node_name='disk', writable=True,
+                            mountpoint=str(mounted.mountpoint))
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_unmounted_by_somebody(mounted):
+    """The export goes, with its event, and says why."""
+    run('fusermount3', '-u', '--', mounted.mountpoint)
+    mounted.qmp.event('BLOCK_EXPORT_DELETED')
+    assert mounted.qmp.command('query-block-exports') == []
+    assert "export 'fuse0': somebody has unmounted it" in mounted.daemon.stderr
+
+
+def test_killed_and_started_again(tmp_path):
+    """What a killed daemon has left mounted is recognised and taken away."""
+    with Mounted(tmp_path) as mounted:
+        fd = mounted.open()
+        os.pwrite(fd, b'kept', 0)
+        mounted.daemon.kill()
+        with pytest.raises(OSError) as error:
+            mounted.mountpoint.stat()
+        assert error.value.errno in GONE
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        mounted.daemon = Daemon(tmp_path, *mounted.arguments)
+        assert mounted.mountpoint.read_bytes()[:4] == b'kept'
+        assert 'was still mounted by a process that has ended' in mounted.daemon.stderr
+
+
+@pytest.mark.parametrize('end', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_every_way_out_unmounts(tmp_path, end):
+    with Mounted(tmp_path) as mounted:
+        mounted.daemon.process.send_signal(end)
+        assert mounted.daemon.process.wait(timeout=60) == 0
+        assert not mounted.is_mounted()
+
+
+def test_quit_unmounts(tmp_path):
+    with Mounted(tmp_path) as mounted:
+        mounted.qmp.command('quit')
+        assert mounted.daemon.process.wait(timeout=60) == 0
+        assert not mounted.is_mounted()
+
+
+@pytest.mark.parametrize('make, complaint', {
+    'missing': (lambda path: None, "Failed to stat '{}': No such file or directory"),
+    'folder': (lambda path: path.mkdir(), "'{}' is not a regular file"),
+    'device': (lambda path: os.mkfifo(path), "'{}' is not a regular file"),
+}.values())
+def test_bad_mountpoints(mounted, tmp_path, make, complaint):
+    """U1"""
+    path = tmp_path / 'bad'
+    make(path)
+    with pytest.raises(QmpError) as error:
+        mounted.qmp.command('block-export-add', type='fuse', id='e', node_name='disk', mountpoint=str(path))
+    assert error.value.desc == complaint.format(path)
+
+
+def test_mounted_twice(mounted):
+    """U1"""
+    with pytest.raises(QmpError, match=f"There already is a FUSE export on '{mounted.mountpoint}'"):
+        mounted.qmp.command('block-export-add', type='fuse', id='e', node_name='disk', mountpoint=str(mounted.mountpoint))
+
+
+def test_writing_and_mapping(mounted):
+    """Programs map files into memory to read them."""
+    fd = mounted.open()
+    os.pwrite(fd, b'mapped', 4096)
+    with mmap.mmap(fd, 8192, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
+        assert memory[4096:4102] == b'mapped'
+    fcntl.fcntl(fd, fcntl.F_GETFL)
+    os.close(fd)
+
+
+def test_file_system_in_qcow2(tmp_path):
+    """A file system on a loop device on the mounted image."""
+    image, mountpoint, folder = tmp_path / 'disk.qcow2', tmp_path / 'mounted', tmp_path / 'folder'
+    run('qemu-img', 'create', '-f', 'qcow2', image, '64M')
+    mountpoint.touch()
+    folder.mkdir()
+    content = os.urandom(5 * MIB)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Daemon(tmp_path, '--blockdev', f'driver=file,node-name=file,filename={image}', '--blockdev',
+                                   'driver=qcow2,node-name=disk,file=file,discard=unmap', '--export',
+                                   f'type=fuse,id=e,node-name=disk,mountpoint={mountpoint},writable=on'))
+        run('mkfs.ext4', '-q', mountpoint)
+        for keep in True, False:
+            run('mount', '-o', 'loop', mountpoint, folder)
+            stack.callback(subprocess.run, ['umount', '-l', folder], stderr=subprocess.DEVNULL, check=False)
+            if keep:
+                (folder / 'file').write_bytes(content)
+            assert (folder / 'file').read_bytes() == content
+            run('umount', folder)
+        run('e2fsck', '-fn', mountpoint)
+    run('qemu-img', 'check', image)
