@@ -24,6 +24,7 @@ struct block_copy {
     unsigned shift;
     unsigned write_flags;
     unsigned zero_flags;
+    bool in_place;
     bool copy_range;
     bool discard_source;
 
@@ -67,6 +68,13 @@ void block_copy_set_compress(struct block_copy *copy, bool compress)
 void block_copy_set_copy_range(struct block_copy *copy, bool use)
 {
     copy->copy_range = use;
+}
+
+void block_copy_set_in_place(struct block_copy *copy)
+{
+    copy->in_place = true;
+    copy->write_flags = IO_UNCHANGED;
+    copy->zero_flags = IO_MAY_UNMAP | IO_UNCHANGED;
 }
 
 void block_copy_set_unmap(struct block_copy *copy, bool unmap)
@@ -211,7 +219,7 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
 
     if (extent->flags & BLOCK_ZERO) {
         *ret_is_read = false;
-        if (co_target_is_zero(copy, offset, extent->bytes))
+        if (!copy->in_place && co_target_is_zero(copy, offset, extent->bytes))
             return 0;
         return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, copy->zero_flags);
     }

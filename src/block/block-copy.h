@@ -35,8 +35,11 @@ void block_copy_free(struct block_copy *copy); /* NULL is allowed */
 
 /* How it writes; before anything is copied, or inside a drain. */
 void block_copy_set_compress(struct block_copy *copy, bool compress);
-void block_copy_set_copy_range(struct block_copy *copy, bool use);         /* by the system where that works */
-void block_copy_set_unmap(struct block_copy *copy, bool unmap);            /* zeroes may become holes (default: yes) */
+void block_copy_set_copy_range(struct block_copy *copy, bool use); /* by the system where that works */
+void block_copy_set_unmap(struct block_copy *copy, bool unmap);    /* zeroes may become holes (default: yes) */
+/* The target is the source, on which layers below are about to go: writes leave the data that is seen as it is, and
+ * zeroes are written even where there are some. */
+void block_copy_set_in_place(struct block_copy *copy);
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
 
 uint32_t block_copy_cluster_size(const struct block_copy *copy);

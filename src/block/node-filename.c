@@ -5,7 +5,9 @@
  */
 #include <string.h>
 
+#include "block/filename-options.h"
 #include "block/graph-internal.h"
+#include "block/image.h"
 #include "gen/types.h"
 #include "schema/json.h"
 
@@ -14,6 +16,18 @@ static bool has_option(const struct json *options, const char *name)
     const struct json *value = json_get(options, name);
 
     return value && json_get_kind(value) != JSON_NULL;
+}
+
+/* Whether the image's header names just this child as its backing image. */
+static bool is_named_by_header(const struct node *node, const struct node *child)
+{
+    const struct block_driver_image *image = node->driver->image;
+    g_autofree char *header = image && image->backing_file ? image->backing_file(node) : NULL;
+    g_autofree char *base = header && node->primary ? node_plain_filename(node->primary->child) : NULL;
+    g_autofree char *named = header ? filename_resolve(base, header, NULL) : NULL;
+    g_autofree char *plain = named ? node_plain_filename(child) : NULL;
+
+    return plain && !strcmp(named, plain);
 }
 
 /* Whether opening the primary child's file by the driver's name alone would show the same. */
@@ -29,7 +43,9 @@ static bool is_plain(const struct node *node)
     for (unsigned i = 0; i < node->children->len; i++) {
         const struct edge *edge = g_ptr_array_index(node->children, i);
 
-        if (edge != node->primary && has_option(all, edge->name))
+        if (edge == node->primary || !has_option(all, edge->name))
+            continue;
+        if (!(edge->role & EDGE_COW) || !is_named_by_header(node, edge->child))
             return false;
     }
     return true;

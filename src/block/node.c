@@ -352,6 +352,16 @@ const struct blockdev_options *node_options(const struct node *node)
     return node->options;
 }
 
+void node_list_overlays(const struct node *node, GPtrArray *overlays)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent && edge->role & EDGE_COW)
+            g_ptr_array_add(overlays, edge->parent);
+    }
+}
+
 struct graph *node_graph(const struct node *node)
 {
     return node->graph;

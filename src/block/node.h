@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -12,6 +13,7 @@
 #include "base/io-vector.h"
 #include "block/handle.h"
 
+struct block_driver;
 struct blockdev_options;
 struct blockdev_ref;
 struct edge;
@@ -36,6 +38,9 @@ char *node_filename(const struct node *node);
 /* All options with which the node was opened; borrowed until it is reopened. Main loop. */
 const struct blockdev_options *node_options(const struct node *node);
 struct graph *node_graph(const struct node *node);
+
+/* Adds the nodes (struct node *, borrowed) whose backing image it is to the GPtrArray `overlays`. Main loop. */
+void node_list_overlays(const struct node *node, GPtrArray *overlays);
 struct object_registry *node_objects(const struct node *node);
 struct event_sink *node_events(const struct node *node);
 

@@ -19,8 +19,8 @@
 #include "loop/loop.h"
 
 struct mirror_node {
-    struct edge *file; /* const after open, as all up to `loop` */
-    struct edge *target;
+    struct edge *file;       /* const after open, as all up to `loop` */
+    struct edge *target;     /* NULL: the file itself, for stream jobs */
     struct block_copy *copy; /* set right after open */
     struct loop *loop;
     bool active;             /* atomic */
@@ -97,11 +97,25 @@ static int CO_FN co_change_both(struct mirror_node *mirror, const struct change 
     return ret;
 }
 
+/* What the job has read before is not written after this. */
+static int CO_FN co_change_in_place(struct mirror_node *mirror, const struct change *change)
+{
+    struct block_copy_claim claim;
+    int ret;
+
+    co_block_copy_claim(mirror->copy, &claim, change->offset, change->bytes);
+    ret = co_make(mirror->file, change);
+    block_copy_release(mirror->copy, &claim, 0, 0, true);
+    return ret;
+}
+
 static int CO_FN co_change(struct node *node, const struct change *change)
 {
     struct mirror_node *mirror = node_state(node);
     int ret;
 
+    if (!mirror->target)
+        return co_change_in_place(mirror, change);
     if (__atomic_load_n(&mirror->active, __ATOMIC_ACQUIRE))
         return co_change_both(mirror, change);
     ret = co_make(mirror->file, change);
@@ -149,8 +163,8 @@ static bool CO_FN mirror_co_open(struct node *node, const struct blockdev_option
 
     mirror->loop = loop_current();
     mirror->file = co_node_add_child(node, "file", own->file, EDGE_FILTERED | EDGE_PRIMARY, err);
-    if (!mirror->file)
-        return false;
+    if (!mirror->file || !own->target)
+        return mirror->file;
     mirror->target = co_node_add_child(node, "target", own->target, EDGE_DATA, err);
     return mirror->target;
 }
@@ -169,11 +183,14 @@ static void mirror_child_permissions(const struct node *node, const struct edge 
 {
     const struct mirror_node *mirror = node_state(node);
 
-    if (mirror->stopped || (edge_role(edge) & EDGE_FILTERED && !perm)) {
+    if (mirror->stopped && edge_role(edge) & EDGE_FILTERED) {
+        *ret_perm = perm;
+        *ret_shared = shared;
+    } else if (mirror->stopped || (edge_role(edge) & EDGE_FILTERED && !perm)) {
         *ret_perm = 0;
         *ret_shared = PERM_ALL;
     } else if (edge_role(edge) & EDGE_FILTERED) {
-        *ret_perm = perm | PERM_CONSISTENT_READ;
+        *ret_perm = perm | PERM_CONSISTENT_READ | (mirror->target ? 0u : PERM_WRITE_UNCHANGED);
         *ret_shared = shared & ~(uint32_t)(PERM_WRITE | PERM_RESIZE);
         /* The target of a commit lies below the source, and what is written there changes nothing that the source
          * shows. */
@@ -196,13 +213,15 @@ static void mirror_child_permissions(const struct node *node, const struct edge 
 
 static const struct block_driver mirror_driver = MIRROR_DRIVER("mirror_top");
 static const struct block_driver commit_driver = MIRROR_DRIVER("commit_top");
+static const struct block_driver stream_driver = MIRROR_DRIVER("copy-on-read");
 
 struct node *CO_FN co_mirror_filter_open(const struct mirror_filter_options *options, struct error **err)
 {
     struct blockdev_ref file = {.kind = BLOCKDEV_REF_KIND_REFERENCE,
                                 .u.reference = (char *)(uintptr_t)node_name(options->source)};
     struct blockdev_ref target = {.kind = BLOCKDEV_REF_KIND_REFERENCE,
-                                  .u.reference = (char *)(uintptr_t)node_name(options->target)};
+                                  .u.reference =
+                                      options->target ? (char *)(uintptr_t)node_name(options->target) : NULL};
     /* Options of a driver that the schema knows, and that has the same children. */
     struct blockdev_options definition = {
         .driver = BLOCKDEV_DRIVER_COPY_BEFORE_WRITE,
@@ -211,18 +230,20 @@ struct node *CO_FN co_mirror_filter_open(const struct mirror_filter_options *opt
         .read_only = node_read_only(options->source),
         .has_discard = true,
         .discard = BLOCKDEV_DISCARD_OPTIONS_UNMAP,
-        .u.copy_before_write = {.file = &file, .target = &target},
+        .u.copy_before_write = {.file = &file, .target = options->target ? &target : NULL},
     };
     struct block_copy_options copy = {.cluster_size = options->granularity, .length = node_length(options->source)};
-    struct node *node = co_graph_open_node(node_graph(options->source),
-                                           options->is_commit ? &commit_driver : &mirror_driver, &definition, err);
+    const struct block_driver *driver = !options->target     ? &stream_driver
+                                        : options->is_commit ? &commit_driver
+                                                             : &mirror_driver;
+    struct node *node = co_graph_open_node(node_graph(options->source), driver, &definition, err);
     struct mirror_node *mirror;
 
     if (!node)
         return NULL;
     mirror = node_state(node);
     copy.source = mirror->file;
-    copy.target = mirror->target;
+    copy.target = mirror->target ? mirror->target : mirror->file;
     mirror->copy = block_copy_new(&copy);
     mirror->active = options->active;
     return node;

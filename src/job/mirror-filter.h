@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The filter of mirror and active commit jobs, which stands above the source: every change that comes through is marked
- * as to be copied, or (active) made on both sides at once.
+ * The filter of jobs whose source is written to meanwhile. It stands above the source. For mirror and commit jobs,
+ * every change that comes through is marked as to be copied, or (active) made on both sides at once; for stream jobs,
+ * whose target is the source itself, it waits where the job copies just then.
  */
 #pragma once
 
@@ -20,7 +21,7 @@ struct mirror_filter_options {
     const char *node_name; /* NULL: made up */
     bool is_commit;        /* how its driver is called */
     struct node *source;
-    struct node *target;
+    struct node *target;  /* NULL: the source itself */
     uint32_t granularity; /* bytes, a power of two */
     bool active;
 };
@@ -42,5 +43,6 @@ void mirror_filter_ask(struct node *node);
 /* The first failed write to the target since the last call, negative errno; 0: none. */
 int mirror_filter_take_error(struct node *node);
 
-/* It uses its children no longer. Inside a drain, and before permissions are computed. */
+/* It passes on what its parents do, and uses its children for nothing else. Inside a drain, and before permissions are
+ * computed. */
 void mirror_filter_set_stopped(struct node *node, bool stopped);

@@ -49,7 +49,8 @@ struct mirror_job {
     uint64_t counted_bytes; /* that progress has been told of */
     bool target_is_zero;
     bool swapped;
-    void (*co_swapped)(void *opaque);
+    bool one_shot;
+    bool (*co_before_swap)(void *opaque, struct node *filter, struct error **err);
     void (*co_done)(void *opaque, bool success);
     void *opaque;
 };
@@ -211,6 +212,8 @@ static bool CO_FN co_come_to_end(struct job *job)
     co_pump_idle(&mirror->pump);
     if (mirror->pump.error || block_copy_remaining(mirror->copy))
         return false;
+    if (mirror->one_shot)
+        return true;
     if (!co_in_sync(job))
         return false;
     if (job_should_complete(job))
@@ -312,14 +315,15 @@ static bool CO_FN mirror_co_prepare(struct job *job, struct error **err)
         return false;
     change = co_graph_change_begin(node_graph(mirror->filter.node));
     co_graph_change_drain(change, mirror->filter.node);
-    ok = co_copy_last(mirror, err) && (!swap || co_swap(change, mirror, err));
+    ok = co_copy_last(mirror, err);
+    if (ok && swap && mirror->co_before_swap)
+        ok = mirror->co_before_swap(mirror->opaque, mirror->filter.node, err);
+    ok = ok && (!swap || co_swap(change, mirror, err));
     ok = co_graph_change_end(change, ok, err);
     if (!ok)
         mirror_filter_set_stopped(mirror->filter.node, false);
     show_progress(job);
     mirror->swapped = ok && swap;
-    if (mirror->swapped && mirror->co_swapped)
-        mirror->co_swapped(mirror->opaque);
     return ok;
 }
 
@@ -460,7 +464,8 @@ struct job *CO_FN co_mirror_new(const struct job_place *place, const struct mirr
         .policy = options->policy,
         .pump = {.co_work = mirror_co_work},
         .target_is_zero = options->target_is_zero,
-        .co_swapped = options->co_swapped,
+        .one_shot = options->one_shot,
+        .co_before_swap = options->co_before_swap,
         .co_done = options->co_done,
         .opaque = options->opaque,
     };

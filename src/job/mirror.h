@@ -34,10 +34,12 @@ struct mirror_options {
     bool manual_finalize;
     bool manual_dismiss;
 
-    /* When the copy has taken the place of its source, and when all is over; NULL: nothing. */
-    void (*co_swapped)(void *opaque);
+    bool one_shot; /* it ends once all is copied, and is never ready */
+
+    /* Before the copy takes the place of its source, which a false forbids; and when all is over. NULL: nothing. */
+    bool (*co_before_swap)(void *opaque, struct node *filter, struct error **err);
     void (*co_done)(void *opaque, bool success);
-    void *opaque;
+    void *opaque; /* the job's, from its making on: co_done() frees it */
 };
 
 /* A job that is 'created'; to be started. */

@@ -3,8 +3,10 @@
 #include "gen/commands.h"
 #include "gen/types.h"
 #include "job/backup.h"
+#include "job/commit.h"
 #include "job/job.h"
 #include "job/mirror.h"
+#include "job/stream.h"
 #include "qmp/daemon.h"
 
 static struct job_place place_of(struct daemon *daemon)
@@ -32,4 +34,18 @@ bool CO_FN co_qmp_blockdev_mirror(struct daemon *daemon, const struct blockdev_m
     struct job_place place = place_of(daemon);
 
     return start(co_blockdev_mirror_new(&place, arg, err));
+}
+
+bool CO_FN co_qmp_block_commit(struct daemon *daemon, const struct block_commit_arg *arg, struct error **err)
+{
+    struct job_place place = place_of(daemon);
+
+    return start(co_commit_new(&place, arg, err));
+}
+
+bool CO_FN co_qmp_block_stream(struct daemon *daemon, const struct block_stream_arg *arg, struct error **err)
+{
+    struct job_place place = place_of(daemon);
+
+    return start(co_stream_new(&place, arg, err));
 }
