@@ -81,7 +81,7 @@ static void table_release(const struct qcow2_cache *cache, struct qcow2_shard *s
     assert(!table->pins);
     assert(!table->writing);
     if (table->dirty)
-        shard->dirty_count--;
+        qcow2_shard_count_dirty(shard, -1);
     table->dirty = 0;
     table_forget(cache, shard, table);
     loop_buffer_put(table->data, cache->table_bytes);
@@ -301,6 +301,6 @@ void qcow2_table_set_dirty(const struct qcow2_cache *cache, struct qcow2_shard *
     assert(table->state == QCOW2_TABLE_READY);
     assert(at + bytes <= cache->table_bytes);
     if (!table->dirty)
-        shard->dirty_count++;
+        qcow2_shard_count_dirty(shard, 1);
     table->dirty |= (UINT64_MAX >> (63 - last)) & (UINT64_MAX << first);
 }

@@ -49,7 +49,7 @@ struct qcow2_table {
 struct qcow2_shard {
     struct spin_lock spin; /* of all below, and of the tables */
     uint32_t hand;         /* of the clock that looks for a victim */
-    uint32_t dirty_count;  /* tables with dirty units */
+    uint32_t dirty_count;  /* atomic: tables with dirty units; written under the lock */
     struct qcow2_table *tables;
     uint32_t *buckets;
     struct waiter *waiters; /* for a load or a write to end, a pin to go, an allocation to end */
@@ -97,6 +97,12 @@ static inline uint32_t qcow2_key_hash(uint64_t key)
 static inline struct qcow2_shard *qcow2_cache_shard(const struct qcow2_cache *cache, uint64_t key)
 {
     return &cache->shards[qcow2_key_hash(key) & (cache->shard_count - 1)];
+}
+
+/* Tables with dirty units: one more or less. Under the lock. */
+static inline void qcow2_shard_count_dirty(struct qcow2_shard *shard, int delta)
+{
+    __atomic_store_n(&shard->dirty_count, shard->dirty_count + (uint32_t)delta, __ATOMIC_RELAXED);
 }
 
 /* The READY table, or NULL. Under the shard's lock, which guards what it returns. Any loop. */

@@ -69,7 +69,7 @@ static bool take_table(struct taken_units *taken, struct qcow2_shard *shard, str
         table->writing = true;
     }
     taken->room -= MIN(bytes, taken->room);
-    shard->dirty_count--;
+    qcow2_shard_count_dirty(shard, -1);
     return true;
 }
 
