@@ -76,21 +76,32 @@ static bool CO_FN co_load_tables(struct qcow2_image *image, struct error **err)
     return image->l1;
 }
 
-bool qcow2_caches_make(struct qcow2_image *image, struct error **err)
+bool qcow2_caches_new(struct qcow2_image *image, const struct qcow2_settings *settings, struct qcow2_caches *ret_caches,
+                      struct error **err)
 {
-    const struct qcow2_settings *settings = &image->settings;
+    struct qcow2_caches caches = {
+        .l2 = qcow2_cache_new(image, settings->l2_cache_bytes, settings->l2_slice_bytes, co_qcow2_slice_load,
+                              co_qcow2_l2_clean),
+        .refcounts = qcow2_cache_new(image, settings->refcount_cache_bytes, (uint32_t)image->cluster_size,
+                                     co_qcow2_refcount_block_load, co_qcow2_refcount_blocks_write),
+    };
 
-    assert(!image->l2);
-    assert(!image->refcounts);
-    image->slice_bits = (unsigned)__builtin_ctz(settings->l2_slice_bytes) - image->l2_entry_bits;
-    image->l2 = qcow2_cache_new(image, settings->l2_cache_bytes, settings->l2_slice_bytes, co_qcow2_slice_load,
-                                co_qcow2_l2_clean);
-    image->refcounts = qcow2_cache_new(image, settings->refcount_cache_bytes, (uint32_t)image->cluster_size,
-                                       co_qcow2_refcount_block_load, co_qcow2_refcount_blocks_write);
-    if (!image->l2 || !image->refcounts)
-        return error_set(err, "No memory for caches of %" PRIu64 " and %" PRIu64 " bytes", settings->l2_cache_bytes,
-                         settings->refcount_cache_bytes);
-    return true;
+    *ret_caches = caches;
+    if (caches.l2 && caches.refcounts)
+        return true;
+    qcow2_cache_free(caches.l2);
+    qcow2_cache_free(caches.refcounts);
+    return error_set(err, "No memory for caches of %" PRIu64 " and %" PRIu64 " bytes", settings->l2_cache_bytes,
+                     settings->refcount_cache_bytes);
+}
+
+void qcow2_caches_set(struct qcow2_image *image, const struct qcow2_caches *caches)
+{
+    if (image->l2)
+        qcow2_caches_free(image);
+    image->l2 = caches->l2;
+    image->refcounts = caches->refcounts;
+    image->slice_bits = (unsigned)__builtin_ctz(caches->l2->table_bytes) - image->l2_entry_bits;
 }
 
 void qcow2_caches_drop(struct qcow2_image *image)
@@ -323,6 +334,7 @@ static void image_release(struct qcow2_image *image)
 
 static bool CO_FN co_open_parts(struct qcow2_image *image, const struct blockdev_options_qcow2 *own, struct error **err)
 {
+    struct qcow2_caches caches;
     int ret;
 
     image->header = co_qcow2_header_load(image->file, err);
@@ -334,15 +346,16 @@ static bool CO_FN co_open_parts(struct qcow2_image *image, const struct blockdev
     if (!co_qcow2_crypt_open(image, own->encrypt, err) ||
         !qcow2_settings_parse(own, image->header, node_discard_unmap(image->node), &image->settings, err))
         return false;
-    if (!co_recover(image, err) || !co_load_tables(image, err) || !co_qcow2_snapshots_load(image, err) ||
-        !qcow2_caches_make(image, err))
+    /* What may fail without a trace comes before what may change the file. */
+    if (!co_open_data_file(image, own, err) || !co_open_backing(image, own->backing, err) || !co_recover(image, err) ||
+        !co_load_tables(image, err) || !co_qcow2_snapshots_load(image, err) ||
+        !qcow2_caches_new(image, &image->settings, &caches, err))
         return false;
+    qcow2_caches_set(image, &caches);
     image->fresh_from = align_up(node_length(edge_child(image->file)), image->cluster_size);
     ret = co_qcow2_overlap_load(image, image->settings.overlap_mask);
     if (ret)
         return error_set_errno(err, ret, "Could not read what has to be guarded against overwriting");
-    if (!co_open_data_file(image, own, err) || !co_open_backing(image, own->backing, err))
-        return false;
     node_set_length(image->node, image->header->size);
     return co_qcow2_bitmaps_load(image, err) && co_qcow2_clear_autoclear(image, err);
 }

@@ -30,6 +30,7 @@ struct block_crypt;
 struct error;
 struct qcow2_bitmaps;
 struct qcow2_inflated;
+struct qcow2_reopening;
 struct qcow2_snapshots;
 struct truncate_request;
 
@@ -132,14 +133,14 @@ struct qcow2_image {
 
     struct co_mutex write_back_lock; /* one write-back at a time */
     bool metadata_dirty;             /* atomic: the dirty bit is set in the file because of us */
-    bool keep_dirty; /* drain: counts and flags may disagree: who opens it next is to repair it */
+    bool keep_dirty;                 /* drain: counts and flags may disagree: who opens it next is to repair it */
 
     struct qcow2_overlap overlap;
     struct qcow2_snapshots *snapshots; /* drain; NULL: none read yet */
     struct qcow2_bitmaps *bitmaps;     /* drain; NULL: none */
     struct block_crypt *crypt;         /* const; NULL: not encrypted */
     struct co_mutex crypt_lock;        /* of changes to key slots */
-    struct loop *cleaner_loop;         /* const: where the cleaner runs */
+    struct qcow2_reopening *reopening; /* main: between prepare and commit */
     struct co_task *cleaner;           /* main: trims the caches from time to time; NULL: nobody */
 };
 
@@ -153,7 +154,14 @@ static inline struct qcow2_image *qcow2_image_of(const struct node *node)
 
 /* --- open.c, options.c --- */
 
-bool qcow2_caches_make(struct qcow2_image *image, struct error **err) MUST_CHECK;
+struct qcow2_caches {
+    struct qcow2_cache *l2;
+    struct qcow2_cache *refcounts;
+};
+bool qcow2_caches_new(struct qcow2_image *image, const struct qcow2_settings *settings, struct qcow2_caches *ret,
+                      struct error **err) MUST_CHECK;
+/* Uses these from now on; what was there is freed, and must have been written back. In open, or drained. */
+void qcow2_caches_set(struct qcow2_image *image, const struct qcow2_caches *caches);
 void qcow2_caches_free(struct qcow2_image *image);
 void qcow2_cleaner_start(struct qcow2_image *image);
 void CO_FN co_qcow2_cleaner_stop(struct qcow2_image *image);
