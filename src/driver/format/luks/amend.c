@@ -48,7 +48,7 @@ bool CO_FN luks_co_amend(struct node *node, const struct blockdev_amend_options 
 bool CO_FN luks_co_amend_image(struct node *node, const struct json *json, bool force, struct image_progress *progress,
                                struct error **err)
 {
-    AUTO(q_crypto_block_amend_options_luks) options = q_crypto_block_amend_options_luks_parse(json, err);
+    AUTO(q_crypto_block_amend_options_luks) options = q_crypto_block_amend_options_luks_parse_keyval(json, err);
 
     (void)progress;
     return options && co_amend(node, options, force, err);
