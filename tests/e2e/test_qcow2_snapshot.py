@@ -206,6 +206,16 @@ def test_snapshot_that_is_broken(tmp_path, field, value, width):
     run(program('ashlar-io'), '-c', 'read -P 9 0 64k', image)
 
 
+def test_snapshot_shown_without_applying_it(tmp_path):
+    image = tmp_path / 'image'
+    make(image, snapshots=2)
+    for name in 's0', 's1':
+        ours, theirs = tmp_path / 'ours', tmp_path / 'theirs'
+        run(program('ashlar-img'), 'convert', '-O', 'raw', '-l', name, image, ours)
+        run(need('qemu-img'), 'convert', '-O', 'raw', '-l', name, image, theirs)
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
 def test_snapshot_deleted_gives_back_its_clusters(tmp_path):
     image = tmp_path / 'image'
     make(image, '8M', writes=('write -P 1 0 8M',))

@@ -233,6 +233,10 @@ static int CO_FN co_load_into(struct qcow2_cache *cache, struct qcow2_shard *sha
     if (ret) {
         table->pins = 0;
         table_forget(cache, shard, table);
+        /* An empty place has no memory, or nobody would give it back. */
+        if (table->data)
+            loop_buffer_put(table->data, cache->table_bytes);
+        table->data = NULL;
     } else {
         table->state = QCOW2_TABLE_READY;
         mark_used(table);
