@@ -42,6 +42,23 @@ struct map {
     bool begun; /* a range has been printed */
 };
 
+/* What lies nowhere counts as of the lowest layer that reaches there; how far that holds in *bytes. */
+static uint64_t depth_of_nothing(const struct node *node, uint64_t start, uint64_t *bytes)
+{
+    const struct edge *backing;
+    uint64_t depth = 0;
+
+    for (; (backing = node_backing(node)); depth++) {
+        uint64_t length = node_length(edge_child(backing));
+
+        if (start >= length)
+            break;
+        *bytes = MIN(*bytes, length - start);
+        node = edge_child(backing);
+    }
+    return depth;
+}
+
 static int CO_FN co_find_range(struct handle *handle, uint64_t start, uint64_t bytes, struct range *ret)
 {
     struct block_extent extent;
@@ -60,6 +77,8 @@ static int CO_FN co_find_range(struct handle *handle, uint64_t start, uint64_t b
         .data = extent.flags & BLOCK_DATA,
         .has_offset = extent.flags & BLOCK_OFFSET_VALID,
     };
+    if (!ret->present)
+        ret->depth = depth_of_nothing(handle_node(handle), start, &ret->bytes);
     if (ret->has_offset) {
         ret->offset = extent.host_offset;
         ret->host = extent.host;

@@ -43,10 +43,8 @@ static struct block_measure_info *CO_FN co_measure_driver(const struct block_dri
     AUTO(json) object = json_object();
     AUTO(blockdev_create_options) parsed = NULL;
 
-    if (!key_values_apply(values, driver, object, err)) {
-        error_hint(err, "Invalid options for file format '%s'", driver->name);
+    if (!key_values_apply(values, driver, object, err))
         return NULL;
-    }
     json_set(object, "driver", json_string(driver->name));
     json_set(object, "size", json_uint(0));
     /* Nothing will be written; but a format must have a file. */
@@ -67,7 +65,8 @@ static struct block_measure_info *CO_FN co_measure(const struct measure *measure
     for (size_t i = 0; i < values->count; i++) {
         if (image_option_find(driver->image ? driver->image->options : NULL, values->items[i].name))
             continue;
-        error_set(err, "Invalid parameter '%s'", values->items[i].name);
+        log_error("Invalid parameter '%s'", values->items[i].name);
+        error_set(err, "Invalid options for file format '%s'", driver->name);
         return NULL;
     }
     if (driver->image && driver->image->co_measure)

@@ -181,7 +181,7 @@ static bool CO_FN co_take_backing(struct making *making, struct error **err)
     bool has_size = key_values_get(making->values, "size");
 
     if (!file || !*file)
-        return format ? error_set(err, "Backing format cannot be used without backing file") : true;
+        return true;
     if (making->wanted->unsafe_backing && has_size)
         return format || error_set(err, "Backing file specified without backing format");
     return co_look_at_backing(making, file, format, err);
@@ -351,6 +351,8 @@ static bool CO_FN co_check_and_make(struct making *making, struct error **err)
         return error_set(err, "Image size must be less than 8 EiB!");
     if (making->wanted->announce)
         announce(making);
+    if (key_values_get(making->values, "backing_fmt") && !key_values_get(making->values, "backing_file"))
+        return error_set(err, "Backing format cannot be used without backing file");
     return co_make(making, align_up(size, NODE_LENGTH_ALIGNMENT), err);
 }
 

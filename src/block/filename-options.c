@@ -299,12 +299,30 @@ struct blockdev_ref *CO_FN co_header_image(struct node *node, const char *filena
     return ref;
 }
 
+/* Whether one of the images that are being opened, down to `node`, is the one that `filename` in its header names. */
+static bool is_above(const struct node *node, const char *filename)
+{
+    g_autofree char *base = node_base_filename(node);
+    g_autofree char *resolved = filename_resolve(base, filename, NULL);
+
+    for (; resolved && node; node = node->opener) {
+        g_autofree char *name = node_plain_filename(node);
+
+        if (name && !strcmp(name, resolved))
+            return true;
+    }
+    return false;
+}
+
 struct edge *CO_FN co_node_add_backing(struct node *node, const char *filename, const char *format, struct error **err)
 {
     bool guessed_raw = false;
-    AUTO(blockdev_ref) ref = co_header_image(node, filename, format, &guessed_raw, err);
+    bool loop = is_above(node, filename);
+    AUTO(blockdev_ref) ref = loop ? NULL : co_header_image(node, filename, format, &guessed_raw, err);
     struct edge *edge = ref ? co_node_add_child(node, "backing", ref, EDGE_COW, err) : NULL;
 
+    if (loop)
+        error_set(err, "Backing file '%s' creates an infinite loop.", filename);
     if (!edge) {
         error_prefix(err, "Could not open backing file: ");
         return NULL;

@@ -119,6 +119,7 @@ struct node {
     bool auto_read_only;              /* main */
     bool force_share;                 /* main */
     bool cache_direct;                /* main */
+    const struct node *opener;        /* main: who is opening it as a child; NULL: nobody, or it is open */
     unsigned height;                  /* main: nodes on the longest way down, itself included */
     GPtrArray *children;              /* main: struct edge *, owned */
     GPtrArray *parents;               /* main: struct edge *, those of handles too */

@@ -85,6 +85,18 @@ static void options_inherit(struct node *node, const struct blockdev_options *op
     node->detect_zeroes = options->has_detect_zeroes ? options->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
 }
 
+/* Children open inside their parents' opening, on one stack: an image below itself must not go on for ever. */
+static bool opening_depth_check(const struct node *node, struct error **err)
+{
+    unsigned depth = 0;
+
+    for (const struct node *opener = node->opener; opener; opener = opener->opener)
+        depth++;
+    return depth < GRAPH_DEPTH_MAX ||
+           error_set(err, "Node '%s' would be more than %d nodes below the one that is opened", node->name,
+                     GRAPH_DEPTH_MAX);
+}
+
 static bool options_check(const struct node *node, struct error **err)
 {
     if (node->force_share && !node->read_only)
@@ -266,7 +278,8 @@ struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_d
         node_free(node);
         return NULL;
     }
-    if (!options_check(node, err) || !co_open_driver(node, err)) {
+    node->opener = origin->parent;
+    if (!options_check(node, err) || !opening_depth_check(node, err) || !co_open_driver(node, err)) {
         dirty_bitmaps_close(node);
         co_drop_children(node);
         co_group_wait(&node->notices);
@@ -274,6 +287,7 @@ struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_d
         node_free(node);
         return NULL;
     }
+    node->opener = NULL;
     node_set_hook(node, NODE_HOOK_DETECT_ZEROES, node->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF);
     node->hidden = false;
     g_ptr_array_add(graph->nodes, node);
