@@ -4,6 +4,7 @@
 
 #include "block/driver.h"
 #include "driver/filter/copy-before-write.h"
+#include "driver/filter/copy-on-read.h"
 #include "driver/filter/throttle.h"
 #include "driver/format/luks.h"
 #include "driver/format/qcow2.h"
@@ -14,6 +15,7 @@
 
 const struct block_driver *const block_drivers[] = {
     &copy_before_write_driver,
+    &copy_on_read_driver,
     &file_driver,
     &host_cdrom_driver,
     &host_device_driver,

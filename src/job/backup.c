@@ -427,6 +427,14 @@ static bool CO_FN co_insert(struct backup_job *backup, const struct job_place *p
     return ok;
 }
 
+bool backup_check_job(const struct job_place *place, const struct blockdev_backup *options, struct error **err)
+{
+    struct job_options job_options = {.id = options->job_id ? options->job_id : "",
+                                      .speed = options->has_speed ? options->speed : 0};
+
+    return job_check_options(place->jobs, &job_options, err) && check_perf(options->x_perf, err);
+}
+
 struct job *CO_FN co_backup_new(const struct job_place *place, const struct blockdev_backup *options,
                                 struct error **err)
 {

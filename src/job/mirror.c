@@ -21,6 +21,7 @@
 #include "block/graph.h"
 #include "block/handle.h"
 #include "block/node.h"
+#include "job/chain.h"
 #include "job/filter.h"
 #include "job/job.h"
 #include "job/mirror-filter.h"
@@ -49,6 +50,7 @@ struct mirror_job {
     uint64_t counted_bytes; /* that progress has been told of */
     bool target_is_zero;
     bool swapped;
+    bool takes_backing;
     bool one_shot;
     bool (*co_before_swap)(void *opaque, struct node *filter, struct error **err);
     void (*co_done)(void *opaque, bool success);
@@ -291,6 +293,19 @@ static bool CO_FN co_copy_last(struct mirror_job *mirror, struct error **err)
     return error_set_errno(err, ret, "Could not %s", is_read ? "read from the source" : "write to the target");
 }
 
+/* The source's other layers, or the source itself, show through where nothing was copied. */
+static bool CO_FN co_take_backing(struct graph_change *change, struct mirror_job *mirror, struct error **err)
+{
+    struct node *filter = mirror->filter.node;
+    struct node *source = edge_child(node_primary(filter));
+    struct node *target = edge_child(mirror_filter_target(filter));
+    struct edge *backing = node_backing(chain_skip_filters(source));
+
+    if (mirror->sync == MIRROR_SYNC_MODE_NONE)
+        return co_graph_change_add_child(change, target, "backing", source, EDGE_COW, err);
+    return !backing || co_graph_change_add_child(change, target, "backing", edge_child(backing), EDGE_COW, err);
+}
+
 static bool CO_FN co_swap(struct graph_change *change, struct mirror_job *mirror, struct error **err)
 {
     struct node *filter = mirror->filter.node;
@@ -299,7 +314,8 @@ static bool CO_FN co_swap(struct graph_change *change, struct mirror_job *mirror
 
     mirror_filter_set_stopped(filter, true);
     if (!mirror->replaces)
-        return co_graph_change_replace(change, filter, target, err);
+        return co_graph_change_replace(change, filter, target, err) &&
+               (!mirror->takes_backing || co_take_backing(change, mirror, err));
     return co_graph_change_replace(change, filter, source, err) &&
            co_graph_change_replace(change, mirror->replaces, target, err);
 }
@@ -464,6 +480,7 @@ struct job *CO_FN co_mirror_new(const struct job_place *place, const struct mirr
         .policy = options->policy,
         .pump = {.co_work = mirror_co_work},
         .target_is_zero = options->target_is_zero,
+        .takes_backing = options->takes_backing,
         .one_shot = options->one_shot,
         .co_before_swap = options->co_before_swap,
         .co_done = options->co_done,
@@ -500,11 +517,10 @@ struct job *CO_FN co_mirror_new(const struct job_place *place, const struct mirr
     return job;
 }
 
-static bool check_mirror(struct node *source, struct node *target, const struct mirror_options *options,
-                         struct error **err)
+bool mirror_check_options(const struct job_place *place, const struct mirror_options *options, struct error **err)
 {
-    if (source == target)
-        return error_set(err, "Can't mirror node into itself");
+    struct job_options job_options = {.id = options->id ? options->id : "", .speed = options->speed};
+
     if (options->sync == MIRROR_SYNC_MODE_INCREMENTAL || options->sync == MIRROR_SYNC_MODE_BITMAP)
         return error_set(err, "Sync mode '%s' not supported", mirror_sync_mode_name(options->sync));
     if (options->granularity && (options->granularity < GRANULARITY_MIN || options->granularity > GRANULARITY_MAX))
@@ -513,9 +529,26 @@ static bool check_mirror(struct node *source, struct node *target, const struct 
         return error_set(err, "Parameter 'granularity' expects a power of 2");
     if (options->buffer_bytes < 0)
         return error_set(err, "Invalid parameter 'buf-size'");
-    if (node_length(source) != node_length(target))
-        return error_set(err, "Source and target image have different sizes");
-    return true;
+    if (options->replaces && options->sync != MIRROR_SYNC_MODE_FULL)
+        return error_set(err, "Parameter 'replaces' needs sync mode 'full', and it is '%s'",
+                         mirror_sync_mode_name(options->sync));
+    return job_check_options(place->jobs, &job_options, err);
+}
+
+struct job *CO_FN co_mirror_checked_new(const struct job_place *place, const struct mirror_options *options,
+                                        struct error **err)
+{
+    if (options->source == options->target) {
+        error_set(err, "Can't mirror node into itself");
+        return NULL;
+    }
+    if (!mirror_check_options(place, options, err))
+        return NULL;
+    if (node_length(options->source) != node_length(options->target)) {
+        error_set(err, "Source and target image have different sizes");
+        return NULL;
+    }
+    return co_mirror_new(place, options, err);
 }
 
 struct job *CO_FN co_blockdev_mirror_new(const struct job_place *place, const struct blockdev_mirror_arg *arg,
@@ -540,12 +573,5 @@ struct job *CO_FN co_blockdev_mirror_new(const struct job_place *place, const st
 
     options.source = job_find_node(place->graph, arg->device, err);
     options.target = options.source ? job_find_node(place->graph, arg->target, err) : NULL;
-    if (!options.target || !check_mirror(options.source, options.target, &options, err))
-        return NULL;
-    if (options.replaces && options.sync != MIRROR_SYNC_MODE_FULL) {
-        error_set(err, "Parameter 'replaces' needs sync mode 'full', and it is '%s'",
-                  mirror_sync_mode_name(options.sync));
-        return NULL;
-    }
-    return co_mirror_new(place, &options, err);
+    return options.target ? co_mirror_checked_new(place, &options, err) : NULL;
 }

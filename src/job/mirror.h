@@ -34,7 +34,8 @@ struct mirror_options {
     bool manual_finalize;
     bool manual_dismiss;
 
-    bool one_shot; /* it ends once all is copied, and is never ready */
+    bool takes_backing; /* in the end the target stands on the source's backing image, or ('none') on the source */
+    bool one_shot;      /* it ends once all is copied, and is never ready */
 
     /* Before the copy takes the place of its source, which a false forbids; and when all is over. NULL: nothing. */
     bool (*co_before_swap)(void *opaque, struct node *filter, struct error **err);
@@ -45,6 +46,12 @@ struct mirror_options {
 /* A job that is 'created'; to be started. */
 struct job *CO_FN co_mirror_new(const struct job_place *place, const struct mirror_options *options,
                                 struct error **err) MUST_CHECK;
+
+/* What can be said of the options without a target; and all, then the job. */
+bool mirror_check_options(const struct job_place *place, const struct mirror_options *options,
+                          struct error **err) MUST_CHECK;
+struct job *CO_FN co_mirror_checked_new(const struct job_place *place, const struct mirror_options *options,
+                                        struct error **err) MUST_CHECK;
 
 /* The command's options, checked. */
 struct job *CO_FN co_blockdev_mirror_new(const struct job_place *place, const struct blockdev_mirror_arg *arg,

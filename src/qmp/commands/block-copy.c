@@ -4,6 +4,7 @@
 #include "gen/types.h"
 #include "job/backup.h"
 #include "job/commit.h"
+#include "job/drive.h"
 #include "job/job.h"
 #include "job/mirror.h"
 #include "job/stream.h"
@@ -48,4 +49,18 @@ bool CO_FN co_qmp_block_stream(struct daemon *daemon, const struct block_stream_
     struct job_place place = place_of(daemon);
 
     return start(co_stream_new(&place, arg, err));
+}
+
+bool CO_FN co_qmp_drive_backup(struct daemon *daemon, const struct drive_backup *arg, struct error **err)
+{
+    struct job_place place = place_of(daemon);
+
+    return start(co_drive_backup_new(&place, arg, err));
+}
+
+bool CO_FN co_qmp_drive_mirror(struct daemon *daemon, const struct drive_mirror *arg, struct error **err)
+{
+    struct job_place place = place_of(daemon);
+
+    return start(co_drive_mirror_new(&place, arg, err));
 }

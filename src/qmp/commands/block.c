@@ -27,6 +27,26 @@ bool CO_FN co_qmp_blockdev_reopen(struct daemon *daemon, const struct blockdev_r
     return co_graph_reopen(daemon->graph, arg->options, err);
 }
 
+/* No driver of this build can take children on and off; what is asked is checked all the same. */
+bool CO_FN co_qmp_x_blockdev_change(struct daemon *daemon, const struct x_blockdev_change_arg *arg, struct error **err)
+{
+    struct node *parent = graph_find(daemon->graph, arg->parent, NULL);
+
+    if (!parent)
+        return error_set(err, "Cannot find device='%s' nor node-name='%s'", arg->parent, arg->parent);
+    if (!arg->child == !arg->node)
+        return error_set(err, arg->child ? "The parameters child and node are in conflict"
+                                         : "Either child or node must be specified");
+    if (arg->child) {
+        if (!node_child(parent, arg->child))
+            return error_set(err, "Node '%s' does not have child '%s'", arg->parent, arg->child);
+        return error_set(err, "The node %s does not support removing a child", arg->parent);
+    }
+    if (!graph_find(daemon->graph, arg->node, NULL))
+        return error_set(err, "Node '%s' not found", arg->node);
+    return error_set(err, "The node %s does not support adding a child", arg->parent);
+}
+
 /* Devices are for virtual machines; here a name of one never matches. */
 static struct node *find_device_or_node(struct daemon *daemon, const char *device, const char *name, struct error **err)
 {

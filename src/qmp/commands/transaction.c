@@ -12,6 +12,7 @@
 #include "block/transaction.h"
 #include "gen/commands.h"
 #include "job/backup.h"
+#include "job/drive.h"
 #include "job/job.h"
 #include "qmp/daemon.h"
 
@@ -116,6 +117,19 @@ static bool CO_FN co_backup(struct transaction_run *run, const struct transactio
     return add_job(run, co_backup_new(&place, action->u.blockdev_backup.data, err));
 }
 
+static const char *node_of_drive_backup(const struct transaction_action *action)
+{
+    return action->u.drive_backup.data->device;
+}
+
+static bool CO_FN co_drive_backup(struct transaction_run *run, const struct transaction_action *action,
+                                  struct error **err)
+{
+    struct job_place place = place_of(run);
+
+    return add_job(run, co_drive_backup_new(&place, action->u.drive_backup.data, err));
+}
+
 /* --- snapshots --- */
 
 static const char *node_of_snapshot(const struct transaction_action *action)
@@ -165,6 +179,7 @@ static const struct transaction_action_kind_entry kinds[TRANSACTION_ACTION_KIND_
     [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_SYNC] = {.node = node_of_snapshot_sync, .co_do = co_snapshot_sync},
     [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_INTERNAL_SYNC] = {.node = node_of_internal,
                                                                  .co_do = co_snapshot_internal},
+    [TRANSACTION_ACTION_KIND_DRIVE_BACKUP] = {.node = node_of_drive_backup, .co_do = co_drive_backup, .grouped = true},
     [TRANSACTION_ACTION_KIND_BLOCKDEV_BACKUP] = {.node = node_of_backup, .co_do = co_backup, .grouped = true},
 };
 
