@@ -118,6 +118,11 @@ static int CO_FN co_write_mapping(struct creation *creation)
 
     if (!layout->l2_tables)
         return 0;
+    /* What nobody has written is no message: it would be deciphered to noise. */
+    if (creation->crypt.method != QCOW2_CRYPT_NONE && request->version >= 3 && !request->data_file_raw) {
+        l2.first |= request->subclusters ? 0 : QCOW2_ZERO;
+        l2.subclusters = creation->options->backing_file ? 0 : QCOW2_SUBCLUSTERS_ZERO;
+    }
     ret = co_write_run(creation, &l2);
     return ret ? ret : co_write_run(creation, &l1);
 }
