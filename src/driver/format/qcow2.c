@@ -6,6 +6,7 @@
 #include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/image.h"
 #include "driver/format/qcow2/reopen.h"
+#include "driver/format/qcow2/info.h"
 #include "driver/format/qcow2/request.h"
 
 static bool CO_FN qcow2_co_refresh_limits(struct node *node, struct node_limits *limits, struct error **err)
@@ -34,6 +35,14 @@ static bool CO_FN qcow2_co_get_info(struct node *node, struct node_info *ret, st
     return true;
 }
 
+/* The image's name says it all, unless other nodes were given to it than those that it names itself. */
+static char *qcow2_filename(const struct node *node)
+{
+    const struct blockdev_options_qcow2 *options = &node_options(node)->u.qcow2;
+
+    return options->data_file || options->backing ? NULL : node_plain_filename(edge_child(node_primary(node)));
+}
+
 static const char *const qcow2_significant_options[] = {"data-file", NULL};
 
 const struct block_driver qcow2_driver = {
@@ -50,8 +59,10 @@ const struct block_driver qcow2_driver = {
     .co_block_status = co_qcow2_block_status,
     .co_truncate = co_qcow2_truncate,
     .co_refresh_limits = qcow2_co_refresh_limits,
+    .filename = qcow2_filename,
     .significant_options = qcow2_significant_options,
     .co_get_info = qcow2_co_get_info,
+    .co_get_specific_info = qcow2_co_get_specific_info,
     .image = &qcow2_image_slots,
     .bitmaps = &qcow2_bitmap_ops,
     .reopen = &qcow2_reopen,
