@@ -5,8 +5,8 @@
 #include "block/driver.h"
 #include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/image.h"
-#include "driver/format/qcow2/reopen.h"
 #include "driver/format/qcow2/info.h"
+#include "driver/format/qcow2/reopen.h"
 #include "driver/format/qcow2/request.h"
 
 static bool CO_FN qcow2_co_refresh_limits(struct node *node, struct node_limits *limits, struct error **err)
