@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "bin/img-bitmaps.h"
 #include "bin/img-copy.h"
 #include "bin/img-key-values.h"
 #include "bin/img-new.h"
@@ -36,6 +37,9 @@ enum {
     CONVERT_COROUTINES,
     CONVERT_ANY_ORDER,
     CONVERT_SALVAGE,
+    CONVERT_SNAPSHOT,
+    CONVERT_BITMAPS,
+    CONVERT_SKIP_BROKEN_BITMAPS,
 };
 enum { SPARSE_DEFAULT = 4096, SPARSE_MAX = 16 << 20, SECTOR = 512, COROUTINES_MAX = 16 };
 
@@ -61,6 +65,10 @@ static const struct option options[] = {
     {"", 'r', "RATE_LIMIT", "bytes a second at most", CONVERT_RATE},
     {"", 'm', "NUM_COROUTINES", "pieces that are copied at the same time, 1 to 16 (default: 8)", CONVERT_COROUTINES},
     {"", 'W', NULL, "write in any order", CONVERT_ANY_ORDER},
+    {"", 'l', "SNAPSHOT_PARAM", "copy an internal snapshot: snapshot.id=ID,snapshot.name=NAME\nor ID_OR_NAME",
+     CONVERT_SNAPSHOT},
+    {"bitmaps", 0, NULL, "copy the dirty bitmaps, too, that are stored in the image", CONVERT_BITMAPS},
+    {"skip-broken-bitmaps", 0, NULL, "but not those that are inconsistent", CONVERT_SKIP_BROKEN_BITMAPS},
     {"salvage", 0, NULL, "what cannot be read becomes zeroes", CONVERT_SALVAGE},
     {0},
 };
@@ -70,6 +78,9 @@ struct convert {
     bool target_image_opts;
     bool target_is_zero;
     bool no_create;
+    bool bitmaps;
+    bool skip_broken_bitmaps;
+    const char *snapshot;
     bool sparse_given;
     const char *format; /* of the target */
     const char *backing_file;
@@ -149,6 +160,15 @@ static bool take_option(struct convert *convert, const struct option_use *use)
     case CONVERT_ANY_ORDER:
         convert->copy.any_order = true;
         break;
+    case CONVERT_SNAPSHOT:
+        convert->snapshot = use->value;
+        break;
+    case CONVERT_BITMAPS:
+        convert->bitmaps = true;
+        break;
+    case CONVERT_SKIP_BROKEN_BITMAPS:
+        convert->skip_broken_bitmaps = true;
+        break;
     case CONVERT_SALVAGE:
         convert->copy.salvage = true;
         break;
@@ -175,6 +195,12 @@ static const char *find_contradiction(const struct convert *convert)
         return "Cannot use copy offloading in salvaging mode";
     if (convert->target_is_zero && convert->backing_file)
         return "Cannot use --target-is-zero when the destination image has a backing file";
+    if (convert->skip_broken_bitmaps && !convert->bitmaps)
+        return "Use of --skip-broken-bitmaps requires --bitmaps";
+    if (convert->source_count > 1 && convert->bitmaps)
+        return "Copying bitmaps only possible with single source";
+    if (convert->source_count > 1 && convert->snapshot)
+        return "Multiple input images are not supported with an internal snapshot";
     if (convert->source_count > 1 && convert->backing_file)
         return "Having a backing file for the target makes no sense when concatenating multiple input images";
     return NULL;
@@ -193,6 +219,7 @@ static bool CO_FN co_open_sources(struct convert *convert, struct error **err)
         uint64_t length;
 
         open.cache = img->source_cache;
+        open.snapshot = convert->snapshot;
         convert->sources[i] = co_image_open(img->tool, &open, err);
         if (!convert->sources[i])
             return false;
@@ -234,6 +261,8 @@ static bool check_target(const struct convert *convert, struct error **err)
         return error_set(err, "Backing file not supported for file format '%s'", driver->name);
     if (backing && !key_values_get(convert->values, "backing_fmt"))
         return error_set(err, "Use of backing file requires explicit backing format");
+    if (convert->bitmaps && !driver->bitmaps)
+        return error_set(err, "Format driver '%s' does not support bitmaps", driver->name);
     if (convert->copy.compressed && !(driver->image && driver->image->compresses))
         return error_set(err, "Compression not supported for this file format");
     return true;
@@ -315,9 +344,14 @@ static bool CO_FN co_convert(struct convert *convert, struct error **err)
 {
     if (!co_open_sources(convert, err) || !prepare_values(convert, err))
         return false;
+    if (convert->bitmaps && !img_bitmaps_check(convert->sources[0]->node, convert->skip_broken_bitmaps, err))
+        return false;
     if (!convert->no_create && !co_make_target(convert, err))
         return false;
-    return co_open_target(convert, err) && co_copy(convert, err);
+    if (!co_open_target(convert, err) || !co_copy(convert, err))
+        return false;
+    return !convert->bitmaps || co_img_bitmaps_copy(convert->img->tool->graph, convert->sources[0], convert->target,
+                                                    convert->skip_broken_bitmaps, err);
 }
 
 static void CO_FN co_done(struct convert *convert)

@@ -2,6 +2,7 @@
 #include "cli/image-open.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -252,6 +253,7 @@ static bool parse_snapshot(const char *text, char **ret_id, char **ret_name, str
 static bool CO_FN co_load_snapshot(struct image *image, const char *text, struct error **err)
 {
     const struct block_driver_image *driver = node_driver(image->node)->image;
+    AUTO(error) problem = NULL;
     g_autofree char *id = NULL;
     g_autofree char *name = NULL;
 
@@ -264,7 +266,11 @@ static bool CO_FN co_load_snapshot(struct image *image, const char *text, struct
         return true;
     if (!id && !name)
         name = g_strdup(text);
-    return driver->co_snapshot_load(image->node, id, name, err) || error_prefix(err, "Failed to load snapshot: ");
+    if (driver->co_snapshot_load(image->node, id, name, &problem))
+        return true;
+    if (error_get_errno(problem) == ENOENT)
+        return error_set(err, "Failed to load snapshot: Can't find snapshot");
+    return error_move(err, TAKE(problem)) || error_prefix(err, "Failed to load snapshot: ");
 }
 
 struct image *CO_FN co_image_open(struct tool *tool, const struct image_open *open, struct error **err)

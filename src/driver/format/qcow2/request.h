@@ -33,7 +33,12 @@ int CO_FN co_qcow2_write_range(struct qcow2_image *image, uint64_t guest, uint64
 int CO_FN co_qcow2_write_data(struct qcow2_image *image, uint64_t guest, uint64_t host, const struct io_vector *iov,
                               unsigned flags);
 
-/* --- zero.c: whole clusters, aligned --- */
+/* --- zero.c --- */
+
+/* Slot of struct block_driver_image, image.h. */
+int CO_FN co_qcow2_make_empty(struct node *node);
+
+/* Whole clusters, aligned: */
 
 /* Unallocated: no longer part of the disk. */
 int CO_FN co_qcow2_forget(struct qcow2_image *image, uint64_t guest, uint64_t bytes);

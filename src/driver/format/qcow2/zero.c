@@ -226,6 +226,14 @@ int CO_FN co_qcow2_forget(struct qcow2_image *image, uint64_t guest, uint64_t by
     return co_change_range(image, guest, bytes, CHANGE_FORGET);
 }
 
+int CO_FN co_qcow2_make_empty(struct node *node)
+{
+    struct qcow2_image *image = node_state(node);
+    uint64_t bytes = align_up(image->header->size, image->cluster_size);
+
+    return bytes ? co_qcow2_forget(image, 0, bytes) : 0;
+}
+
 int CO_FN co_qcow2_zero_clusters(struct qcow2_image *image, uint64_t guest, uint64_t bytes)
 {
     return co_change_range(image, guest, bytes, CHANGE_ZERO);
