@@ -75,11 +75,14 @@ static void *memory_resize(void *memory, size_t size)
     return larger;
 }
 
-/* The library asks this of what callers hand it, to know where to put what it makes of that: ours is always secret. */
+/*
+ * The library asks this of what callers hand it, to know where to put what it makes of that on the way. Key derivation
+ * would then allocate and free secure pages in each of its millions of steps; what it leaves elsewhere it wipes.
+ */
 static int memory_is_secure(const void *memory)
 {
     (void)memory;
-    return 1;
+    return 0;
 }
 
 static void library_initialise(void)
@@ -89,7 +92,7 @@ static void library_initialise(void)
         return;
     gcry_set_allocation_handler(memory_new_plain, memory_new_secure, memory_is_secure, memory_resize, memory_free);
     gcry_check_version(NULL);
-    gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
+    /* Its own secure memory is not disabled, or it would not ask for ours either; it is never made. */
     gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
 }
 
