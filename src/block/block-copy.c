@@ -156,6 +156,21 @@ static bool find_marked(const struct block_copy *copy, uint64_t offset, uint64_t
     return true;
 }
 
+bool block_copy_is_marked(struct block_copy *copy, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes)
+{
+    uint64_t first = offset >> copy->shift, end = cluster_up(copy, offset + bytes);
+    uint64_t until;
+    bool marked;
+
+    assert(offset + bytes <= copy->length);
+    spin_lock(&copy->spin);
+    marked = bitmap_get(copy->marked, first);
+    until = marked ? bitmap_next_clear(copy->marked, first, end) : bitmap_next_set(copy->marked, first, end);
+    spin_unlock(&copy->spin);
+    *ret_bytes = MIN(until << copy->shift, offset + bytes) - offset;
+    return marked;
+}
+
 uint64_t block_copy_done(struct block_copy *copy)
 {
     uint64_t done;

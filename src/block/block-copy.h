@@ -75,5 +75,8 @@ void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim 
 void block_copy_release(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset, uint64_t bytes,
                         bool done);
 
+/* Whether the place is marked, and for how many of the bytes that goes on in *ret_bytes. Any loop. */
+bool block_copy_is_marked(struct block_copy *copy, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes);
+
 /* How far the source is zeroes at `offset`, at most `bytes`; 0: there is data. */
 uint64_t CO_FN co_block_copy_zeroes(struct block_copy *copy, uint64_t offset, uint64_t bytes);

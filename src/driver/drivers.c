@@ -5,6 +5,7 @@
 #include "block/driver.h"
 #include "driver/filter/copy-before-write.h"
 #include "driver/filter/copy-on-read.h"
+#include "driver/filter/snapshot-access.h"
 #include "driver/filter/throttle.h"
 #include "driver/format/luks.h"
 #include "driver/format/qcow2.h"
@@ -25,6 +26,7 @@ const struct block_driver *const block_drivers[] = {
     &null_co_driver,
     &qcow2_driver,
     &raw_driver,
+    &snapshot_access_driver,
     &throttle_filter_driver,
     NULL,
 };

@@ -158,14 +158,15 @@ static int CO_FN mirror_co_pdiscard(struct node *node, uint64_t offset, uint64_t
 
 static bool CO_FN mirror_co_open(struct node *node, const struct blockdev_options *options, struct error **err)
 {
-    const struct blockdev_options_cbw *own = &options->u.copy_before_write;
+    bool in_place = options->driver == BLOCKDEV_DRIVER_COPY_ON_READ;
+    const struct blockdev_ref *file = in_place ? options->u.copy_on_read.file : options->u.copy_before_write.file;
     struct mirror_node *mirror = node_state(node);
 
     mirror->loop = loop_current();
-    mirror->file = co_node_add_child(node, "file", own->file, EDGE_FILTERED | EDGE_PRIMARY, err);
-    if (!mirror->file || !own->target)
+    mirror->file = co_node_add_child(node, "file", file, EDGE_FILTERED | EDGE_PRIMARY, err);
+    if (!mirror->file || in_place)
         return mirror->file;
-    mirror->target = co_node_add_child(node, "target", own->target, EDGE_DATA, err);
+    mirror->target = co_node_add_child(node, "target", options->u.copy_before_write.target, EDGE_DATA, err);
     return mirror->target;
 }
 
@@ -219,26 +220,31 @@ struct node *CO_FN co_mirror_filter_open(const struct mirror_filter_options *opt
 {
     struct blockdev_ref file = {.kind = BLOCKDEV_REF_KIND_REFERENCE,
                                 .u.reference = (char *)(uintptr_t)node_name(options->source)};
-    struct blockdev_ref target = {.kind = BLOCKDEV_REF_KIND_REFERENCE,
-                                  .u.reference =
-                                      options->target ? (char *)(uintptr_t)node_name(options->target) : NULL};
+    struct blockdev_ref target = {.kind = BLOCKDEV_REF_KIND_REFERENCE};
     /* Options of a driver that the schema knows, and that has the same children. */
     struct blockdev_options definition = {
-        .driver = BLOCKDEV_DRIVER_COPY_BEFORE_WRITE,
+        .driver = options->target ? BLOCKDEV_DRIVER_COPY_BEFORE_WRITE : BLOCKDEV_DRIVER_COPY_ON_READ,
         .node_name = (char *)(uintptr_t)options->node_name,
         .has_read_only = true,
         .read_only = node_read_only(options->source),
         .has_discard = true,
         .discard = BLOCKDEV_DISCARD_OPTIONS_UNMAP,
-        .u.copy_before_write = {.file = &file, .target = options->target ? &target : NULL},
     };
     struct block_copy_options copy = {.cluster_size = options->granularity, .length = node_length(options->source)};
     const struct block_driver *driver = !options->target     ? &stream_driver
                                         : options->is_commit ? &commit_driver
                                                              : &mirror_driver;
-    struct node *node = co_graph_open_node(node_graph(options->source), driver, &definition, err);
     struct mirror_node *mirror;
+    struct node *node;
 
+    if (options->target) {
+        target.u.reference = (char *)(uintptr_t)node_name(options->target);
+        definition.u.copy_before_write.file = &file;
+        definition.u.copy_before_write.target = &target;
+    } else {
+        definition.u.copy_on_read.file = &file;
+    }
+    node = co_graph_open_node(node_graph(options->source), driver, &definition, err);
     if (!node)
         return NULL;
     mirror = node_state(node);

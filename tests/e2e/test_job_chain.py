@@ -70,7 +70,8 @@ def test_stream_under_writes(daemon, tmp_path, options, after):
     before = make_chain(tmp_path, 4)
     one = daemon()
     open_chain(one.qmp, tmp_path, 4)
-    uri = serve(one.qmp, tmp_path / 'nbd', 'n3')
+    one.qmp.command('object-add', qom_type='iothread', id='t')
+    uri = serve(one.qmp, tmp_path / 'nbd', 'n3', iothread='t')
     with writing(uri, SIZE) as written:
         one.qmp.command('block-stream', job_id='j', device='n3', **options)
         assert story(one.qmp, 'j')[-4:] == ['pending', 'COMPLETED', 'concluded', 'null']
@@ -108,6 +109,7 @@ def test_stream_cancelled(daemon, tmp_path):
     one = daemon()
     open_chain(one.qmp, tmp_path, 3)
     one.qmp.command('block-stream', job_id='j', device='n2', speed=1)
+    assert 'copy-on-read' in [node['drv'] for node in one.qmp.command('query-named-block-nodes')]
     one.qmp.command('job-pause', id='j')
     one.qmp.command('job-cancel', id='j')
     stage(one.qmp, 'j', 'null')

@@ -48,9 +48,11 @@ def test_idle_source(disks, options):
                          ids=['default', 'fine', 'write-blocking'])
 def test_completes_under_writes(disks, tmp_path, options):
     """Clients write all the time; in the end they write to the copy, and nothing they wrote is missing."""
-    uri = serve(disks.qmp, tmp_path / 'nbd', 'src')
+    disks.qmp.command('object-add', qom_type='iothread', id='t')
+    uri = serve(disks.qmp, tmp_path / 'nbd', 'src', iothread='t')
     with writing(uri, SIZE) as written:
         mirror(disks.qmp, **options)
+        assert len(disks.qmp.command('query-named-block-nodes')) == 3
         stage(disks.qmp, 'j', 'ready')
         disks.qmp.command('job-complete', id='j')
         stage(disks.qmp, 'j', 'null')

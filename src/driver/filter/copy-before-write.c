@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "base/bitmap.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "block/block-copy.h"
@@ -39,6 +40,7 @@ struct cbw_node {
     bool break_snapshot;
     int64_t timeout_ns; /* 0: none */
     struct block_copy *copy;
+    struct bitmap *saved; /* a bit a cluster: what is being saved; NULL: all of it */
     int lost;             /* atomic: negative errno; 0 */
     struct co_group late; /* copies that outlive the request that began them */
 };
@@ -78,6 +80,7 @@ static bool mark_all(struct node *node, const struct block_dirty_bitmap *referen
     struct node *owner;
     struct dirty_bitmap *bitmap;
     uint64_t length = block_copy_length(cbw->copy);
+    uint32_t cluster = block_copy_cluster_size(cbw->copy);
     uint64_t offset = 0, bytes = 0;
 
     if (!reference) {
@@ -91,8 +94,12 @@ static bool mark_all(struct node *node, const struct block_dirty_bitmap *referen
     if (dirty_bitmap_length(bitmap) != length)
         return error_set(err, "Bitmap '%s' is for %" PRIu64 " bytes, and the file has %" PRIu64, reference->name,
                          dirty_bitmap_length(bitmap), length);
-    while (dirty_bitmap_next_area(bitmap, offset + bytes, length, 0, &offset, &bytes))
+    cbw->saved = bitmap_new((length + cluster - 1) / cluster);
+    while (dirty_bitmap_next_area(bitmap, offset + bytes, length, 0, &offset, &bytes)) {
         block_copy_mark(cbw->copy, offset, bytes);
+        bitmap_set(cbw->saved, offset / cluster,
+                   (align_up(offset + bytes, cluster) - align_down(offset, cluster)) / cluster);
+    }
     return true;
 }
 
@@ -133,6 +140,7 @@ static void CO_FN cbw_co_close(struct node *node)
 
     co_group_wait(&cbw->late);
     block_copy_free(cbw->copy);
+    bitmap_free(cbw->saved);
 }
 
 /*
@@ -232,6 +240,73 @@ static int CO_FN co_save(struct node *node, uint64_t offset, uint64_t bytes)
         return ret;
     __atomic_store_n(&cbw->lost, ret, __ATOMIC_RELEASE);
     return 0;
+}
+
+/* --- the saved state --- */
+
+/* 0, or why the range cannot be read as it was. */
+static int check_saved(const struct cbw_node *cbw, uint64_t offset, uint64_t bytes)
+{
+    uint64_t cluster = block_copy_cluster_size(cbw->copy);
+    uint64_t end = (offset + bytes + cluster - 1) / cluster;
+
+    if (__atomic_load_n(&cbw->lost, __ATOMIC_ACQUIRE))
+        return -EACCES;
+    if (offset + bytes > block_copy_length(cbw->copy))
+        return -EIO;
+    return cbw->saved && bitmap_next_clear(cbw->saved, offset / cluster, end) < end ? -EACCES : 0;
+}
+
+/* Under a claim nobody saves or overwrites the range. */
+static int CO_FN co_read_claimed(struct cbw_node *cbw, uint64_t offset, uint64_t bytes, const struct io_vector *iov)
+{
+    uint64_t at = 0;
+    int ret = 0;
+
+    while (at < bytes && !ret) {
+        uint64_t now;
+        bool marked = block_copy_is_marked(cbw->copy, offset + at, bytes - at, &now);
+        unsigned count = io_vector_slice_count(iov, at, now);
+        struct iovec *segments = loop_alloc(count * sizeof(struct iovec));
+        struct io_vector slice = io_vector_slice(iov, at, now, segments);
+
+        ret = co_edge_preadv(marked ? cbw->file : cbw->target, offset + at, now, &slice, 0);
+        loop_release(segments, count * sizeof(struct iovec));
+        at += now;
+    }
+    return ret;
+}
+
+int CO_FN co_copy_before_write_read(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov)
+{
+    struct cbw_node *cbw = node_state(node);
+    int ret = check_saved(cbw, offset, bytes);
+    struct block_copy_claim claim;
+
+    if (ret || !bytes)
+        return ret;
+    co_block_copy_claim(cbw->copy, &claim, offset, bytes);
+    ret = co_read_claimed(cbw, offset, bytes, iov);
+    block_copy_release(cbw->copy, &claim, 0, 0, true);
+    return ret ? ret : check_saved(cbw, offset, bytes);
+}
+
+int CO_FN co_copy_before_write_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
+                                      struct block_extent *ret)
+{
+    struct cbw_node *cbw = node_state(node);
+    struct block_copy_claim claim;
+    int result = check_saved(cbw, offset, 1);
+    bool marked;
+
+    if (result)
+        return result;
+    bytes = MIN(bytes, block_copy_length(cbw->copy) - offset);
+    co_block_copy_claim(cbw->copy, &claim, offset, bytes);
+    marked = block_copy_is_marked(cbw->copy, offset, bytes, &bytes);
+    result = co_edge_block_status(marked ? cbw->file : cbw->target, offset, bytes, want_zero, ret);
+    block_copy_release(cbw->copy, &claim, 0, 0, true);
+    return result;
 }
 
 /* --- requests --- */
