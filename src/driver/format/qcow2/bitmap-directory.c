@@ -127,7 +127,7 @@ bool qcow2_bitmap_table_entry_ok(uint64_t entry, unsigned cluster_bits)
 
 static char *find_problem(const struct qcow2_bitmap_entry *entry)
 {
-    const char *name = (const char *)entry->tail + entry->extra_bytes;
+    const char *name = entry->tail ? (const char *)entry->tail + entry->extra_bytes : "";
 
     if (entry->type != QCOW2_BITMAP_TYPE_DIRTY)
         return g_strdup_printf("its type %u is unknown", entry->type);

@@ -154,7 +154,7 @@ int CO_FN co_qcow2_refcount_blocks_write(struct qcow2_image *image)
     co_mutex_lock(&image->refcount_write_lock);
     while (!all && !ret) {
         all = take_all(&taken, image->refcounts);
-        qsort(taken.units->data, taken.units->len, sizeof(struct taken_unit), compare_units);
+        g_array_sort(taken.units, compare_units);
         for (unsigned i = 0; i < taken.units->len && !ret; i++)
             ret = co_write_refcount_unit(image, &g_array_index(taken.units, struct taken_unit, i),
                                          image->refcounts->unit_bytes);
@@ -307,7 +307,7 @@ static int CO_FN co_write_l2(struct qcow2_image *image, struct taken_units *take
 {
     int ret = 0;
 
-    qsort(taken->units->data, taken->units->len, sizeof(struct taken_unit), compare_units);
+    g_array_sort(taken->units, compare_units);
     for (unsigned i = 0; i < taken->units->len && !ret;)
         i += co_write_l2_run(image, taken, i, &ret);
     return ret;
