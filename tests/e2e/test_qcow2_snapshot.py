@@ -216,6 +216,23 @@ def test_snapshot_shown_without_applying_it(tmp_path):
         assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_snapshot_applied_dirties_bitmaps(daemon, tmp_path):
+    # All of the disk may have changed: a backup by the bitmap must take it all.
+    image = tmp_path / 'image'
+    make(image, bitmaps=1)
+    run(program('ashlar-img'), 'snapshot', '-c', 'a', image)
+    counts = []
+    for _ in range(2):
+        one = daemon()
+        one.qmp.command('blockdev-add', driver='qcow2', node_name='disk', file={'driver': 'file', 'filename': str(image)})
+        node = next(node for node in one.qmp.command('query-named-block-nodes') if node['node-name'] == 'disk')
+        counts += [bitmap['count'] for bitmap in node['dirty-bitmaps']]
+        one.stop()
+        run(program('ashlar-img'), 'snapshot', '-a', 'a', image)
+    assert counts == [64 * KIB, 1024 * KIB]
+    assert_clean(image)
+
+
 def test_snapshot_deleted_gives_back_its_clusters(tmp_path):
     image = tmp_path / 'image'
     make(image, '8M', writes=('write -P 1 0 8M',))

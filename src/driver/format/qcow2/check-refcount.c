@@ -184,6 +184,22 @@ static void compare_cluster(struct qcow2_check *check, struct part *part, uint64
     }
 }
 
+static bool is_zero(const uint8_t *data, size_t bytes)
+{
+    return !bytes || (!data[0] && !memcmp(data, data + 1, bytes - 1));
+}
+
+/* Whether the part's clusters have neither refcounts nor references: most of a file that is mostly holes. */
+static bool part_is_free(const struct qcow2_check *check, const struct part *part)
+{
+    size_t width = check->wide ? sizeof(uint32_t) : sizeof(uint16_t);
+    uint64_t index = part->first - check->window_first;
+    uint64_t count = MIN(part->count, check->window_count - index);
+
+    return is_zero((const uint8_t *)check->window + index * width, count * width) &&
+           (!part->has_block || is_zero(part->data, MIN(check->cluster_size, QCOW2_CHECK_PIECE_BYTES)));
+}
+
 static int CO_FN co_compare_window(struct qcow2_check *check, bool fix)
 {
     g_autofree struct part *part = g_new(struct part, 1);
@@ -193,6 +209,8 @@ static int CO_FN co_compare_window(struct qcow2_check *check, bool fix)
         co_part_load(check, first, part);
         if (part->error == -ECANCELED)
             return part->error;
+        if (part->error == 0 && part_is_free(check, part))
+            continue;
         for (uint64_t cluster = first; cluster < MIN(end, first + part->count); cluster++) {
             if (part->error < 0 && cluster << check->header->cluster_bits < check->file_length) {
                 qcow2_check_say(check, "Can't get refcount for cluster %" PRIu64 ": %s", cluster,

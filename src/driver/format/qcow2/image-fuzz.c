@@ -121,6 +121,12 @@ static void CO_FN co_snapshots(struct run *run)
         deleted = co_qcow2_snapshot_delete(run->node, first, NULL, NULL);
 }
 
+/* What writes far behind the end makes a file of holes, in which a check has much to look at, if nothing to find. */
+static bool file_is_small(const struct run *run)
+{
+    return node_length(edge_child(node_child(run->node, "file"))) <= 64 << 20;
+}
+
 /* 1: nothing is wrong but leaks; 0: something is; -1: it cannot be said. */
 static int CO_FN co_check(struct run *run)
 {
@@ -152,7 +158,8 @@ static void CO_FN co_one_input(void *opaque)
     if (co_open(run, false)) {
         co_change_some(run);
         assert(!sound || co_check(run) == 1);
-        co_snapshots(run);
+        if (sound || file_is_small(run))
+            co_snapshots(run);
         assert(!sound || co_check(run) == 1);
         (void)co_handle_truncate(run->handle, handle_length(run->handle) / 2 / 512 * 512, NULL);
         (void)co_handle_truncate(run->handle, 1 << 20, NULL);

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "block/dirty-bitmap.h"
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/qcow2.h"
 
@@ -410,6 +411,17 @@ static uint64_t *CO_FN co_snapshot_l1(struct qcow2_image *image, const struct qc
     return g_steal_pointer(&l1);
 }
 
+/* Whoever keeps track of changes has to take all of the disk again. */
+static void mark_all_changed(struct qcow2_image *image)
+{
+    struct dirty_bitmap *bitmap = NULL;
+
+    while ((bitmap = dirty_bitmap_next(image->node, bitmap))) {
+        if (dirty_bitmap_enabled(bitmap) && !dirty_bitmap_inconsistent(bitmap) && !dirty_bitmap_read_only(bitmap))
+            dirty_bitmap_set(bitmap, 0, node_length(image->node));
+    }
+}
+
 /* Makes `l1` the disk's, then lets go what it had. */
 static int CO_FN co_apply(struct qcow2_image *image, const uint64_t *l1, uint32_t l1_size, uint64_t size,
                           struct error **err)
@@ -440,6 +452,7 @@ static int CO_FN co_apply(struct qcow2_image *image, const uint64_t *l1, uint32_
     }
     qcow2_caches_drop(image);
     node_set_length(image->node, size);
+    mark_all_changed(image);
     ret = co_qcow2_overlap_load(image, image->overlap.mask);
     if (ret == 0)
         ret = co_qcow2_walk(image, old, before.l1_size, -1, QCOW2_WALK_KEEP_FLAGS);
