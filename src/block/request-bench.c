@@ -3,9 +3,11 @@
 #include <glib.h>
 #include <stdio.h>
 
+#include "block/dirty-bitmap.h"
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/handle.h"
+#include "block/node.h"
 #include "gen/types.h"
 #include "loop/loop.h"
 #include "schema/json.h"
@@ -44,6 +46,46 @@ static void CO_FN co_measure(struct graph *graph, const char *name)
     co_handle_free(handle);
 }
 
+static double since_us(int64_t start_ns)
+{
+    return (double)(loop_now_ns() - start_ns) / 1000;
+}
+
+/* What bitmaps of a large disk cost: themselves, and a write beneath them. */
+static void CO_FN co_measure_bitmaps(struct graph *graph)
+{
+    struct dirty_bitmap_options options = {.granularity = 65536};
+    struct handle_options handle_options = {.perm = PERM_WRITE, .shared = PERM_ALL};
+    struct node *node = graph_find(graph, "large", NULL);
+    struct handle *handle = co_handle_new(node, &handle_options, NULL);
+    char *buffer = loop_buffer_get(BLOCK);
+    uint64_t length = node_length(node);
+
+    for (unsigned count = 0; count <= 1000; count = count ? count * 10 : 1) {
+        int64_t start_ns = loop_now_ns();
+        struct dirty_bitmap *bitmap = NULL;
+
+        for (unsigned i = count / 10; i < count; i++)
+            bitmap = dirty_bitmap_new(node, &options);
+        printf("%4u bitmaps  adding %6.2f us each", count, since_us(start_ns) / MAX(count - count / 10, 1));
+        start_ns = loop_now_ns();
+        for (uint64_t i = 0; i < REQUESTS / 5; i++)
+            (void)co_handle_pwrite(handle, i * UINT64_C(0x9e3779b97f4a7c15) % (length / BLOCK) * BLOCK, BLOCK, buffer,
+                                   0);
+        printf(", a random write %6.1f ns", since_us(start_ns) * 1000 / (REQUESTS / 5));
+        start_ns = loop_now_ns();
+        if (bitmap)
+            printf(", catching up %8.1f us (%" G_GUINT64_FORMAT " bytes dirty)", since_us(start_ns),
+                   dirty_bitmap_count(bitmap));
+        start_ns = loop_now_ns();
+        for (uint64_t i = 0; bitmap && i < 1000; i++)
+            (void)dirty_bitmap_next_dirty(bitmap, i * (length / 1000), length);
+        printf(", finding what is dirty %6.1f ns\n", since_us(start_ns));
+    }
+    loop_buffer_put(buffer, BLOCK);
+    co_handle_free(handle);
+}
+
 static void co_bench(void *opaque)
 {
     struct graph *graph = graph_new(NULL, NULL);
@@ -58,6 +100,8 @@ static void co_bench(void *opaque)
     co_measure(graph, "null");
     co_measure(graph, "raw");
     co_measure(graph, "raw-on-raw");
+    co_add(graph, "{'driver': 'null-co', 'node-name': 'large', 'size': 17592186044416}");
+    co_measure_bitmaps(graph);
     co_graph_free(graph);
 }
 
