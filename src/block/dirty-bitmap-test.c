@@ -420,6 +420,7 @@ enum { WRITERS = 3, WRITES = 3000, BLOCKS = 1024 };
 struct writer {
     struct handle *handle;
     struct co_group *group;
+    uint32_t *ended; /* atomic: how many are through */
     unsigned seed;
     uint32_t *written; /* atomic: by block, how often a write of it has been acknowledged */
 };
@@ -438,6 +439,7 @@ static void co_write_much(void *opaque)
             co_yield ();
     }
     g_rand_free(random);
+    __atomic_add_fetch(writer->ended, 1, __ATOMIC_RELEASE);
     co_group_done(writer->group);
 }
 
@@ -467,14 +469,16 @@ static void CO_FN co_test_loops(struct graph *graph)
     struct loop_thread *threads[WRITERS];
     struct writer writers[WRITERS];
     struct co_group group = {0};
+    uint32_t ended = 0;
 
     co_group_add(&group, WRITERS);
     for (unsigned i = 0; i < WRITERS; i++) {
-        writers[i] = (struct writer){.handle = handle, .group = &group, .seed = 7 + i, .written = written};
+        writers[i] =
+            (struct writer){.handle = handle, .group = &group, .ended = &ended, .seed = 7 + i, .written = written};
         threads[i] = loop_thread_new(&(struct loop_options){0}, NULL);
         co_spawn(loop_thread_loop(threads[i]), co_write_much, &writers[i]);
     }
-    while (__atomic_load_n(&group.count, __ATOMIC_RELAXED)) {
+    while (__atomic_load_n(&ended, __ATOMIC_ACQUIRE) < WRITERS) {
         work_off(worked, written, seen);
         co_yield ();
     }
