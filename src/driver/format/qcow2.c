@@ -35,12 +35,22 @@ static bool CO_FN qcow2_co_get_info(struct node *node, struct node_info *ret, st
     return true;
 }
 
-/* The image's name says it all, unless other nodes were given to it than those that it names itself. */
+/* Whether another backing image was given than the header names. Who wants to know of the image alone gets none. */
+static bool has_other_backing(const struct node *node)
+{
+    const struct blockdev_ref_or_null *given = node_options(node)->u.qcow2.backing;
+
+    if (!given || given->kind != BLOCKDEV_REF_OR_NULL_KIND_NULL)
+        return given;
+    return qcow2_image_of(node)->header->backing_file && !node_metadata_only(node);
+}
+
+/* The file's name says it all, unless other nodes were given than those that the image itself names. */
 static char *qcow2_filename(const struct node *node)
 {
-    const struct blockdev_options_qcow2 *options = &node_options(node)->u.qcow2;
-
-    return options->data_file || options->backing ? NULL : node_plain_filename(edge_child(node_primary(node)));
+    if (node_options(node)->u.qcow2.data_file || has_other_backing(node))
+        return NULL;
+    return node_plain_filename(edge_child(node_primary(node)));
 }
 
 static const char *const qcow2_significant_options[] = {"data-file", NULL};
