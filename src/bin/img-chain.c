@@ -31,10 +31,10 @@ static struct image_info *CO_FN co_describe(struct tool *tool, const struct imag
 
     graph_set_metadata_only(tool->graph, true);
     image = co_image_open(tool, open, err);
-    info = image ? co_node_describe_image(image->node, false) : NULL;
     graph_set_metadata_only(tool->graph, false);
-    if (!info)
+    if (!image)
         return NULL;
+    info = co_node_describe_image(image->node, false);
     info->has_dirty_flag = true;
     co_image_close(tool, image);
     return info;

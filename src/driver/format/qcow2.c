@@ -35,24 +35,6 @@ static bool CO_FN qcow2_co_get_info(struct node *node, struct node_info *ret, st
     return true;
 }
 
-/* Whether another backing image was given than the header names. Who wants to know of the image alone gets none. */
-static bool has_other_backing(const struct node *node)
-{
-    const struct blockdev_ref_or_null *given = node_options(node)->u.qcow2.backing;
-
-    if (!given || given->kind != BLOCKDEV_REF_OR_NULL_KIND_NULL)
-        return given;
-    return qcow2_image_of(node)->header->backing_file && !node_metadata_only(node);
-}
-
-/* The file's name says it all, unless other nodes were given than those that the image itself names. */
-static char *qcow2_filename(const struct node *node)
-{
-    if (node_options(node)->u.qcow2.data_file || has_other_backing(node))
-        return NULL;
-    return node_plain_filename(edge_child(node_primary(node)));
-}
-
 static const char *const qcow2_significant_options[] = {"data-file", NULL};
 
 const struct block_driver qcow2_driver = {
@@ -69,7 +51,6 @@ const struct block_driver qcow2_driver = {
     .co_block_status = co_qcow2_block_status,
     .co_truncate = co_qcow2_truncate,
     .co_refresh_limits = qcow2_co_refresh_limits,
-    .filename = qcow2_filename,
     .significant_options = qcow2_significant_options,
     .co_get_info = qcow2_co_get_info,
     .co_get_specific_info = qcow2_co_get_specific_info,
