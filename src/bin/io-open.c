@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "bin/io.h"
+#include "cli/temporary-image.h"
 #include "cli/tool.h"
 #include "schema/json.h"
 #include "schema/schema.h"
@@ -62,13 +63,25 @@ bool io_open_set_aio(struct io_open *open, const char *text, struct error **err)
     return error_set(err, "Invalid aio option: %s", text);
 }
 
+/* The image is only read; what is written stays in one on top. */
+static struct image *CO_FN co_open_temporary(struct io_session *session, struct error **err)
+{
+    struct image_open how = session->open.how;
+    struct image *image;
+
+    how.writable = false;
+    session->base = co_image_open(session->tool, &how, err);
+    image = session->base ? co_temporary_image_open(session->tool, session->base, err) : NULL;
+    if (!image)
+        co_image_close(session->tool, TAKE(session->base));
+    return image;
+}
+
 bool co_io_image_open(struct io_session *session, struct error **err)
 {
     struct io_open *open = &session->open;
 
     assert(!session->image);
-    if (open->temporary)
-        return error_set(err, "a temporary image needs the qcow2 format, which this build does not have");
     open->how.filename = open->filename;
     open->how.format = open->format;
     open->how.aio = open->aio;
@@ -77,7 +90,8 @@ bool co_io_image_open(struct io_session *session, struct error **err)
     if (open->how.force_share && open->how.writable)
         error_set(err, "force-share=on can only be used with read-only images");
     else
-        session->image = co_image_open(session->tool, &open->how, err);
+        session->image =
+            open->temporary ? co_open_temporary(session, err) : co_image_open(session->tool, &open->how, err);
     if (session->image)
         return true;
     return open->filename && !open->how.image_opts ? error_prefix(err, "can't open device %s: ", open->filename)
@@ -88,6 +102,7 @@ void co_io_image_close(struct io_session *session)
 {
     co_group_wait(&session->pending);
     co_image_close(session->tool, TAKE(session->image));
+    co_image_close(session->tool, TAKE(session->base));
 }
 
 /* --- open --- */

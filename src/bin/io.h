@@ -29,6 +29,7 @@ struct io_open {
 struct io_session {
     struct tool *tool;
     struct image *image; /* NULL: none is open */
+    struct image *base;  /* beneath a temporary one; NULL: none */
     struct io_open open; /* how it was opened */
     bool misalign;       /* buffers lie off any alignment */
     bool quit;

@@ -105,6 +105,12 @@ static struct json *CO_FN co_name_options(const struct image_open *open, struct 
         given = keyval_parse(open->filename, "file", NULL, err);
         if (!given)
             return NULL;
+        for (size_t i = 0; open->options && i < json_count(open->options); i++) {
+            const char *key;
+            const struct json *value = json_member(open->options, i, &key);
+
+            json_set(given, key, json_clone(value));
+        }
         name.options = given;
     }
     options = co_image_options(&name, err);

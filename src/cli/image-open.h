@@ -25,7 +25,7 @@ bool cache_mode_parse(const char *text, struct cache_mode *ret) MUST_CHECK;
 struct image_open {
     const char *filename;       /* a name of block/filename-options.h */
     bool image_opts;            /* `filename` is options: "driver=qcow2,file.filename=x" */
-    const struct json *options; /* of the image, besides its name (which may be NULL then); borrowed; NULL: none */
+    const struct json *options; /* of the image, besides what the name says (it may be NULL then); borrowed; or NULL */
     const char *format;         /* NULL: by probing; not with image_opts */
     struct cache_mode cache;
     bool writable;

@@ -65,6 +65,7 @@ void export_remove_soon(struct export *export);
 
 /* The NBD server of the export's registry; NULL: none is running. */
 struct nbd_server *export_nbd_server(struct export *export);
+struct nbd_server *export_registry_nbd_server(struct export_registry *registry);
 
 /* nbd-server-start and -stop, and --nbd-server. */
 bool CO_FN co_nbd_server_start(struct export_registry *registry, const struct nbd_server_options *options,

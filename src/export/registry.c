@@ -374,6 +374,11 @@ struct nbd_server *export_nbd_server(struct export *export)
     return export->registry->nbd_server;
 }
 
+struct nbd_server *export_registry_nbd_server(struct export_registry *registry)
+{
+    return registry->nbd_server;
+}
+
 bool co_nbd_server_start(struct export_registry *registry, const struct nbd_server_options *options, struct error **err)
 {
     if (registry->nbd_server)

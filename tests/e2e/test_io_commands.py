@@ -104,7 +104,8 @@ def test_io_script(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['read', 'write', 'vector', 'write-zeroes'])
-@pytest.mark.parametrize('options', [['-m'], ['-n'], ['-mn'], ['-i', 'threads'], ['-t', 'writethrough'],
+@pytest.mark.parametrize('options', [['-m'], ['-n'], ['-mn'], ['-s'], ['-i', 'threads'],
+                                     ['-t', 'writethrough'],
                                      ['-t', 'directsync', '-k'], ['-d', 'ignore']])
 def test_io_script_however_the_image_is_opened(tmp_path, name, options):
     assert_same(tmp_path, ['-f', 'raw', *options, *commands(*SCRIPTS[name]), 'image'])

@@ -64,6 +64,8 @@ static void nbd_client_free(struct nbd_client *client)
     }
     g_ptr_array_remove_fast(server->clients, client);
     co_condition_broadcast(&server->left);
+    if (client->export && !server->clients->len && server->idle)
+        server->idle(server->idle_opaque);
     co_condition_done(&client->room);
     co_task_detach(client->task);
     TRACE(nbd_client_end, "client %p", (void *)client);

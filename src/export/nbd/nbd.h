@@ -117,9 +117,11 @@ struct nbd_server {
     uint32_t handshake_seconds; /* 0: no limit */
     bool stopping;
     uint64_t next_serial;
-    GPtrArray *exports;       /* borrowed */
-    GPtrArray *clients;       /* borrowed: a client frees itself */
-    struct co_condition left; /* broadcast when a client has gone */
+    GPtrArray *exports;         /* borrowed */
+    GPtrArray *clients;         /* borrowed: a client frees itself */
+    struct co_condition left;   /* broadcast when a client has gone */
+    void (*idle)(void *opaque); /* see nbd_server_watch(); NULL: nobody */
+    void *idle_opaque;
     struct nbd_budget budget;
 };
 

@@ -119,6 +119,12 @@ void nbd_server_free(struct nbd_server *server)
     g_free(server);
 }
 
+void nbd_server_watch(struct nbd_server *server, void (*idle)(void *opaque), void *opaque)
+{
+    server->idle = idle;
+    server->idle_opaque = opaque;
+}
+
 const char *nbd_server_address(const struct nbd_server *server)
 {
     return socket_listener_address(server->listener);

@@ -30,6 +30,9 @@ void CO_FN co_nbd_server_close(struct nbd_server *server);
 /* It must be closed and have no exports. NULL is allowed. */
 void nbd_server_free(struct nbd_server *server);
 
+/* `idle` is called on the main loop whenever the last client goes, if it had come as far as to an export. */
+void nbd_server_watch(struct nbd_server *server, void (*idle)(void *opaque), void *opaque);
+
 /* The address in use: "unix:PATH", "inet:HOST:PORT". Borrowed. */
 const char *nbd_server_address(const struct nbd_server *server);
 

@@ -174,7 +174,7 @@ static bool CO_FN co_choose_mode(struct handshake *self, struct error **err)
     self->mode = NBD_MODE_SIMPLE;
     if (self->style != NBD_STYLE_FIXED || self->options->simple_replies)
         return true;
-    if (!co_ask(self, NBD_OPT_EXTENDED_HEADERS, &yes, err))
+    if (!self->options->no_extended_headers && !co_ask(self, NBD_OPT_EXTENDED_HEADERS, &yes, err))
         return false;
     if (yes) {
         self->mode = NBD_MODE_EXTENDED;

@@ -19,6 +19,7 @@ struct nbd_handshake_options {
     struct object *tls_creds; /* held; NULL: no TLS */
     const char *tls_hostname; /* NULL: the certificate's name is not looked at */
     bool simple_replies;      /* neither structured replies nor extended headers */
+    bool no_extended_headers;
 };
 
 struct nbd_handshake_result {
