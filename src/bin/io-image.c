@@ -102,7 +102,9 @@ bool co_io_length(struct io_session *session, int count, char **words)
 
 bool co_io_info(struct io_session *session, int count, char **words)
 {
-    struct node *node = session->image->node;
+    /* What the filter for copy-on-read shows is the image beneath. */
+    struct image *image = session->open.copy_on_read ? session->base : session->image;
+    struct node *node = image->node;
     struct image_info *info = co_node_describe_image(node, false);
     AUTO(json) specific = info->format_specific ? image_info_specific_write(info->format_specific) : NULL;
     const struct json *data = specific ? json_get(specific, "data") : NULL;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "bin/io.h"
+#include "block/handle.h"
 #include "cli/temporary-image.h"
 #include "cli/tool.h"
 #include "schema/json.h"
@@ -77,6 +78,35 @@ static struct image *CO_FN co_open_temporary(struct io_session *session, struct 
     return image;
 }
 
+/* A filter on top of the image. */
+static struct image *CO_FN co_open_copy_on_read(struct io_session *session, struct error **err)
+{
+    struct image_open how = {.writable = session->open.how.writable, .unmap = true, .plain_errors = true};
+    AUTO(json) options = json_object();
+    struct image *image = NULL;
+
+    /* It is the filter that writes to it. */
+    session->base = co_image_open(session->tool, &session->open.how, err);
+    if (session->base && co_handle_set_permissions(session->base->handle, PERM_CONSISTENT_READ, PERM_ALL, err)) {
+        json_set(options, "driver", json_string("copy-on-read"));
+        json_set(options, "file", json_string(session->base->name));
+        how.options = options;
+        image = co_image_open(session->tool, &how, err);
+    }
+    if (!image)
+        co_image_close(session->tool, TAKE(session->base));
+    return image;
+}
+
+static struct image *CO_FN co_open_as_asked(struct io_session *session, struct error **err)
+{
+    if (session->open.temporary)
+        return co_open_temporary(session, err);
+    if (session->open.copy_on_read)
+        return co_open_copy_on_read(session, err);
+    return co_image_open(session->tool, &session->open.how, err);
+}
+
 bool co_io_image_open(struct io_session *session, struct error **err)
 {
     struct io_open *open = &session->open;
@@ -87,11 +117,12 @@ bool co_io_image_open(struct io_session *session, struct error **err)
     open->how.aio = open->aio;
     open->how.options = open->options;
     open->how.plain_errors = true;
-    if (open->how.force_share && open->how.writable)
+    if (open->temporary && open->copy_on_read)
+        error_set(err, "-s and -C cannot be used together");
+    else if (open->how.force_share && open->how.writable)
         error_set(err, "force-share=on can only be used with read-only images");
     else
-        session->image =
-            open->temporary ? co_open_temporary(session, err) : co_image_open(session->tool, &open->how, err);
+        session->image = co_open_as_asked(session, err);
     if (session->image)
         return true;
     return open->filename && !open->how.image_opts ? error_prefix(err, "can't open device %s: ", open->filename)

@@ -108,16 +108,30 @@ static struct json *nbd_plain(const char *text, struct error **err)
     return TAKE(options);
 }
 
-static struct json *nbd_unix_url(GUri *uri)
+/* `words`: of the query, those that are understood are taken out. */
+static struct json *nbd_unix_url(GUri *uri, GHashTable *words)
 {
-    const char *query = g_uri_get_query(uri);
-    g_autoptr(GHashTable) words = query ? g_uri_parse_params(query, -1, "&", G_URI_PARAMS_NONE, NULL) : NULL;
-    const char *path = words ? g_hash_table_lookup(words, "socket") : NULL;
+    g_autofree char *path = g_strdup(g_hash_table_lookup(words, "socket"));
     const char *host = g_uri_get_host(uri);
 
-    if (!path || g_hash_table_size(words) != 1 || (host && *host) || g_uri_get_port(uri) > 0)
+    g_hash_table_remove(words, "socket");
+    return !path || (host && *host) || g_uri_get_port(uri) > 0 ? NULL : unix_server(path);
+}
+
+static struct json *nbd_vsock_url(GUri *uri)
+{
+    const char *host = g_uri_get_host(uri);
+    g_autofree char *port = NULL;
+    struct json *server;
+
+    if (!host || !*host || strspn(host, "0123456789") != strlen(host))
         return NULL;
-    return unix_server(path);
+    port = g_strdup_printf("%d", g_uri_get_port(uri) > 0 ? g_uri_get_port(uri) : NBD_PORT_DEFAULT);
+    server = json_object();
+    json_set(server, "type", json_string("vsock"));
+    json_set(server, "cid", json_string(host));
+    json_set(server, "port", json_string(port));
+    return server;
 }
 
 static struct json *nbd_inet_url(GUri *uri)
@@ -125,23 +139,43 @@ static struct json *nbd_inet_url(GUri *uri)
     g_autofree char *port = NULL;
     const char *host = g_uri_get_host(uri);
 
-    if (!host || !*host || g_uri_get_query(uri))
+    if (!host || !*host)
         return NULL;
     port = g_strdup_printf("%d", g_uri_get_port(uri) > 0 ? g_uri_get_port(uri) : NBD_PORT_DEFAULT);
     return inet_server(host, port);
+}
+
+/* With TLS the URL says which object has the credentials: "nbds://host/export?tls-creds=ID". */
+static bool nbd_take_tls(GHashTable *words, bool tls, struct json *options)
+{
+    static const char *const keys[] = {"tls-creds", "tls-hostname"};
+
+    for (size_t i = 0; tls && i < G_N_ELEMENTS(keys); i++) {
+        const char *value = g_hash_table_lookup(words, keys[i]);
+
+        if (value)
+            json_set(options, keys[i], json_string(value));
+        g_hash_table_remove(words, keys[i]);
+    }
+    return !tls || json_get(options, "tls-creds");
 }
 
 static struct json *nbd_url(const char *url, struct error **err)
 {
     g_autoptr(GUri) uri = g_uri_parse(url, G_URI_FLAGS_NONE, NULL);
     const char *scheme = uri ? g_uri_get_scheme(uri) : "";
-    const char *path = uri ? g_uri_get_path(uri) : "";
+    const char *path = uri ? g_uri_get_path(uri) : "", *query = uri ? g_uri_get_query(uri) : NULL;
+    g_autoptr(GHashTable) words = g_uri_parse_params(query ? query : "", -1, "&", G_URI_PARAMS_NONE, NULL);
+    bool tls = g_str_has_prefix(scheme, "nbds");
+    const char *transport = strchr(scheme, '+') ? strchr(scheme, '+') + 1 : "tcp";
     AUTO(json) options = driver_options("nbd");
     struct json *server = NULL;
 
-    if (!strcmp(scheme, "nbd+unix"))
-        server = nbd_unix_url(uri);
-    else if (!strcmp(scheme, "nbd") || !strcmp(scheme, "nbd+tcp"))
+    if (uri && words && !strcmp(transport, "unix"))
+        server = nbd_unix_url(uri, words);
+    else if (uri && words && !strcmp(transport, "vsock"))
+        server = nbd_vsock_url(uri);
+    else if (uri && words && !strcmp(transport, "tcp"))
         server = nbd_inet_url(uri);
     if (!server) {
         error_set(err, "No valid URL specified");
@@ -151,6 +185,14 @@ static struct json *nbd_url(const char *url, struct error **err)
     path += *path == '/';
     if (*path)
         json_set(options, "export", json_string(path));
+    if (!nbd_take_tls(words, tls, options)) {
+        error_set(err, "'%s' needs the credentials for TLS: ...?tls-creds=ID", url);
+        return NULL;
+    }
+    if (g_hash_table_size(words)) {
+        error_set(err, "No valid URL specified");
+        return NULL;
+    }
     return TAKE(options);
 }
 
@@ -166,6 +208,9 @@ static bool has_protocol(const char *filename, const char *protocol, const char 
     *ret_rest = filename + length + 1;
     return true;
 }
+
+static const char *const nbd_schemes[] = {"nbd",      "nbd+tcp",   "nbd+unix",   "nbd+vsock", "nbds",
+                                          "nbds+tcp", "nbds+unix", "nbds+vsock", NULL};
 
 struct json *CO_FN co_filename_protocol_options(const char *filename, struct error **err)
 {
@@ -183,7 +228,7 @@ struct json *CO_FN co_filename_protocol_options(const char *filename, struct err
         return driver_options(protocol);
     if (has_protocol(filename, "nbd", &rest) && !g_str_has_prefix(rest, "//"))
         return nbd_plain(rest, err);
-    if (!strcmp(protocol, "nbd") || !strcmp(protocol, "nbd+tcp") || !strcmp(protocol, "nbd+unix"))
+    if (g_strv_contains(nbd_schemes, protocol))
         return nbd_url(filename, err);
     error_set(err, "Unknown protocol '%s'", protocol);
     return NULL;

@@ -172,3 +172,19 @@ def test_io_prompts_with_its_own_name(tmp_path):
     done = subprocess.run([program('ashlar-io'), '-f', 'raw', tmp_path / 'image'], input='length\n', text=True,
                           capture_output=True, timeout=PATIENCE_S, check=True)
     assert done.stdout == 'ashlar-io> 0 bytes\nashlar-io> '
+
+
+def test_io_copies_on_read(tmp_path):
+    """-C: what is read from the backing image is in the image afterwards."""
+    img = need('qemu-img')
+    outputs = []
+    for io in (need('qemu-io'), OURS):
+        folder = tmp_path / str(len(outputs))
+        folder.mkdir()
+        run(img, 'create', '-q', '-f', 'raw', 'base', '1M', cwd=folder)
+        run(need('qemu-io'), '-f', 'raw', '-c', 'write -q -P 5 0 1M', 'base', cwd=folder)
+        run(img, 'create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'raw', 'top', cwd=folder)
+        done = run(io, '-C', '-f', 'qcow2', '-c', 'read -P 5 64k 64k', 'top', cwd=folder)
+        mapped = run(need('qemu-io'), '-f', 'qcow2', '-c', 'map', 'top', cwd=folder)
+        outputs.append(normalise(done.stdout) + mapped.stdout)
+    assert outputs[0] == outputs[1]
