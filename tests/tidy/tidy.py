@@ -159,9 +159,10 @@ def rule_paths(tree):
 def rule_fuzz_corpus(tree):
     for path in tree.c_files:
         if path.name.endswith('-fuzz.c'):
-            corpus = path.with_name(path.stem + '-corpus')
-            if not corpus.is_dir() or not any(corpus.iterdir()):
-                yield path, 1, f'has no seed corpus in {corpus.name}/'
+            names = path.stem + '-corpus', f'{path.parent.name}-{path.stem}-corpus'
+            corpora = [path.with_name(name) for name in names]
+            if not any(corpus.is_dir() and any(corpus.iterdir()) for corpus in corpora):
+                yield path, 1, f'has no seed corpus in {names[0]}/ or {names[1]}/'
 
 
 def rule_readme(tree):
