@@ -294,3 +294,50 @@ def test_many(start, image, tmp_path):
     with start(peer=True) as peer:
         assert len(bitmaps(peer.qmp)) == 200
         assert all(bitmap['count'] == bitmap['granularity'] for bitmap in bitmaps(peer.qmp).values())
+
+
+def test_reopened_read_only_and_back(daemon, image, tmp_path):
+    running = daemon('--blockdev', f'driver=file,node-name=file,filename={image}',
+                     '--blockdev', 'driver=qcow2,node-name=disk,file=file',
+                     '--nbd-server', f'addr.type=unix,addr.path={tmp_path}/nbd.sock')
+
+    def reopen(read_only):
+        running.qmp.command('blockdev-reopen', options=[
+            {'driver': 'qcow2', 'node-name': 'disk', 'file': 'file', 'read-only': read_only}])
+
+    def write_one(offset):
+        running.qmp.command('block-export-add', type='nbd', id='exp', node_name='disk', name='x', writable=True)
+        write(tmp_path, (offset, 1))
+        running.qmp.command('block-export-del', id='exp', mode='hard')
+        running.qmp.event('BLOCK_EXPORT_DELETED')
+
+    add(running.qmp, 'b', persistent=True)
+    write_one(0)
+    reopen(True)
+    assert stored(image) == {'b': (65536, ['auto'])}
+    assert refusal(running.qmp, 'block-dirty-bitmap-clear', node='disk', name='b') == \
+        "Bitmap 'b' is readonly and cannot be modified"
+    reopen(False)
+    assert stored(image) == {'b': (65536, ['in-use', 'auto'])}
+    write_one(MIB)
+    assert count(running.qmp, 'b') == 131072
+    running.stop()
+    check(image)
+    assert stored(image) == {'b': (65536, ['auto'])}
+
+
+def test_a_bitmap_stays_with_its_node(daemon, image, tmp_path):
+    """With an overlay on top, what is written goes there, and the bitmap below does not see it."""
+    overlay = make_image(tmp_path / 'overlay.qcow2')
+    running = daemon(*arguments(image, tmp_path))
+    add(running.qmp, 'b', persistent=True)
+    write(tmp_path, (0, 1))
+    running.qmp.command('blockdev-add', driver='qcow2', node_name='top', backing=None,
+                        file={'driver': 'file', 'filename': str(overlay)})
+    running.qmp.command('blockdev-snapshot', node='disk', overlay='top')
+    write(tmp_path, (MIB, 1))
+    assert count(running.qmp, 'b') == 65536
+    assert bitmaps(running.qmp, 'top') == {}
+    running.stop()
+    assert stored(image) == {'b': (65536, ['auto'])}
+    check(image)
