@@ -94,6 +94,22 @@ static bool has_backing(const char *driver_name)
     return false;
 }
 
+/* Scripts give the key of an encrypted qcow2 image and leave out in which way it is encrypted: there is one in use. */
+static void add_encryption_format(struct json *options)
+{
+    const struct json *driver = json_get(options, "driver");
+    const struct json *encrypt = json_get(options, "encrypt");
+    struct json *whole;
+
+    if (!driver || json_get_kind(driver) != JSON_STRING || strcmp(json_get_string(driver), "qcow2") != 0)
+        return;
+    if (!encrypt || json_get_kind(encrypt) != JSON_OBJECT || json_get(encrypt, "format"))
+        return;
+    whole = json_take(options, "encrypt");
+    json_set(whole, "format", json_string("luks"));
+    json_set(options, "encrypt", whole);
+}
+
 static struct json *CO_FN co_name_options(const struct image_open *open, struct error **err)
 {
     struct image_name name = {
@@ -116,6 +132,7 @@ static struct json *CO_FN co_name_options(const struct image_open *open, struct 
     options = co_image_options(&name, err);
     if (options) {
         add_common(options, open);
+        add_encryption_format(options);
         if (open->aio)
             add_aio(options, open->aio);
     }
