@@ -104,14 +104,13 @@ static struct image_check *CO_FN co_check_once(const struct img *img, const stru
                                                struct error **err)
 {
     const struct block_driver_image *driver = subject->driver->image;
-    struct image_report lines = {.line = report_line};
-    struct image_report *report = img->quiet ? NULL : &lines;
+    struct image_report report = {.line = report_line};
     struct image_check *check = g_new0(struct image_check, 1);
 
     check->filename = g_strdup(subject->image->filename);
     check->format = g_strdup(subject->driver->name);
-    if (subject->unopened ? driver->co_check_file(subject->image->handle, repair, report, check, err)
-                          : driver->co_check(subject->image->node, repair, report, check, err))
+    if (subject->unopened ? driver->co_check_file(subject->image->handle, repair, &report, check, err)
+                          : driver->co_check(subject->image->node, repair, &report, check, err))
         return check;
     image_check_free(check);
     return NULL;

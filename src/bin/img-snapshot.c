@@ -26,7 +26,7 @@ static const struct option options[] = {
     {"", 'l', NULL, "list all (the default)", SNAPSHOT_LIST},
     {"", 'a', "SNAPSHOT", "make the image what it was then", SNAPSHOT_APPLY},
     {"", 'c', "SNAPSHOT", "take one of this name", SNAPSHOT_CREATE},
-    {"", 'd', "SNAPSHOT", "delete it: by id or else by name", SNAPSHOT_DELETE},
+    {"", 'd', "SNAPSHOT", "delete it: by name or else by id", SNAPSHOT_DELETE},
     {0},
 };
 
@@ -65,6 +65,7 @@ static bool CO_FN co_create(struct image *image, const char *name, struct error 
     info->name = g_strdup(name);
     info->date_sec = now_us / 1000000;
     info->date_nsec = now_us % 1000000 * 1000;
+    info->has_icount = true;
     return driver->co_snapshot_create(image->node, info, err) ||
            error_prefix(err, "Could not create snapshot '%s': ", name);
 }
@@ -79,15 +80,15 @@ static bool CO_FN co_apply(struct image *image, const char *name, struct error *
            error_prefix(err, "Could not apply snapshot '%s': ", name);
 }
 
-/* By id, or else by name; NULL: there is none. */
+/* By name, or else by id; NULL: there is none. */
 static const struct snapshot_info *find(const struct snapshot_info_array *snapshots, const char *selector)
 {
     for (size_t i = 0; i < snapshots->count; i++) {
-        if (!strcmp(snapshots->items[i]->id, selector))
+        if (!strcmp(snapshots->items[i]->name, selector))
             return snapshots->items[i];
     }
     for (size_t i = 0; i < snapshots->count; i++) {
-        if (!strcmp(snapshots->items[i]->name, selector))
+        if (!strcmp(snapshots->items[i]->id, selector))
             return snapshots->items[i];
     }
     return NULL;

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import PATIENCE_S, program, wait_for
+from harness import PATIENCE_S, TOP, program, wait_for
 from img_pair import Pair
 
 MIB = 1 << 20
@@ -273,5 +273,9 @@ def test_help():
         help_text = subprocess.run([program('ashlar-img'), command, '--help'], capture_output=True, text=True,
                                    check=True).stdout
         assert help_text.startswith(f'usage: ashlar-img {command} ')
+        manual = (TOP / 'docs' / 'ashlar-img.1').read_text().replace('\\-', '-')
+        section = manual.split(f'.SS {command}\n')[1].split('.SS ')[0]
+        for option in re.findall(r'^  (-\S+)', help_text, re.MULTILINE):
+            assert f'.B {option}' in section, f'{command} {option} is not in the manual'
     assert subprocess.run([program('ashlar-img'), '-V'], capture_output=True, text=True,
                           check=True).stdout.startswith('ashlar-img version ')
