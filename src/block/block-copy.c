@@ -24,7 +24,7 @@ struct block_copy {
     unsigned shift;
     unsigned write_flags;
     unsigned zero_flags;
-    bool in_place;
+    bool explicit_zeroes;
     bool copy_range;
     bool discard_source;
 
@@ -72,9 +72,14 @@ void block_copy_set_copy_range(struct block_copy *copy, bool use)
 
 void block_copy_set_in_place(struct block_copy *copy)
 {
-    copy->in_place = true;
+    copy->explicit_zeroes = true;
     copy->write_flags = IO_UNCHANGED;
     copy->zero_flags = IO_MAY_UNMAP | IO_UNCHANGED;
+}
+
+void block_copy_set_explicit_zeroes(struct block_copy *copy)
+{
+    copy->explicit_zeroes = true;
 }
 
 void block_copy_set_unmap(struct block_copy *copy, bool unmap)
@@ -234,7 +239,7 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
 
     if (extent->flags & BLOCK_ZERO) {
         *ret_is_read = false;
-        if (!copy->in_place && co_target_is_zero(copy, offset, extent->bytes))
+        if (!copy->explicit_zeroes && co_target_is_zero(copy, offset, extent->bytes))
             return 0;
         return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, copy->zero_flags);
     }

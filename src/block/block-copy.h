@@ -40,6 +40,8 @@ void block_copy_set_unmap(struct block_copy *copy, bool unmap);    /* zeroes may
 /* The target is the source, on which layers below are about to go: writes leave the data that is seen as it is, and
  * zeroes are written even where there are some. */
 void block_copy_set_in_place(struct block_copy *copy);
+/* Zeroes are written even where the target reads as zeroes: another image will be put below it. */
+void block_copy_set_explicit_zeroes(struct block_copy *copy);
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
 
 uint32_t block_copy_cluster_size(const struct block_copy *copy);

@@ -33,7 +33,8 @@ static bool has_backing_slot(const struct node *node)
 struct overlay {
     struct node *node;
     struct node *overlay;
-    GPtrArray *moved; /* struct edge *: parents that the node has lost to the overlay */
+    struct handle *keep; /* on the overlay, which nobody else may need once it has been taken off again */
+    GPtrArray *moved;    /* struct edge *: parents that the node has lost to the overlay */
 };
 
 static void CO_FN co_overlay_abort(void *opaque)
@@ -54,7 +55,7 @@ static void CO_FN co_overlay_clean(void *opaque)
 {
     struct overlay *step = opaque;
 
-    co_graph_release_node(step->overlay);
+    co_handle_free(step->keep);
     g_ptr_array_free(step->moved, true);
     g_free(step);
 }
@@ -73,14 +74,21 @@ static bool check_overlay(const struct node *overlay, struct error **err)
     return true;
 }
 
+/* On failure an overlay that nobody needs has been closed. */
 static bool CO_FN co_attach(struct transaction *transaction, struct node *node, struct node *overlay,
                             struct error **err)
 {
+    struct handle_options keep = {
+        .name = "blockdev-snapshot", .shared = PERM_ALL, .follows_length = true, .stays = true};
     struct overlay *step = g_new0(struct overlay, 1);
     struct graph_change *change = co_graph_change_begin(node->graph);
     bool ok = check_overlay(overlay, err);
 
     *step = (struct overlay){.node = node, .overlay = overlay, .moved = g_ptr_array_new()};
+    if (ok) {
+        step->keep = co_handle_new(overlay, &keep, err);
+        ok = step->keep;
+    }
     if (ok && node_reaches(overlay, node))
         ok = error_set(err, "Making '%s' a backing child of '%s' would create a cycle", node->name, overlay->name);
     for (unsigned i = 0; i < node->parents->len && ok; i++) {
@@ -94,11 +102,12 @@ static bool CO_FN co_attach(struct transaction *transaction, struct node *node, 
     ok = co_graph_change_end(change, ok, err);
     if (ok) {
         transaction_add(transaction, &overlay_ops, step);
-    } else {
-        g_ptr_array_free(step->moved, true);
-        g_free(step);
+        return true;
     }
-    return ok;
+    if (!step->keep)
+        co_graph_release_node(overlay);
+    co_overlay_clean(step);
+    return false;
 }
 
 bool CO_FN co_snapshot_do(struct transaction *transaction, struct graph *graph, const struct blockdev_snapshot *what,
@@ -143,10 +152,7 @@ bool CO_FN co_snapshot_do_sync(struct transaction *transaction, struct graph *gr
     overlay = co_new_image_open(graph, &image, what->snapshot_node_name, node, true, err);
     if (!overlay)
         return false;
-    if (co_attach(transaction, node, overlay, err))
-        return true;
-    co_graph_release_node(overlay);
-    return false;
+    return co_attach(transaction, node, overlay, err);
 }
 
 /* --- internal --- */

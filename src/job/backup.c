@@ -388,6 +388,8 @@ static bool set_up_copy(struct backup_job *backup, const struct blockdev_backup 
     backup->pump.limit = perf && perf->has_max_workers ? (unsigned)perf->max_workers : WORKERS;
     block_copy_set_compress(backup->copy, options->has_compress && options->compress);
     block_copy_set_copy_range(backup->copy, perf && perf->has_use_copy_range && perf->use_copy_range);
+    if (options->sync == MIRROR_SYNC_MODE_TOP)
+        block_copy_set_explicit_zeroes(backup->copy);
     block_copy_set_discard_source(backup->copy, options->has_discard_source && options->discard_source);
     return true;
 }

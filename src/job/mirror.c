@@ -467,6 +467,9 @@ static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_optio
     mirror->copy = mirror_filter_copy(mirror->filter.node);
     block_copy_set_unmap(mirror->copy, !options->keep_zeroes);
     block_copy_set_copy_range(mirror->copy, true);
+    /* The layers that are not copied will show through where the copy has nothing. */
+    if (options->type == JOB_TYPE_MIRROR && options->sync == MIRROR_SYNC_MODE_TOP)
+        block_copy_set_explicit_zeroes(mirror->copy);
     set_up_buffers(mirror, options);
     return co_job_filter_insert(&mirror->filter, options->source, &insertion, err);
 }

@@ -5,7 +5,7 @@ import os
 import random
 import threading
 
-from harness import PATIENCE_S, raw_image
+from harness import PATIENCE_S, raw_image, wait_for
 
 MIB = 1 << 20
 
@@ -48,11 +48,16 @@ def connect(uri):
     return handle
 
 
+class Written(dict):
+    """What a client has written last, by offset; and how many writes that took."""
+    operations = 0
+
+
 @contextlib.contextmanager
 def writing(uri, size, block=4096, seed=7, zeroes=True):
     """Writes, zeroes and discards at random places, until the end of the block; what was written is a dictionary."""
     done = threading.Event()
-    written = {}
+    written = Written()
     failures = []
 
     def run():
@@ -68,6 +73,7 @@ def writing(uri, size, block=4096, seed=7, zeroes=True):
                 else:
                     handle.pwrite(data, at)
                 written[at] = data
+                written.operations += 1
             handle.flush()
             handle.shutdown()
         except Exception as failure:  # pylint: disable=broad-except
@@ -81,6 +87,12 @@ def writing(uri, size, block=4096, seed=7, zeroes=True):
         done.set()
         thread.join(PATIENCE_S)
     assert not failures, failures
+
+
+def more_writes(written, count=20):
+    """Waits until the client has made so many more writes."""
+    before = written.operations
+    wait_for(lambda: written.operations >= before + count, f'{count} more writes')
 
 
 def stage(qmp, job, status):

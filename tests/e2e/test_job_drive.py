@@ -4,7 +4,7 @@ import json
 
 import pytest
 from harness import QmpError, need, run
-from job_tools import MIB, SUCCESS, connect, content, serve, stage, story, writing
+from job_tools import MIB, SUCCESS, connect, content, more_writes, serve, stage, story, writing
 
 SIZE = 16 * MIB
 
@@ -54,9 +54,7 @@ def test_drive_mirror(disk, tmp_path, sync, backing):
         stage(disk.qmp, 'j', 'ready')
         disk.qmp.command('job-complete', id='j')
         stage(disk.qmp, 'j', 'null')
-        before = len(written)
-        while len(written) < before + 20:
-            pass
+        more_writes(written, 20)
     disk.qmp.command('block-export-del', id='exp', mode='hard')
     disk.stop()
     assert flat(tmp_path, tmp_path / 'copy') == expected(disk.before, written)

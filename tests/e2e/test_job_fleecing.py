@@ -40,7 +40,7 @@ def test_old_state_under_writes(fleecing):
     source = random.Random(3)
     with writing(one.uri, SIZE) as written:
         handle = connect(one.old_uri)
-        while len(written) < 500:
+        while written.operations < 500:
             at = source.randrange(SIZE - 70000)
             assert handle.pread(70000, at) == one.before[at:at + 70000]
         for at in range(0, SIZE, MIB):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from harness import QmpError, need, run
-from job_tools import (MIB, add_file, allocated, connect, content, random_image, serve, stage, story, writing)
+from job_tools import (MIB, add_file, allocated, connect, content, random_image, more_writes, serve, stage, story, writing)
 
 SIZE = 24 * MIB
 
@@ -57,9 +57,7 @@ def test_completes_under_writes(disks, tmp_path, options):
         disks.qmp.command('job-complete', id='j')
         stage(disks.qmp, 'j', 'null')
         assert root_of(disks.qmp, "block export 'exp'") == 'dst'
-        before = len(written)
-        while len(written) < before + 20:
-            pass
+        more_writes(written, 20)
     expected = bytearray(disks.before)
     for at, data in written.items():
         expected[at:at + 4096] = data

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from harness import QmpError, need, run
-from job_tools import MIB, add_file, connect, content, random_image, serve, writing
+from job_tools import MIB, add_file, connect, content, random_image, more_writes, serve, writing
 
 SIZE = 16 * MIB
 
@@ -52,9 +52,7 @@ def test_reopen_file_flags_under_writes(daemon, tmp_path):
             reopen(one.qmp, {**options, 'cache': {'direct': step % 2 == 0}, 'discard': 'unmap'})
             node, = one.qmp.command('query-named-block-nodes')
             assert node['cache']['direct'] == (step % 2 == 0)
-            before = len(written)
-            while len(written) < before + 5:
-                pass
+            more_writes(written, 5)
     image = content(tmp_path / 'a')
     for at, data in written.items():
         assert image[at:at + 4096] == data
@@ -179,11 +177,9 @@ def test_snapshot_chain_under_writes(daemon, tmp_path):
     uri = serve(one.qmp, tmp_path / 'nbd', 'n0')
     with writing(uri, SIZE) as written:
         for step in range(1, 11):
-            before = len(written)
             one.qmp.command('blockdev-snapshot-sync', node_name=f'n{step - 1}', snapshot_node_name=f'n{step}',
                             snapshot_file=str(tmp_path / f'i{step}'))
-            while len(written) <= before + 20:
-                pass
+            more_writes(written)
     found = edges(one.qmp)
     assert found["block export 'exp'"]['root'] == 'n10'
     assert found['n10']['backing'] == 'n9'
