@@ -60,6 +60,11 @@ static int64_t CO_FN co_allocated_size(struct node *node)
     return sum;
 }
 
+int64_t CO_FN co_edge_allocated_size(struct edge *edge)
+{
+    return co_allocated_size(edge->child);
+}
+
 int64_t CO_FN co_handle_allocated_size(struct handle *handle)
 {
     return co_allocated_size(handle->root.child);

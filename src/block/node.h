@@ -170,4 +170,6 @@ int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t byte
  */
 int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, uint64_t offset, uint64_t bytes,
                                   uint64_t *ret_bytes);
+/* Bytes of storage that the child uses, or -errno: not known. Main loop. */
+int64_t CO_FN co_edge_allocated_size(struct edge *edge);
 int CO_FN co_edge_truncate(struct edge *edge, const struct truncate_request *request, struct error **err);

@@ -61,7 +61,7 @@ struct config {
     unsigned cluster_bits;
     unsigned refcount_bits;
     unsigned version;
-    bool subclusters, backing, lazy, no_unref, small_cache, compressed;
+    bool subclusters, backing, lazy, no_unref, small_cache, compressed, data_file, raw;
     unsigned sectors;
 };
 
@@ -201,9 +201,10 @@ static bool CO_FN co_open(struct scene *scene, struct error **err)
     g_autofree char *text = g_strdup_printf(
         "{'driver': 'qcow2', 'node-name': 'q', 'discard': 'unmap', 'cache-clean-interval': %d, "
         "'file': {'driver': 'file', 'node-name': 'f', 'filename': 'image', 'discard': 'unmap'}"
-        "%s%s%s%s}",
+        "%s%s%s%s%s}",
         scene->seed % 2 ? 0 : 1,
         config->backing ? ", 'backing': {'driver': 'file', 'filename': 'base'}" : ", 'backing': null",
+        config->data_file ? ", 'data-file': {'driver': 'file', 'filename': 'data', 'discard': 'unmap'}" : "",
         config->lazy ? ", 'lazy-refcounts': true" : "", config->no_unref ? ", 'discard-no-unref': true" : "",
         config->small_cache ? ", 'l2-cache-size': 2048, 'l2-cache-entry-size': 512, 'refcount-cache-size': 2048" : "");
     AUTO(json) json = json_parse(text, strlen(text), err);
@@ -262,14 +263,17 @@ static void CO_FN co_create(struct scene *scene)
     unsigned base_sectors = config->sectors * 2 / 3;
     g_autofree char *text = g_strdup_printf(
         "{'driver': 'qcow2', 'file': {'driver': 'file', 'filename': 'image'}, 'size': %u, 'cluster-size': %u, "
-        "'version': 'v%u', 'refcount-bits': %u%s}",
+        "'version': 'v%u', 'refcount-bits': %u%s%s%s}",
         config->sectors * SECTOR, 1u << config->cluster_bits, config->version, config->refcount_bits,
-        config->subclusters ? ", 'extended-l2': true" : "");
+        config->subclusters ? ", 'extended-l2': true" : "",
+        config->data_file ? ", 'data-file': {'driver': 'file', 'filename': 'data'}" : "",
+        config->raw ? ", 'data-file-raw': true" : "");
     AUTO(error) error = NULL;
     AUTO(json) json = json_parse(text, strlen(text), &error);
     AUTO(blockdev_create_options) options = json ? blockdev_create_options_parse(json, &error) : NULL;
 
     sim_disk_put(scene->disk, "image", "", 0);
+    sim_disk_put(scene->disk, "data", "", 0);
     fill(base, base_sectors, BACKING_VALUE);
     sim_disk_put(scene->disk, "base", base, base_sectors * SECTOR);
     if (!options || !qcow2_co_create(scene->graph, options, &error))
@@ -577,7 +581,7 @@ static void CO_FN co_between(struct scene *scene)
     case 1:
     case 2:
         /* Version 2 has no bit to say that flags and counts are being changed, so a cut in the middle shows. */
-        if (scene->config.refcount_bits <= 2 || scene->config.version == 2)
+        if (scene->config.refcount_bits <= 2 || scene->config.version == 2 || scene->config.data_file)
             break;
         if (!scene->snapshot)
             co_snapshot_take(scene);
@@ -698,6 +702,10 @@ static struct config config_of(GRand *random)
     config.no_unref = config.version == 3 && !g_rand_int_range(random, 0, 4);
     config.small_cache = g_rand_boolean(random);
     config.compressed = g_rand_boolean(random);
+    config.data_file = config.version == 3 && !g_rand_int_range(random, 0, 4);
+    config.raw = config.data_file && g_rand_boolean(random);
+    config.backing &= !config.raw;
+    config.compressed &= !config.data_file;
     config.sectors = (unsigned)g_rand_int_range(random, 100, 700);
     return config;
 }
@@ -713,11 +721,12 @@ static void scene_begin(struct scene *scene, uint32_t seed)
     };
     scene->config = config_of(scene->random);
     scene->shortest = scene->config.sectors;
-    g_test_message("seed %u: v%u, clusters of %u, refcounts of %u bits%s%s%s%s%s%s, %u sectors", seed,
+    g_test_message("seed %u: v%u, clusters of %u, refcounts of %u bits%s%s%s%s%s%s%s%s, %u sectors", seed,
                    scene->config.version, 1u << scene->config.cluster_bits, scene->config.refcount_bits,
                    scene->config.subclusters ? ", subclusters" : "", scene->config.backing ? ", backing" : "",
                    scene->config.lazy ? ", lazy" : "", scene->config.no_unref ? ", no-unref" : "",
                    scene->config.small_cache ? ", small caches" : "", scene->config.compressed ? ", compressed" : "",
+                   scene->config.data_file ? ", data file" : "", scene->config.raw ? ", raw" : "",
                    scene->config.sectors);
     scene->disk = sim_disk_new();
     scene_run(scene);

@@ -315,6 +315,18 @@ void CO_FN co_qcow2_cleaner_stop(struct qcow2_image *image)
 
 /* --- open and close --- */
 
+/*
+ * Where much of the file with the data is holes (clusters that were allocated beforehand, data files), asking it finds
+ * zeroes that the tables don't tell of; elsewhere that would only take time.
+ */
+static bool CO_FN co_data_is_sparse(struct qcow2_image *image)
+{
+    uint64_t length = node_length(edge_child(image->data));
+    int64_t used = co_edge_allocated_size(image->data);
+
+    return used >= 0 && (uint64_t)used < length - length / 10;
+}
+
 static void image_release(struct qcow2_image *image)
 {
     qcow2_caches_free(image);
@@ -356,6 +368,7 @@ static bool CO_FN co_open_parts(struct qcow2_image *image, const struct blockdev
     ret = co_qcow2_overlap_load(image, image->settings.overlap_mask);
     if (ret)
         return error_set_errno(err, ret, "Could not read what has to be guarded against overwriting");
+    image->data_may_be_zero = co_data_is_sparse(image);
     node_set_length(image->node, image->header->size);
     return co_qcow2_bitmaps_load(image, err) && co_qcow2_clear_autoclear(image, err);
 }
