@@ -18,7 +18,7 @@
  * Data must have been written before its cluster was named, so a cluster of which nothing is inside the file is not
  * there at all; what of a cluster is beyond the end was never written.
  */
-static int CO_FN co_check_inside(struct qcow2_image *image, uint64_t guest, uint64_t host)
+int CO_FN co_qcow2_check_inside(struct qcow2_image *image, uint64_t guest, uint64_t host)
 {
     uint64_t cluster = align_down(host, image->cluster_size);
 
@@ -36,7 +36,7 @@ static int CO_FN co_read_data(struct qcow2_image *image, uint64_t guest, uint64_
     int ret = 0;
 
     if (unlikely(!range_fits(host, iov->size, node_length(edge_child(image->data)))))
-        ret = co_check_inside(image, guest, host);
+        ret = co_qcow2_check_inside(image, guest, host);
     if (!ret)
         ret = co_edge_preadv(image->data, host, iov->size, iov, flags);
     if (unlikely(!ret && image->crypt))

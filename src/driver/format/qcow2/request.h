@@ -24,6 +24,9 @@ int CO_FN co_qcow2_truncate(struct node *node, const struct truncate_request *re
 int CO_FN co_qcow2_read_extent(struct qcow2_image *image, uint64_t guest, const struct qcow2_extent *extent,
                                const struct io_vector *iov, unsigned flags);
 
+/* Whether the data cluster at `host` begins inside the file; -EIO and fenced where not. */
+int CO_FN co_qcow2_check_inside(struct qcow2_image *image, uint64_t guest, uint64_t host) MUST_CHECK;
+
 /* --- write.c --- */
 
 /* Writes, also behind the end of the disk up to the end of its last cluster. */

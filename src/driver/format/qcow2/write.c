@@ -55,6 +55,8 @@ static int CO_FN co_write_in_place(struct qcow2_image *image, uint64_t guest, ui
     /* Data clusters were guarded when they were taken; this is for tables of an image that name metadata as data. */
     int ret = image->has_data_file ? 0 : co_qcow2_overlap_check(image, host, iov->size, 0);
 
+    if (unlikely(!ret && !range_fits(host, iov->size, node_length(edge_child(image->data)))))
+        ret = co_qcow2_check_inside(image, guest, host);
     return ret ? ret : co_qcow2_write_data(image, guest, host, iov, flags);
 }
 
