@@ -52,6 +52,15 @@ bool qcow2_has_dropped(struct qcow2_image *image)
     return any || image->durable.count || image->resting.count;
 }
 
+void qcow2_freed_forget(struct qcow2_image *image)
+{
+    spin_lock(&image->freed_spin);
+    image->dropped.count = 0;
+    spin_unlock(&image->freed_spin);
+    image->durable.count = 0;
+    image->resting.count = 0;
+}
+
 struct qcow2_freed_list qcow2_take_dropped(struct qcow2_image *image)
 {
     struct qcow2_freed_list taken;

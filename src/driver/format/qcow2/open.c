@@ -107,6 +107,8 @@ void qcow2_caches_set(struct qcow2_image *image, const struct qcow2_caches *cach
 void qcow2_caches_drop(struct qcow2_image *image)
 {
     qcow2_alloc_reset(image);
+    /* After a failure counts may be forgotten here that were to be lowered, and must not be lowered twice. */
+    qcow2_freed_forget(image);
     qcow2_cache_drop(image->l2);
     qcow2_cache_drop(image->refcounts);
     qcow2_compressed_forget(image);

@@ -279,6 +279,8 @@ void qcow2_free_clusters(struct qcow2_image *image, uint64_t offset, uint64_t by
 
 /* Whether some wait for that. */
 bool qcow2_has_dropped(struct qcow2_image *image);
+/* They stay leaks. Drained; for who forgets the counts, too. */
+void qcow2_freed_forget(struct qcow2_image *image);
 /* For the write-back: takes the list before it begins; and gives it back where it could not make the rest durable. */
 struct qcow2_freed_list qcow2_take_dropped(struct qcow2_image *image);
 void qcow2_return_dropped(struct qcow2_image *image, struct qcow2_freed_list *taken);
