@@ -246,6 +246,7 @@ def post(queue, header, *parts, status=True):
     if not status:
         return None
     wait_for(lambda: queue.collect() or number in queue.done, 'the request')
+    del queue.done[number]
     return queue.memory.map[place]
 
 
