@@ -43,8 +43,8 @@ struct daemon *daemon_new(void) MUST_CHECK;
 void daemon_started(struct daemon *daemon);
 
 /*
- * Ends everything, users before what they use: no further command, jobs cancelled, exports stopped, images flushed and closed, their
- * events delivered, then monitors, chardevs, objects.
+ * Ends everything, users before what they use: no further command, jobs cancelled, exports stopped, images flushed and
+ * closed, their events delivered, then monitors, chardevs, objects.
  */
 void CO_FN co_daemon_free(struct daemon *daemon);
 

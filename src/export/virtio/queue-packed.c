@@ -307,7 +307,7 @@ static bool must_notify(struct virtqueue *queue)
 
     queue->told_index = queue->used_index;
     queue->told = true;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    virtq_fence();
     flags = shared_load16(queue->driver_area + EVENT_FLAGS, __ATOMIC_RELAXED);
     if (flags != EVENT_AT || !told)
         return flags != EVENT_DISABLE;
@@ -325,7 +325,7 @@ static void want_kicks(struct virtqueue *queue, bool wanted)
 {
     shared_store16(queue->device_area + EVENT_FLAGS, wanted ? EVENT_ENABLE : EVENT_DISABLE, __ATOMIC_RELAXED);
     if (wanted)
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        virtq_fence();
 }
 
 static uint32_t base_of(const struct virtqueue *queue)

@@ -181,7 +181,7 @@ static bool must_notify(struct virtqueue *queue)
     queue->told_index = queue->used_index;
     queue->told = true;
     /* Before we look whether the driver wants to hear of it, it must be able to see it. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    virtq_fence();
     if (!queue->setup.event_index)
         return !(shared_load16(queue->driver_area + RING_FLAGS, __ATOMIC_RELAXED) & AVAIL_NO_INTERRUPT);
     return !told || virtq_event_passed(
@@ -198,7 +198,7 @@ static void want_kicks(struct virtqueue *queue, bool wanted)
         shared_store16(queue->device_area + RING_ENTRIES + (size_t)queue->setup.size * USED_ENTRY_BYTES,
                        queue->avail_index, __ATOMIC_RELAXED);
     if (wanted)
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        virtq_fence();
 }
 
 static uint32_t base_of(const struct virtqueue *queue)
