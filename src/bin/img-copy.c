@@ -54,7 +54,8 @@ enum failure { FAILURE_NONE, FAILURE_STATUS, FAILURE_READ, FAILURE_WRITE };
 struct run {
     const struct img_copy *copy;
     uint64_t piece_bytes;
-    struct loop *main_loop;
+    struct loop *main_loop; /* where everything is written */
+    struct loop *read_loop;
     int64_t started_ns;
 
     struct co_mutex lock;             /* of the following, to `failed_at` */
@@ -315,13 +316,21 @@ static void CO_FN co_read_salvaging(struct run *run, const struct piece *piece, 
     }
 }
 
+/*
+ * Reads on one thread and writes on the other: two that write to one file would take turns at its lock in the kernel,
+ * spinning.
+ */
 static bool CO_FN co_copy_data(struct run *run, const struct piece *piece, uint8_t *buffer)
 {
-    int result = co_handle_pread(piece->source, piece->source_offset, piece->bytes, buffer, 0);
+    int result;
 
-    if (result < 0 && run->copy->salvage) {
+    co_move_to(run->read_loop);
+    result = co_handle_pread(piece->source, piece->source_offset, piece->bytes, buffer, 0);
+
+    if (result < 0 && run->copy->salvage)
         co_read_salvaging(run, piece, buffer);
-    } else if (result < 0) {
+    co_move_to(run->main_loop);
+    if (result < 0 && !run->copy->salvage) {
         co_note_failure(run, FAILURE_READ, result, piece->offset);
         return false;
     }
@@ -380,7 +389,7 @@ static void show_progress(struct run *run)
 {
     uint64_t done = __atomic_load_n(&run->done, __ATOMIC_RELAXED);
 
-    if (run->copy->progress && loop_current() == run->main_loop && done > run->copy->progress->done)
+    if (run->copy->progress && done > run->copy->progress->done)
         progress_add(run->copy->progress, done - run->copy->progress->done);
 }
 
@@ -434,8 +443,9 @@ static void CO_FN co_run_workers(struct run *run)
     struct loop_options options = {.name = "copy"};
     struct loop_thread *thread = second_thread_pays(run->copy) ? loop_thread_new(&options, NULL) : NULL;
 
+    run->read_loop = thread ? loop_thread_loop(thread) : run->main_loop;
     for (unsigned i = 0; i < count; i++)
-        tasks[i] = co_task_start(thread && i % 2 ? loop_thread_loop(thread) : run->main_loop, co_work, run);
+        tasks[i] = co_task_start(run->main_loop, co_work, run);
     for (unsigned i = 0; i < count; i++)
         co_task_join(tasks[i]);
     if (thread)
