@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A virtual machine without a disk of its own: Debian's cloud kernel and a few programs in memory, emulated by QEMU."""
+import lzma
 import pathlib
 import re
 import subprocess
@@ -7,61 +8,102 @@ import threading
 
 from harness import PATIENCE_S, run, wait_for
 
-MODULES = ('virtio_ring', 'virtio', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_blk')
+VIRTIO_DISK = ('virtio_ring', 'virtio', 'virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_blk')
 INIT = '''#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-for module in {modules}; do insmod /lib/$module.ko; done
-while ! [ -e /dev/vda ]; do sleep 0.1; done
+mkdir -p /dev/shm /run /tmp
+mount -t tmpfs shm /dev/shm
+for module in {modules}; do insmod /lib/modules/$module.ko; done
+{start}
 stty -echo
 echo guest is up
 while read -r line; do eval "$line"; echo "status=$?"; done
 poweroff -f
 '''
+WAIT_FOR_DISK = 'while ! [ -e /dev/vda ]; do sleep 0.1; done'
 
 
 def kernel():
     """The newest of the cloud kernels that are installed: its image and the folder of its modules."""
     images = sorted(pathlib.Path('/boot').glob('vmlinuz-*-cloud-amd64'))
-    assert images, 'the package linux-image-cloud-amd64 is not installed'
+    assert images, 'no package linux-image-*cloud-amd64 is installed'
     return images[-1], pathlib.Path('/lib/modules') / images[-1].name.removeprefix('vmlinuz-')
 
 
-def make_initramfs(folder, modules=MODULES):
-    """The guest's programs: busybox, and a shell that does what it is told over the serial line."""
+def module_files(names):
+    """Name to contents of the modules and of what they need, in the order of loading; without what is in the kernel itself."""
+    folder = kernel()[1]
+    needs = {}
+    for line in (folder / 'modules.dep').read_text().splitlines():
+        path, _, needed = line.partition(':')
+        needs[path] = needed.split()
+    paths = {pathlib.Path(path).name.split('.')[0].replace('-', '_'): path for path in needs}
+    found = {}
+
+    def add(path):
+        for other in reversed(needs[path]):
+            add(other)
+        data = (folder / path).read_bytes()
+        found[pathlib.Path(path).name.split('.')[0]] = lzma.decompress(data) if path.endswith('.xz') else data
+    for name in names:
+        if name in paths:
+            add(paths[name])
+        else:
+            assert f'/{name}.ko\n' in (folder / 'modules.builtin').read_text(), f'no module {name} in {folder}'
+    return found
+
+
+def libraries(program):
+    """The shared libraries that a program loads."""
+    return [pathlib.Path(path) for path in re.findall(r'(/\S+) \(0x', run('ldd', program, check=False).stdout)]
+
+
+def put(root, path, data, mode=0o644):
+    target = root / str(path).lstrip('/')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    target.chmod(mode)
+
+
+def make_initramfs(folder, modules=VIRTIO_DISK, programs=(), start=WAIT_FOR_DISK, libs=()):
+    """
+    What the guest has: busybox, a shell that does what it is told over the serial line, and programs with their libraries, stripped;
+    `libs`: libraries that something loads at run time.
+    """
     root = folder / 'initramfs'
-    for name in 'bin', 'lib', 'proc', 'sys', 'dev', 'tmp':
+    for name in 'bin', 'proc', 'sys', 'dev', 'tmp', 'run':
         (root / name).mkdir(parents=True)
-    (root / 'bin' / 'busybox').write_bytes(pathlib.Path('/bin/busybox').read_bytes())
-    (root / 'bin' / 'busybox').chmod(0o755)
-    for module in modules:
-        found, = kernel()[1].rglob(f'{module}.ko')
-        (root / 'lib' / found.name).write_bytes(found.read_bytes())
-    (root / 'init').write_text(INIT.format(modules=' '.join(modules)))
-    (root / 'init').chmod(0o755)
+    put(root, 'bin/busybox', pathlib.Path('/bin/busybox').read_bytes(), 0o755)
+    loaded = module_files(modules)
+    for name, data in loaded.items():
+        put(root, f'lib/modules/{name}.ko', data)
+    for library in {library for program in (*programs, *libs) for library in libraries(program)} | set(libs):
+        put(root, library, library.read_bytes(), 0o755)
+    for program in programs:
+        path = root / 'bin' / program.name
+        run('strip', '-o', path, program)
+        path.chmod(0o755)
+    put(root, 'init', INIT.format(modules=' '.join(loaded), start=start).encode(), 0o755)
     archive = folder / 'initramfs.cpio'
     run('sh', '-c', f'cd {root} && find . | cpio -o -H newc --quiet > {archive}')
     return archive
 
 
-class Guest:
-    """A running machine whose disk is at a vhost-user socket."""
+class Machine:
+    """A running machine; `devices` are further arguments for QEMU."""
 
-    def __init__(self, folder, socket, device=''):
-        archive = folder / 'initramfs.cpio'
-        if not archive.exists():
-            make_initramfs(folder)
+    def __init__(self, folder, devices=(), memory='256M'):
         self.log_path = folder / 'guest.log'
         self.output = ''
         with open(self.log_path, 'wb') as log:
             self.process = subprocess.Popen(
-                ['qemu-system-x86_64', '-nodefaults', '-nographic', '-serial', 'stdio', '-m', '256', '-smp', '2', '-no-reboot',
-                 '-object', 'memory-backend-memfd,id=memory,size=256M,share=on', '-machine', 'q35,memory-backend=memory',
-                 '-kernel', str(kernel()[0]), '-initrd', str(archive), '-append', 'console=ttyS0 quiet panic=-1', '-chardev',
-                 f'socket,id=disk,path={socket},reconnect=1', '-device', f'vhost-user-blk-pci,chardev=disk{device}'],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+                ['qemu-system-x86_64', '-nodefaults', '-nographic', '-serial', 'stdio', '-m', memory, '-smp', '2', '-no-reboot',
+                 '-object', f'memory-backend-memfd,id=memory,size={memory},share=on', '-machine', 'q35,memory-backend=memory',
+                 '-kernel', str(kernel()[0]), '-initrd', str(folder / 'initramfs.cpio'), '-append', 'console=ttyS0 quiet panic=-1',
+                 *devices], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         self.expect('guest is up\n')
@@ -112,3 +154,13 @@ class Guest:
         self.reader.join()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+class Guest(Machine):
+    """A running machine whose disk is at a vhost-user socket."""
+
+    def __init__(self, folder, socket, device=''):
+        if not (folder / 'initramfs.cpio').exists():
+            make_initramfs(folder)
+        super().__init__(folder, ['-chardev', f'socket,id=disk,path={socket},reconnect=1', '-device',
+                                  f'vhost-user-blk-pci,chardev=disk{device}'])
