@@ -19,6 +19,7 @@
 #include "export/virtio/dirty-log.h"
 #include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
+#include "export/virtio/queue.h"
 #include "loop/shared-memory.h"
 #include "loop/socket.h"
 
@@ -49,9 +50,13 @@ struct vhost_user_device *vhost_user_device_new(struct virtio_blk *blk, const ch
     device->queue_count = blk->queues;
     device->queues = g_new0(struct vhost_user_queue, blk->queues);
     for (unsigned i = 0; i < device->queue_count; i++) {
-        device->queues[i] = (struct vhost_user_queue){.blk = blk, .name = name, .index = i};
-        device->queues[i].loop = loops[i % loop_count];
-        device->queues[i].kick_fd = device->queues[i].call_fd = device->queues[i].error_fd = -1;
+        device->queues[i].work = (struct virtio_blk_queue){.blk = blk,
+                                                           .name = name,
+                                                           .index = i,
+                                                           .loop = loops[i % loop_count],
+                                                           .ops = &vhost_user_queue_ops,
+                                                           .kick_fd = -1};
+        device->queues[i].call_fd = device->queues[i].error_fd = -1;
     }
     virtio_blk_reset(blk);
     return device;
@@ -71,10 +76,10 @@ void co_vhost_user_device_free(struct vhost_user_device *device)
     for (unsigned i = 0; i < device->queue_count; i++) {
         struct vhost_user_queue *queue = &device->queues[i];
 
-        fd_close(queue->kick_fd);
+        fd_close(queue->work.kick_fd);
         fd_close(queue->call_fd);
         fd_close(queue->error_fd);
-        co_condition_done(&queue->idle);
+        co_condition_done(&queue->work.idle);
     }
     fd_close(device->backend_socket);
     dirty_log_free(device->log);
@@ -114,7 +119,7 @@ static struct vhost_user_queue *find_resting_queue(struct vhost_user_device *dev
 {
     struct vhost_user_queue *queue = find_queue(device, index, err);
 
-    if (!queue || !queue->started)
+    if (!queue || !queue->work.started)
         return queue;
     error_set(err, "queue %u is running", index);
     return NULL;
@@ -137,7 +142,7 @@ static bool CO_FN co_set_features(struct vhost_user_device *device, struct vhost
     if (features & ~offered_features(device))
         return error_set(err, "features 0x%" PRIx64 " were not offered", features & ~offered_features(device));
     for (unsigned i = 0; i < device->queue_count; i++) {
-        if (device->queues[i].started && changed & ~VIRTIO_FEATURE(VHOST_F_LOG_ALL))
+        if (device->queues[i].work.started && changed & ~VIRTIO_FEATURE(VHOST_F_LOG_ALL))
             return error_set(err, "features change to 0x%" PRIx64 " while queue %u is running", features, i);
     }
     device->features = features;
@@ -176,7 +181,7 @@ static bool CO_FN co_reset_device(struct vhost_user_device *device, struct vhost
     for (unsigned i = 0; i < device->queue_count; i++) {
         device->queues[i].enabled = false;
         device->queues[i].base = 0;
-        fd_close(TAKE_FD(device->queues[i].kick_fd));
+        fd_close(TAKE_FD(device->queues[i].work.kick_fd));
     }
     device->features = 0;
     device->status = 0;
@@ -235,7 +240,7 @@ static void CO_FN co_take_map(struct vhost_user_device *device, struct guest_map
     for (unsigned i = 0; i < device->queue_count; i++) {
         AUTO(error) why = NULL;
 
-        if (co_vhost_user_queue_set_map(&device->queues[i], map, &why))
+        if (co_virtio_blk_queue_set_map(&device->queues[i].work, map, &why))
             continue;
         log_warning("export '%s': queue %u stops, as its memory goes: %s", device->name, i, error_message(why));
         co_vhost_user_queue_stop(&device->queues[i]);
@@ -355,7 +360,7 @@ static bool CO_FN co_set_vring_addr(struct vhost_user_device *device, struct vho
     if (!queue)
         return false;
     /* Of one that runs only the log may change, when migration begins. */
-    if (queue->started &&
+    if (queue->work.started &&
         (queue->descriptors != from->descriptors || queue->available != from->available || queue->used != from->used))
         return error_set(err, "queue %u is running", from->index);
     queue->descriptors = from->descriptors;
@@ -396,7 +401,7 @@ static bool CO_FN co_start_if_ready(struct vhost_user_device *device, struct vho
 {
     bool decides = device->features & VIRTIO_FEATURE(VHOST_USER_F_PROTOCOL_FEATURES);
 
-    if (queue->kick_fd < 0 || (decides && !queue->enabled))
+    if (queue->work.kick_fd < 0 || (decides && !queue->enabled))
         return true;
     return co_vhost_user_queue_start(queue, device, err);
 }
@@ -428,7 +433,7 @@ static struct vhost_user_queue *take_queue_fd(struct vhost_user_device *device, 
     if (!queue)
         return NULL;
     if (message->fd_count != !none) {
-        error_set(err, "%u descriptors for queue %u", message->fd_count, queue->index);
+        error_set(err, "%u descriptors for queue %u", message->fd_count, queue->work.index);
         return NULL;
     }
     *ret_fd = none ? -1 : TAKE_FD(message->fds[0]);
@@ -444,10 +449,10 @@ static bool CO_FN co_set_vring_kick(struct vhost_user_device *device, struct vho
     if (!queue)
         return false;
     if (fd < 0)
-        return error_set(err, "queue %u without a descriptor for kicks", queue->index);
+        return error_set(err, "queue %u without a descriptor for kicks", queue->work.index);
     co_vhost_user_queue_stop(queue);
-    fd_close(queue->kick_fd);
-    queue->kick_fd = fd;
+    fd_close(queue->work.kick_fd);
+    queue->work.kick_fd = fd;
     return co_start_if_ready(device, queue, err);
 }
 
@@ -459,7 +464,7 @@ static bool CO_FN co_set_vring_call(struct vhost_user_device *device, struct vho
 
     if (!queue)
         return false;
-    co_vhost_user_queue_set_fd(queue, &queue->call_fd, fd);
+    co_virtio_blk_queue_set_fd(&queue->work, &queue->call_fd, fd);
     return true;
 }
 
@@ -471,7 +476,7 @@ static bool CO_FN co_set_vring_err(struct vhost_user_device *device, struct vhos
 
     if (!queue)
         return false;
-    co_vhost_user_queue_set_fd(queue, &queue->error_fd, fd);
+    co_virtio_blk_queue_set_fd(&queue->work, &queue->error_fd, fd);
     return true;
 }
 
@@ -490,7 +495,7 @@ static bool check_inflight(const struct vhost_user_device *device, const struct 
         return error_set(err, "table of requests in flight for %u queues of %u places", inflight->queues,
                          inflight->queue_size);
     for (unsigned i = 0; i < device->queue_count; i++) {
-        if (device->queues[i].started)
+        if (device->queues[i].work.started)
             return error_set(err, "table of requests in flight while queue %u is running", i);
     }
     return true;

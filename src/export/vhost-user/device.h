@@ -9,10 +9,8 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
-#include "export/virtio/queue.h"
-#include "loop/lock.h"
+#include "export/virtio/blk-queue.h"
 
-struct co_task;
 struct dirty_log;
 struct error;
 struct guest_map;
@@ -22,10 +20,7 @@ struct vhost_user_message;
 struct virtio_blk;
 
 struct vhost_user_queue {
-    struct virtio_blk *blk;
-    const char *name; /* of the export */
-    unsigned index;
-    struct loop *loop; /* const */
+    struct virtio_blk_queue work;
 
     /* As the front end has set it; main loop, and read by the queue's while it starts. */
     uint16_t size;
@@ -36,16 +31,8 @@ struct vhost_user_queue {
     uint64_t used;
     uint64_t log_address;
     bool log_used;
-    bool started;
-    int kick_fd; /* -1: none */
-    int call_fd;
+    int call_fd; /* -1: none */
     int error_fd;
-
-    /* While it runs; the queue's loop. */
-    struct virtqueue *ring;
-    struct co_task *server;
-    struct co_condition idle; /* nothing is in flight, and nobody is being told of it any more */
-    bool telling;             /* a coroutine that tells the front end is under way */
 };
 
 struct vhost_user_device {
@@ -87,10 +74,7 @@ bool CO_FN co_vhost_user_queue_start(struct vhost_user_queue *queue, struct vhos
                                      struct error **err) MUST_CHECK;
 void CO_FN co_vhost_user_queue_stop(struct vhost_user_queue *queue);
 
-/* Takes `fd` in the place of *slot, one of the queue's descriptors for call and error, which is closed. */
-void CO_FN co_vhost_user_queue_set_fd(struct vhost_user_queue *queue, int *slot, int fd);
-
-/* Other memory, and another log; while it runs. */
-bool CO_FN co_vhost_user_queue_set_map(struct vhost_user_queue *queue, struct guest_map *map,
-                                       struct error **err) MUST_CHECK;
+/* The log of dirty pages of a queue that runs. */
 void CO_FN co_vhost_user_queue_set_log(struct vhost_user_queue *queue, struct dirty_log *log);
+
+extern const struct virtio_blk_queue_ops vhost_user_queue_ops;
