@@ -11,6 +11,7 @@
 #include "base/bitmap.h"
 #include "base/checked.h"
 #include "block/graph-internal.h"
+#include "loop/coroutine.h"
 #include "loop/loop.h"
 
 /* How much goes through memory at a time, and what is taken at once by somebody who copies. */
@@ -110,25 +111,36 @@ static uint64_t cluster_up(const struct block_copy *copy, uint64_t offset)
     return MIN((offset + copy->cluster_size - 1) >> copy->shift, bitmap_size(copy->marked));
 }
 
-void block_copy_mark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+/* Both under the lock. */
+static void mark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 {
     uint64_t first = MIN(offset, copy->length) >> copy->shift;
     uint64_t end = cluster_up(copy, MIN(offset + bytes, copy->length));
 
-    spin_lock(&copy->spin);
     if (first < end)
         bitmap_set(copy->marked, first, end - first);
+}
+
+static void unmark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = cluster_up(copy, offset);
+    uint64_t end = offset + bytes >= copy->length ? bitmap_size(copy->marked) : (offset + bytes) >> copy->shift;
+
+    if (first < end)
+        bitmap_clear(copy->marked, first, end - first);
+}
+
+void block_copy_mark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    spin_lock(&copy->spin);
+    mark(copy, offset, bytes);
     spin_unlock(&copy->spin);
 }
 
 void block_copy_unmark(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 {
-    uint64_t first = cluster_up(copy, offset);
-    uint64_t end = offset + bytes >= copy->length ? bitmap_size(copy->marked) : (offset + bytes) >> copy->shift;
-
     spin_lock(&copy->spin);
-    if (first < end)
-        bitmap_clear(copy->marked, first, end - first);
+    unmark(copy, offset, bytes);
     spin_unlock(&copy->spin);
 }
 
@@ -372,6 +384,8 @@ void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim 
     claim->offset = align_down(offset, copy->cluster_size);
     claim->bytes = align_up(offset + bytes, copy->cluster_size) - claim->offset;
     claim->copies = false;
+    claim->overtaken = false;
+    claim->owner = co_self();
     spin_lock(&copy->spin);
     while (overlaps_claim(copy, claim->offset, claim->offset + claim->bytes))
         co_waiter_wait(&copy->waiters, &copy->spin);
@@ -382,11 +396,27 @@ void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim 
 void block_copy_release(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset, uint64_t bytes,
                         bool done)
 {
-    if (done)
-        block_copy_unmark(copy, offset, bytes);
-    else
-        block_copy_mark(copy, offset, bytes);
     spin_lock(&copy->spin);
+    if (!done || claim->overtaken)
+        mark(copy, offset, bytes);
+    else
+        unmark(copy, offset, bytes);
     remove_claim(copy, claim);
     spin_unlock(&copy->spin);
+}
+
+bool block_copy_changed(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    struct coroutine *self = co_self();
+    bool own = false;
+
+    spin_lock(&copy->spin);
+    for (struct block_copy_claim *claim = copy->claims; claim && !own; claim = claim->next)
+        own = claim->owner == self;
+    for (struct block_copy_claim *claim = copy->claims; claim && !own; claim = claim->next)
+        claim->overtaken |= !claim->copies && claim->offset < offset + bytes && offset < claim->offset + claim->bytes;
+    if (!own)
+        mark(copy, offset, bytes);
+    spin_unlock(&copy->spin);
+    return !own;
 }

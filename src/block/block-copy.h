@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 
 struct block_copy;
+struct coroutine;
 struct edge;
 
 /* A range that one coroutine changes in the target, and nobody else meanwhile. On its stack. */
@@ -19,7 +20,9 @@ struct block_copy_claim {
     struct block_copy_claim *next;
     uint64_t offset;
     uint64_t bytes;
-    bool copies; /* what was marked is being copied */
+    bool copies;             /* what was marked is being copied */
+    bool overtaken;          /* of a writer: somebody else has changed the source there meanwhile */
+    struct coroutine *owner; /* of a writer */
 };
 
 struct block_copy_options {
@@ -76,6 +79,12 @@ void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim 
                                uint64_t bytes);
 void block_copy_release(struct block_copy *copy, struct block_copy_claim *claim, uint64_t offset, uint64_t bytes,
                         bool done);
+
+/*
+ * Somebody has changed the source: it is marked, unless that was the running coroutine under a claim of its own, whose
+ * release tells. Whether it is marked now. Any loop.
+ */
+bool block_copy_changed(struct block_copy *copy, uint64_t offset, uint64_t bytes);
 
 /* Whether the place is marked, and for how many of the bytes that goes on in *ret_bytes. Any loop. */
 bool block_copy_is_marked(struct block_copy *copy, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes);

@@ -158,6 +158,7 @@ struct handle {
     bool writethrough;     /* const */
     bool follows_length;   /* const */
     bool stays;            /* const */
+    bool occupies;         /* const */
     uint32_t perm;         /* atomic: as root.perm */
     struct per_loop parts; /* struct handle_part */
     bool closed;           /* parts.spin: as in each part */

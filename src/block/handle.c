@@ -43,6 +43,7 @@ struct handle *co_handle_new(struct node *node, const struct handle_options *opt
     handle->writethrough = options->writethrough;
     handle->follows_length = options->follows_length;
     handle->stays = options->stays;
+    handle->occupies = options->occupies;
     handle->name = g_strdup(options->name);
     handle->ops = options->ops;
     handle->opaque = options->opaque;

@@ -34,6 +34,7 @@ struct handle_options {
     bool writethrough;   /* flush after every write */
     bool follows_length; /* bears that the length changes: others in the graph may resize, whatever is shared */
     bool stays;          /* at its node, also where another one takes that node's place for its parents */
+    bool occupies;       /* node_check_idle() refuses its node meanwhile */
     const struct handle_ops *ops;
     void *opaque;
 };

@@ -485,6 +485,17 @@ bool node_has_handles(const struct node *node)
     return false;
 }
 
+bool node_check_idle(const struct node *node, struct error **err)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->handle && edge->handle->occupies)
+            return error_set(err, "Node '%s' is busy: block device is in use by %s", node->name, edge->handle->name);
+    }
+    return true;
+}
+
 void node_set_iothread(struct node *node, const char *id)
 {
     g_free(node->iothread);

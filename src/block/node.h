@@ -103,6 +103,12 @@ bool node_can_compress(const struct node *node);
 /* Whether somebody outside of the graph uses it directly. Main loop. */
 bool node_has_handles(const struct node *node);
 
+/*
+ * Whether no handle occupies it: a job does that with the nodes whose place and role it counts on. False and "Node 'x'
+ * is busy: block device is in use by ...". Main loop.
+ */
+bool node_check_idle(const struct node *node, struct error **err) MUST_CHECK;
+
 /* As of the last refresh; constant outside of a drain. Any loop. */
 const struct node_limits *node_get_limits(const struct node *node);
 

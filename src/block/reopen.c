@@ -233,6 +233,8 @@ static bool CO_FN co_reopen_child(struct reopening *reopening, struct node *node
     if (json_get_kind(value) == JSON_NULL) {
         if (!backing)
             return refuse(prefix, name, err);
+        if (edge && !node_check_idle(node, err))
+            return false;
         if (edge)
             co_graph_change_remove_child(reopening->change, edge);
         return true;
@@ -242,6 +244,8 @@ static bool CO_FN co_reopen_child(struct reopening *reopening, struct node *node
                     : refuse(prefix, name, err);
     if (edge && !strcmp(json_get_string(value), edge->child->name))
         return true;
+    if (!node_check_idle(node, err))
+        return false;
     if (!backing && strcmp(name, "file") != 0)
         return refuse(prefix, name, err);
     child = find_new_child(reopening, json_get_string(value), err);

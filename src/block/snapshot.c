@@ -120,6 +120,8 @@ bool CO_FN co_snapshot_do(struct transaction *transaction, struct graph *graph, 
         return false;
     if (node == overlay)
         return error_set(err, "Making '%s' a backing child of '%s' would create a cycle", what->overlay, what->overlay);
+    if (!node_check_idle(node, err))
+        return false;
     return co_attach(transaction, node, overlay, err);
 }
 
@@ -142,7 +144,7 @@ bool CO_FN co_snapshot_do_sync(struct transaction *transaction, struct graph *gr
     bool existing = what->has_mode && what->mode == NEW_IMAGE_MODE_EXISTING;
     struct node *overlay;
 
-    if (!node)
+    if (!node || !node_check_idle(node, err))
         return false;
     if (what->snapshot_node_name && graph_find(graph, what->snapshot_node_name, NULL))
         return error_set(err, "New overlay node-name already in use: '%s'", what->snapshot_node_name);
@@ -226,7 +228,7 @@ bool CO_FN co_snapshot_do_internal(struct transaction *transaction, struct graph
     struct internal *internal;
     bool ok;
 
-    if (!node || !co_check_internal(node, what->name, err))
+    if (!node || !node_check_idle(node, err) || !co_check_internal(node, what->name, err))
         return false;
     internal = g_new0(struct internal, 1);
     internal->node = node;
@@ -268,6 +270,8 @@ struct snapshot_info *CO_FN co_snapshot_delete_internal(struct graph *graph, con
         error_set(err, "Device '%s' is read only", device);
         return NULL;
     }
+    if (!node_check_idle(node, err))
+        return NULL;
     change = co_graph_change_begin(graph);
     co_graph_change_drain(change, node);
     info = image->co_snapshot_delete(node, id, name, err);
@@ -289,6 +293,8 @@ bool CO_FN co_change_backing_file(struct graph *graph, const struct change_backi
         return false;
     if (!node_reaches(root, node))
         return error_set(err, "'%s' and image file are not in the same chain", what->device);
+    if (!node_check_idle(node, err))
+        return false;
     if (!node->backing)
         return error_set(err, "not allowing backing file change on an image without a backing file");
     if (!node->driver->image || !node->driver->image->co_change_backing_file)

@@ -301,7 +301,8 @@ struct block_export_info_array *export_query(struct export_registry *registry)
 
         info->id = g_strdup(export->id);
         info->type = export->driver->type;
-        info->node_name = g_strdup(export->node_name);
+        /* Not always the one it was made on: jobs and snapshots move it. */
+        info->node_name = g_strdup(export->handle ? node_name(handle_node(export->handle)) : export->node_name);
         info->shutting_down = export->shutting_down;
         array->items[array->count++] = info;
     }

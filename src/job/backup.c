@@ -458,11 +458,12 @@ struct job *CO_FN co_backup_new(const struct job_place *place, const struct bloc
     struct job *job;
     bool ok;
 
-    if (!target || !check_nodes(source, target, options, err) || !job_check_options(place->jobs, &job_options, err) ||
-        !take_bitmap(&backup, source, options, err))
+    if (!target || !node_check_idle(source, err) || !check_nodes(source, target, options, err) ||
+        !job_check_options(place->jobs, &job_options, err) || !take_bitmap(&backup, source, options, err))
         return NULL;
     backup.filter.discards = options->has_discard_source && options->discard_source;
-    backup.filter.node = co_open_filter(place, options, source, target, err);
+    if (co_job_filter_hold(&backup.filter, target, JOB_TYPE_BACKUP, err))
+        backup.filter.node = co_open_filter(place, options, source, target, err);
     if (backup.filter.node) {
         backup.copy = copy_before_write_copy(backup.filter.node);
         ok = set_up_copy(&backup, options, err);
@@ -472,6 +473,7 @@ struct job *CO_FN co_backup_new(const struct job_place *place, const struct bloc
         ok = false;
     }
     if (!ok) {
+        co_job_filter_let_go(&backup.filter);
         dirty_bitmap_unref(backup.bitmap);
         return NULL;
     }

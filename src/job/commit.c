@@ -124,6 +124,18 @@ static bool find_base(const struct job_place *place, const struct block_commit_a
 
 /* --- making --- */
 
+/* Before anything is changed; the job holds them later. */
+static bool check_idle(const struct range *range, struct error **err)
+{
+    for (const struct node *node = range->top; node; node = chain_next(node)) {
+        if (!node_check_idle(node, err))
+            return false;
+        if (node == range->base)
+            return true;
+    }
+    return true;
+}
+
 static struct commit *CO_FN co_commit_prepare(const struct block_commit_arg *arg, const struct range *range,
                                               const char *user, struct error **err)
 {
@@ -188,6 +200,8 @@ struct job *CO_FN co_commit_new(const struct job_place *place, const struct bloc
         error_set(err, "'backing-file' specified, but 'top' is the active layer");
         return NULL;
     }
+    if (!check_idle(&range, err))
+        return NULL;
     commit = co_commit_prepare(arg, &range, user, err);
     if (!commit)
         return NULL;

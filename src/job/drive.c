@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "block/driver.h"
 #include "block/graph-change.h"
+#include "block/handle.h"
 #include "block/new-image.h"
 #include "block/node.h"
 #include "job/backup.h"
@@ -33,9 +34,10 @@ static struct node *backing_of_copy(const struct target *target)
     return target->sync == MIRROR_SYNC_MODE_TOP && backing ? edge_child(backing) : NULL;
 }
 
-/* Made where that is wanted, and open. `no_backing`: its backing image is put below it later. */
-static struct node *CO_FN co_open_target(const struct job_place *place, const struct target *target, bool no_backing,
-                                         struct error **err)
+/* Made where that is wanted, and open: it is kept until the handle is freed. `no_backing`: its backing image is put
+ * below it later. */
+static struct handle *CO_FN co_open_target(const struct job_place *place, const struct target *target, bool no_backing,
+                                           struct error **err)
 {
     struct node *image = chain_skip_filters(target->source);
     struct node *backing = target->existing ? NULL : backing_of_copy(target);
@@ -48,10 +50,17 @@ static struct node *CO_FN co_open_target(const struct job_place *place, const st
         .backing_file = backing_file,
         .backing_format = below ? node_driver_name(below) : NULL,
     };
+    struct handle_options options = {.name = "a new job", .shared = PERM_ALL, .follows_length = true, .stays = true};
+    struct handle *keep;
+    struct node *node;
 
     if (!target->existing && !co_new_image_create(place->graph, &new_image, err))
         return NULL;
-    return co_new_image_open(place->graph, &new_image, target->node_name, target->source, no_backing, err);
+    node = co_new_image_open(place->graph, &new_image, target->node_name, target->source, no_backing, err);
+    keep = node ? co_handle_new(node, &options, err) : NULL;
+    if (node && !keep)
+        co_graph_release_node(node);
+    return keep;
 }
 
 struct job *CO_FN co_drive_mirror_new(const struct job_place *place, const struct drive_mirror *arg, struct error **err)
@@ -80,17 +89,18 @@ struct job *CO_FN co_drive_mirror_new(const struct job_place *place, const struc
         .manual_finalize = arg->has_auto_finalize && !arg->auto_finalize,
         .manual_dismiss = arg->has_auto_dismiss && !arg->auto_dismiss,
     };
+    struct handle *keep;
     struct job *job;
 
     if (!target.source || !mirror_check_options(place, &options, err))
         return NULL;
     options.takes_backing = !target.existing && backing_of_copy(&target);
-    options.target = co_open_target(place, &target, options.takes_backing, err);
-    if (!options.target)
+    keep = co_open_target(place, &target, options.takes_backing, err);
+    if (!keep)
         return NULL;
+    options.target = handle_node(keep);
     job = co_mirror_checked_new(place, &options, err);
-    if (!job)
-        co_graph_release_node(options.target);
+    co_handle_free(keep);
     return job;
 }
 
@@ -139,18 +149,19 @@ struct job *CO_FN co_drive_backup_new(const struct job_place *place, const struc
         .x_perf = arg->x_perf,
     };
     bool below = arg->sync == MIRROR_SYNC_MODE_NONE && !target.existing;
+    struct handle *keep;
     struct node *node;
     struct job *job = NULL;
 
     if (!target.source || !backup_check_job(place, &options, err))
         return NULL;
-    node = co_open_target(place, &target, below, err);
-    if (!node)
+    keep = co_open_target(place, &target, below, err);
+    if (!keep)
         return NULL;
+    node = handle_node(keep);
     options.target = (char *)(uintptr_t)node_name(node);
     if (!below || co_put_below(node, target.source, err))
         job = co_backup_new(place, &options, err);
-    if (!job)
-        co_graph_release_node(node);
+    co_handle_free(keep);
     return job;
 }

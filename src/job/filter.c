@@ -29,6 +29,31 @@ static bool CO_FN co_swap(struct node *from, struct node *to, struct error **err
     return co_graph_change_end(change, co_graph_change_replace(change, from, to, err), err);
 }
 
+bool CO_FN co_job_filter_hold(struct job_filter *filter, struct node *node, enum job_type type, struct error **err)
+{
+    g_autofree char *name = g_strdup_printf("block job: %s", job_type_name(type));
+    struct handle_options options = {
+        .name = name, .shared = PERM_ALL, .follows_length = true, .stays = true, .occupies = true};
+    struct handle *handle = node_check_idle(node, err) ? co_handle_new(node, &options, err) : NULL;
+
+    if (!handle)
+        return false;
+    if (!filter->holds)
+        filter->holds = g_ptr_array_new();
+    g_ptr_array_add(filter->holds, handle);
+    return true;
+}
+
+void CO_FN co_job_filter_let_go(struct job_filter *filter)
+{
+    GPtrArray *holds = TAKE(filter->holds);
+
+    for (unsigned i = 0; holds && i < holds->len; i++)
+        co_handle_free(g_ptr_array_index(holds, i));
+    if (holds)
+        g_ptr_array_free(holds, true);
+}
+
 bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
                                 const struct job_filter_options *options, struct error **err)
 {
@@ -38,10 +63,12 @@ bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
     filter->handle = co_handle_new(filter->node, &handle, err);
     if (!filter->handle) {
         co_graph_release_node(TAKE(filter->node));
+        co_job_filter_let_go(filter);
         return false;
     }
     if (!co_swap(source, filter->node, err)) {
         co_handle_free(TAKE(filter->handle));
+        co_job_filter_let_go(filter);
         return false;
     }
     if (co_handle_set_permissions(filter->handle, options->perm, PERM_ALL, err))
@@ -60,4 +87,5 @@ void CO_FN co_job_filter_remove(struct job_filter *filter)
         log_warning("Node '%s': stays in the graph: %s", node_name(filter->node), error_message(err));
     filter->node = NULL;
     co_handle_free(TAKE(filter->handle));
+    co_job_filter_let_go(filter);
 }

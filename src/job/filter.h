@@ -2,10 +2,12 @@
 /* The filter that a job puts above its source while it works, and the nodes it is told by name. Main loop. */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "gen/types.h"
 
 struct error;
 struct graph;
@@ -16,6 +18,7 @@ struct job_filter {
     struct node *node;     /* opened, with the source as its filtered child */
     struct handle *handle; /* the job's, on it; keeps it; NULL: not inserted */
     bool discards;         /* the job writes through the filter's edge to the source */
+    GPtrArray *holds;      /* struct handle *: on nodes that the job occupies; NULL: none */
 };
 
 struct job_filter_options {
@@ -31,6 +34,14 @@ bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
 
 /* Gives its parents what it filters; closes it. No request of the job is under way. */
 void CO_FN co_job_filter_remove(struct job_filter *filter);
+
+/*
+ * Keeps a node until the filter goes, and everybody from changing its place in the graph: other jobs, snapshots. False
+ * where somebody occupies it already; what was held before is let go with the filter, or by co_job_filter_let_go().
+ */
+bool CO_FN co_job_filter_hold(struct job_filter *filter, struct node *node, enum job_type type,
+                              struct error **err) MUST_CHECK;
+void CO_FN co_job_filter_let_go(struct job_filter *filter);
 
 /* A node for a command; borrowed; NULL and "Cannot find device='x' nor node-name='x'". */
 struct node *job_find_node(struct graph *graph, const char *name, struct error **err) MUST_CHECK;

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Keeps: (1) a change of the source is marked, or made in the target too, before its writer hears of its end; (2) two
- * active writes to one cluster are made in one order on both sides: each holds a claim on it throughout.
+ * active writes to one cluster are made in one order on both sides: each holds a claim on it throughout. A write hook
+ * on the source sees all changes of it, also those of others than the filter.
  */
 #include "job/mirror-filter.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "block/block-copy.h"
 #include "block/driver.h"
 #include "block/graph-change.h"
 #include "block/node.h"
+#include "block/write-hook.h"
 #include "job/job.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
@@ -29,6 +33,8 @@ struct mirror_node {
     bool stopped;            /* main loop */
     struct job *job;         /* main loop; NULL: none */
     struct co_group notices; /* on their way to the job */
+    struct node *watched;    /* main loop: the source, which has `hook`; NULL: not yet, or no longer */
+    struct write_hook hook;
 };
 
 /* --- telling the job --- */
@@ -112,17 +118,24 @@ static int CO_FN co_change_in_place(struct mirror_node *mirror, const struct cha
 static int CO_FN co_change(struct node *node, const struct change *change)
 {
     struct mirror_node *mirror = node_state(node);
-    int ret;
 
     if (!mirror->target)
         return co_change_in_place(mirror, change);
     if (__atomic_load_n(&mirror->active, __ATOMIC_ACQUIRE))
         return co_change_both(mirror, change);
-    ret = co_make(mirror->file, change);
-    block_copy_mark(mirror->copy, change->offset, change->bytes);
-    notify(mirror);
-    return ret;
+    /* The hook marks it. */
+    return co_make(mirror->file, change);
 }
+
+static void source_changed(struct write_hook *hook, uint64_t offset, uint64_t bytes, int result)
+{
+    struct mirror_node *mirror = (struct mirror_node *)((char *)hook - offsetof(struct mirror_node, hook));
+
+    if (block_copy_changed(mirror->copy, offset, bytes))
+        notify(mirror);
+}
+
+static const struct write_hook_ops hook_ops = {.after = source_changed};
 
 static int CO_FN mirror_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                                   unsigned flags)
@@ -174,11 +187,12 @@ static void CO_FN mirror_co_close(struct node *node)
 {
     struct mirror_node *mirror = node_state(node);
 
+    assert(!mirror->watched);
     co_group_wait(&mirror->notices);
     block_copy_free(mirror->copy);
 }
 
-/* All changes of the source must come through here, once it stands above it. */
+/* The length of the source stays; and for stream jobs, which nobody may get past, the data. */
 static void mirror_child_permissions(const struct node *node, const struct edge *edge, uint32_t perm, uint32_t shared,
                                      uint32_t *ret_perm, uint32_t *ret_shared)
 {
@@ -193,9 +207,9 @@ static void mirror_child_permissions(const struct node *node, const struct edge 
     } else if (edge_role(edge) & EDGE_FILTERED) {
         *ret_perm = perm | PERM_CONSISTENT_READ | (mirror->target ? 0u : PERM_WRITE_UNCHANGED);
         *ret_shared = shared & ~(uint32_t)(PERM_WRITE | PERM_RESIZE);
-        /* The target of a commit lies below the source, and what is written there changes nothing that the source
-         * shows. */
-        if (mirror->target && node_reaches(edge_child(edge), edge_child(mirror->target)))
+        /* Others are watched; and what is written to the target of a commit, which lies below the source, changes
+         * nothing that the source shows. */
+        if (mirror->target)
             *ret_shared |= PERM_WRITE;
     } else {
         /* Nothing is read there, so that what it lies on may still be put below it. */
@@ -290,6 +304,28 @@ void mirror_filter_ask(struct node *node)
 int mirror_filter_take_error(struct node *node)
 {
     return __atomic_exchange_n(&((struct mirror_node *)node_state(node))->error, 0, __ATOMIC_SEQ_CST);
+}
+
+void mirror_filter_watch(struct node *node)
+{
+    struct mirror_node *mirror = node_state(node);
+
+    assert(mirror->target);
+    assert(!mirror->watched);
+    mirror->watched = edge_child(mirror->file);
+    mirror->hook.ops = &hook_ops;
+    node_add_write_hook(mirror->watched, &mirror->hook);
+}
+
+void CO_FN co_mirror_filter_unwatch(struct node *node)
+{
+    struct mirror_node *mirror = node_state(node);
+    struct graph_change *change;
+
+    change = co_graph_change_begin(node_graph(node));
+    co_graph_change_drain(change, mirror->watched);
+    node_remove_write_hook(TAKE(mirror->watched), &mirror->hook);
+    (void)co_graph_change_end(change, true, NULL);
 }
 
 void mirror_filter_set_stopped(struct node *node, bool stopped)

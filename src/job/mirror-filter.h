@@ -43,6 +43,13 @@ void mirror_filter_ask(struct node *node);
 /* The first failed write to the target since the last call, negative errno; 0: none. */
 int mirror_filter_take_error(struct node *node);
 
+/*
+ * From now on changes that others make of the source, past the filter, are seen too, and marked; right after the filter
+ * has been put above it, inside the same drain. The source stays until the end of that.
+ */
+void mirror_filter_watch(struct node *node);
+void CO_FN co_mirror_filter_unwatch(struct node *node);
+
 /* It passes on what its parents do, and uses its children for nothing else. Inside a drain, and before permissions are
  * computed. */
 void mirror_filter_set_stopped(struct node *node, bool stopped);

@@ -294,11 +294,10 @@ static bool CO_FN co_copy_last(struct mirror_job *mirror, struct error **err)
 }
 
 /* The source's other layers, or the source itself, show through where nothing was copied. */
-static bool CO_FN co_take_backing(struct graph_change *change, struct mirror_job *mirror, struct error **err)
+static bool CO_FN co_take_backing(struct graph_change *change, struct mirror_job *mirror, struct node *source,
+                                  struct error **err)
 {
-    struct node *filter = mirror->filter.node;
-    struct node *source = edge_child(node_primary(filter));
-    struct node *target = edge_child(mirror_filter_target(filter));
+    struct node *target = edge_child(mirror_filter_target(mirror->filter.node));
     struct edge *backing = node_backing(chain_skip_filters(source));
 
     if (mirror->sync == MIRROR_SYNC_MODE_NONE)
@@ -313,9 +312,11 @@ static bool CO_FN co_swap(struct graph_change *change, struct mirror_job *mirror
     struct node *target = edge_child(mirror_filter_target(filter));
 
     mirror_filter_set_stopped(filter, true);
+    /* Those who have come to the source itself meanwhile, too; the filter, which ends, goes with them. */
     if (!mirror->replaces)
         return co_graph_change_replace(change, filter, target, err) &&
-               (!mirror->takes_backing || co_take_backing(change, mirror, err));
+               co_graph_change_replace(change, source, target, err) &&
+               (!mirror->takes_backing || co_take_backing(change, mirror, source, err));
     return co_graph_change_replace(change, filter, source, err) &&
            co_graph_change_replace(change, mirror->replaces, target, err);
 }
@@ -330,7 +331,7 @@ static bool CO_FN mirror_co_prepare(struct job *job, struct error **err)
     if (!co_handle_set_permissions(mirror->filter.handle, 0, PERM_ALL, err))
         return false;
     change = co_graph_change_begin(node_graph(mirror->filter.node));
-    co_graph_change_drain(change, mirror->filter.node);
+    co_graph_change_drain(change, edge_child(node_primary(mirror->filter.node)));
     ok = co_copy_last(mirror, err);
     if (ok && swap && mirror->co_before_swap)
         ok = mirror->co_before_swap(mirror->opaque, mirror->filter.node, err);
@@ -355,6 +356,7 @@ static void CO_FN mirror_co_clean(struct job *job)
 {
     struct mirror_job *mirror = job_state(job);
 
+    co_mirror_filter_unwatch(mirror->filter.node);
     mirror_filter_set_job(mirror->filter.node, NULL);
     co_handle_free(mirror->replaces_handle);
     co_job_filter_remove(&mirror->filter);
@@ -448,6 +450,22 @@ static bool CO_FN co_hold_replaced(struct mirror_job *mirror, const struct mirro
     return mirror->replaces_handle;
 }
 
+/* The copy's both ends; of a commit also what lies between them. */
+static bool CO_FN co_hold(struct mirror_job *mirror, const struct mirror_options *options, struct error **err)
+{
+    struct node *node = options->source;
+
+    if (options->type == JOB_TYPE_COMMIT) {
+        for (; node != options->target; node = chain_next(node)) {
+            if (!co_job_filter_hold(&mirror->filter, node, options->type, err))
+                return false;
+        }
+    } else if (!co_job_filter_hold(&mirror->filter, node, options->type, err)) {
+        return false;
+    }
+    return co_job_filter_hold(&mirror->filter, options->target, options->type, err);
+}
+
 static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_options *options, const char *user,
                             struct error **err)
 {
@@ -460,10 +478,18 @@ static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_optio
         .active = options->active,
     };
     struct job_filter_options insertion = {.user = user, .perm = PERM_CONSISTENT_READ};
+    struct graph_change *change;
+    bool ok;
 
-    mirror->filter.node = co_mirror_filter_open(&filter, err);
-    if (!mirror->filter.node)
+    if (!co_hold(mirror, options, err)) {
+        co_job_filter_let_go(&mirror->filter);
         return false;
+    }
+    mirror->filter.node = co_mirror_filter_open(&filter, err);
+    if (!mirror->filter.node) {
+        co_job_filter_let_go(&mirror->filter);
+        return false;
+    }
     mirror->copy = mirror_filter_copy(mirror->filter.node);
     block_copy_set_unmap(mirror->copy, !options->keep_zeroes);
     block_copy_set_copy_range(mirror->copy, true);
@@ -471,7 +497,14 @@ static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_optio
     if (options->type == JOB_TYPE_MIRROR && options->sync == MIRROR_SYNC_MODE_TOP)
         block_copy_set_explicit_zeroes(mirror->copy);
     set_up_buffers(mirror, options);
-    return co_job_filter_insert(&mirror->filter, options->source, &insertion, err);
+    /* Nobody writes between the filter's coming and its beginning to watch. */
+    change = co_graph_change_begin(node_graph(options->source));
+    co_graph_change_drain(change, options->source);
+    ok = co_job_filter_insert(&mirror->filter, options->source, &insertion, err);
+    if (ok)
+        mirror_filter_watch(mirror->filter.node);
+    (void)co_graph_change_end(change, ok, NULL);
+    return ok;
 }
 
 struct job *CO_FN co_mirror_new(const struct job_place *place, const struct mirror_options *options, struct error **err)
@@ -511,6 +544,7 @@ struct job *CO_FN co_mirror_new(const struct job_place *place, const struct mirr
     job = job_new(place->jobs, &job_options, err);
     if (!job) {
         co_handle_free(mirror.replaces_handle);
+        co_mirror_filter_unwatch(mirror.filter.node);
         co_job_filter_remove(&mirror.filter);
         return NULL;
     }

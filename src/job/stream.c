@@ -274,6 +274,10 @@ static bool CO_FN co_insert(struct stream_job *stream, struct node *device, cons
     struct mirror_filter_options filter = {.node_name = arg->filter_node_name, .source = device};
     struct job_filter_options insertion = {.user = user, .perm = PERM_CONSISTENT_READ};
 
+    for (struct node *node = stream->top; node && node != stream->base; node = chain_next(node)) {
+        if (!co_job_filter_hold(&stream->filter, node, JOB_TYPE_STREAM, err))
+            return false;
+    }
     if (stream->base) {
         stream->base_handle = co_handle_new(stream->base, &handle, err);
         if (!stream->base_handle)
@@ -299,6 +303,7 @@ static void CO_FN co_undo(struct stream_job *stream)
 
     if (stream->top_was_read_only && !co_node_make_writable(stream->top, false, &err))
         log_warning("Node '%s' stays writable: %s", node_name(stream->top), error_message(err));
+    co_job_filter_let_go(&stream->filter);
     co_handle_free(stream->base_handle);
     g_free(stream->backing_file);
 }

@@ -72,7 +72,7 @@ def test_reading_and_writing(mounted):
 
 def test_fio_verifies(mounted):
     run('fio', '--name=f', f'--filename={mounted.mountpoint}', '--rw=randrw', '--bs=512-256k', '--iodepth=16', '--ioengine=libaio',
-        '--direct=1', f'--size={SIZE}', '--io_size=64m', '--verify=crc32c', '--verify_fatal=1', '--numjobs=1')
+        '--direct=1', f'--size={SIZE}', '--io_size=64m', '--verify=crc32c', '--verify_fatal=1', '--numjobs=1', cwd=mounted.mountpoint.parent)
 
 
 def test_two_processes_at_once(mounted):

@@ -243,11 +243,11 @@ def test_refusals(disks, tmp_path, options, message):
 
 def test_target_in_use(disks):
     backup(disks.qmp, speed=1)
-    with pytest.raises(QmpError, match='Permission conflict'):
+    with pytest.raises(QmpError, match="Node 'dst' is busy: block device is in use by block job: backup"):
         backup(disks.qmp, job_id='k')
     with pytest.raises(QmpError, match="Job ID 'j' already in use"):
         backup(disks.qmp)
-    with pytest.raises(QmpError, match="is in use: by node"):
+    with pytest.raises(QmpError, match="Node dst is in use: by block job: backup"):
         disks.qmp.command('blockdev-del', node_name='dst')
 
 

@@ -71,7 +71,7 @@ def test_completes_under_fio(disks, tmp_path):
     fio = ['--name=v', '--ioengine=nbd', f'--uri={uri}', '--rw=randwrite', '--bs=4k', '--iodepth=16',
            f'--size={SIZE}', '--verify=crc32c', '--verify_fatal=1', '--do_verify=1', '--verify_backlog=512']
     disks.qmp.command('block-job-set-speed', device='j', speed=0)
-    run(need('fio'), *fio)
+    run(need('fio'), *fio, cwd=tmp_path)
     stage(disks.qmp, 'j', 'ready')
     disks.qmp.command('job-complete', id='j')
     stage(disks.qmp, 'j', 'null')
