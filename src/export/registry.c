@@ -15,6 +15,7 @@
 #include "export/export.h"
 #include "export/fuse/export.h"
 #include "export/nbd/server.h"
+#include "export/vduse/export.h"
 #include "export/vhost-user/export.h"
 #include "gen/events.h"
 #include "loop/coroutine.h"
@@ -55,7 +56,7 @@ struct export_removal {
 };
 
 /* Every type of export that this build has. */
-static const struct export_driver *const drivers[] = {&fuse_export_driver, &nbd_export_driver,
+static const struct export_driver *const drivers[] = {&fuse_export_driver, &nbd_export_driver, &vduse_export_driver,
                                                       &vhost_user_export_driver};
 
 bool export_type_offered(enum block_export_type type)

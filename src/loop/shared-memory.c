@@ -107,7 +107,7 @@ static bool check_file(int fd, uint64_t offset, size_t size, struct error **err)
     return true;
 }
 
-struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, struct error **err)
+static struct shared_memory *map_pages(int fd, uint64_t offset, size_t size, int flags, struct error **err)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t before = offset & (page - 1);
@@ -116,9 +116,8 @@ struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, st
     void *map;
 
     assert(size);
-    if (size > SIZE_MAX - page || !check_file(fd, offset, size, err)) {
-        if (size > SIZE_MAX - page)
-            error_set(err, "Shared memory of %zu bytes is too large", size);
+    if (size > SIZE_MAX - page) {
+        error_set(err, "Shared memory of %zu bytes is too large", size);
         return NULL;
     }
     (void)pthread_once(&handler_once, install_handler);
@@ -127,7 +126,7 @@ struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, st
         error_set(err, "More than %d pieces of shared memory", MAPPINGS_MAX);
         return NULL;
     }
-    map = mmap(NULL, size + before, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)(offset - before));
+    map = mmap(NULL, size + before, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, (off_t)(offset - before));
     if (map == MAP_FAILED) {
         error_set_errno(err, errno, "Cannot map %zu bytes of shared memory at offset %" PRIu64, size, offset);
         atomic_store(&slot->taken, false);
@@ -142,6 +141,16 @@ struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, st
     atomic_store_explicit(&slot->end, (uintptr_t)map + align_up(size + before, page), memory_order_relaxed);
     atomic_store_explicit(&slot->begin, (uintptr_t)map, memory_order_release);
     return memory;
+}
+
+struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, struct error **err)
+{
+    return check_file(fd, offset, size, err) ? map_pages(fd, offset, size, MAP_SHARED, err) : NULL;
+}
+
+struct shared_memory *shared_memory_map_device(int fd, uint64_t offset, size_t size, bool shared, struct error **err)
+{
+    return map_pages(fd, offset, size, shared ? MAP_SHARED : MAP_PRIVATE, err);
 }
 
 int shared_memory_file(const char *label, size_t size)

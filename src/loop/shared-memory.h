@@ -22,6 +22,13 @@ struct shared_memory;
  */
 struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, struct error **err) MUST_CHECK;
 
+/*
+ * The same of what a device driver lets us map, which no file's end bounds. `shared`: what is written there is seen by
+ * others; else it is for us alone, and others need not let us write.
+ */
+struct shared_memory *shared_memory_map_device(int fd, uint64_t offset, size_t size, bool shared,
+                                               struct error **err) MUST_CHECK;
+
 /* A new file of `size` zeroes without a name that others can map: its descriptor, or -errno. */
 int shared_memory_file(const char *label, size_t size) MUST_CHECK;
 

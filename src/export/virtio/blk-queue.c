@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "export/virtio/blk.h"
+#include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
@@ -53,6 +54,10 @@ static void request_run(void *opaque)
 
     if (!co_virtio_blk_do(queue->blk, &request->buffer, &written) && !virtqueue_broken(queue->ring)) {
         virtqueue_break(queue->ring, "request without a status byte");
+        co_declare_broken(queue);
+    }
+    if (unlikely(queue->fragile && guest_map_damaged(request->buffer.map)) && !virtqueue_broken(queue->ring)) {
+        virtqueue_break(queue->ring, "address of a page that is not there");
         co_declare_broken(queue);
     }
     virtqueue_push(queue->ring, &request->buffer, written);

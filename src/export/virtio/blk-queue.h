@@ -32,8 +32,10 @@ struct virtio_blk_queue {
     unsigned index;
     struct loop *loop;                      /* const */
     const struct virtio_blk_queue_ops *ops; /* const */
-    int kick_fd;                            /* an event descriptor; main loop, and const while it runs; -1: none */
-    bool started;                           /* main loop */
+    bool
+        fragile; /* const: a page of its memory that was not there breaks it, as what came to its place is not shared */
+    int kick_fd; /* an event descriptor; main loop, and const while it runs; -1: none */
+    bool started; /* main loop */
 
     /* While it runs; the queue's loop. */
     struct virtqueue *ring;

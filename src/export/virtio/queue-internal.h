@@ -79,7 +79,7 @@ struct virtqueue {
 struct virtq_descriptor virtq_descriptor_load(const uint8_t *from, bool packed);
 
 /* Adds the memory of a descriptor to a buffer; marks it as bad where that cannot be. */
-void virtq_buffer_add(struct virtq_buffer *buffer, const struct guest_map *map, const struct virtq_descriptor *from);
+void virtq_buffer_add(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *from);
 
 /* Adds an indirect table's: linked in a split ring, in a row in a packed one. False: the queue is broken. */
 bool virtq_buffer_add_table(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *table);

@@ -171,7 +171,7 @@ static bool table_take(struct virtqueue *queue, const struct virtq_descriptor *o
 static bool add(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *one)
 {
     if (!(one->flags & VIRTQ_INDIRECT)) {
-        virtq_buffer_add(buffer, queue->map, one);
+        virtq_buffer_add(queue, buffer, one);
         return true;
     }
     if (!queue->setup.indirect) {

@@ -144,7 +144,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
             }
             return virtq_buffer_add_table(queue, ret, &one) ? 1 : -EIO;
         }
-        virtq_buffer_add(ret, queue->map, &one);
+        virtq_buffer_add(queue, ret, &one);
         if (!(one.flags & VIRTQ_NEXT))
             return 1;
         at = one.next;

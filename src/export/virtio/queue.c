@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/checked.h"
@@ -127,7 +128,39 @@ static unsigned segment_count(const struct virtq_buffer *buffer)
     return buffer->readable_count + buffer->writable_count;
 }
 
-void virtq_buffer_add(struct virtq_buffer *buffer, const struct guest_map *map, const struct virtq_descriptor *from)
+/* As guest_map_find(), also where the map must grow for it. */
+static uint8_t *find_memory(struct virtqueue *queue, uint64_t address, uint64_t size, uint64_t *ret_size)
+{
+    uint8_t *memory = guest_map_find(queue->map, address, size, ret_size);
+    struct guest_map *grown;
+
+    if (likely(memory) || !queue->setup.grow_map)
+        return memory;
+    grown = queue->setup.grow_map(queue->setup.grow_opaque, queue->map, address);
+    if (!grown)
+        return NULL;
+    guest_map_unref(queue->map);
+    queue->map = grown;
+    return guest_map_find(grown, address, size, ret_size);
+}
+
+static bool read_memory(struct virtqueue *queue, uint64_t address, uint8_t *to, size_t size)
+{
+    while (size) {
+        uint64_t part;
+        const uint8_t *from = find_memory(queue, address, size, &part);
+
+        if (!from)
+            return false;
+        memcpy(to, from, part);
+        to += part;
+        address += part;
+        size -= part;
+    }
+    return true;
+}
+
+void virtq_buffer_add(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *from)
 {
     bool writable = from->flags & VIRTQ_WRITE;
     uint64_t address = from->address;
@@ -139,7 +172,7 @@ void virtq_buffer_add(struct virtq_buffer *buffer, const struct guest_map *map, 
         buffer->bad = true;
     while (left) {
         uint64_t part;
-        uint8_t *memory = guest_map_find(map, address, left, &part);
+        uint8_t *memory = find_memory(queue, address, left, &part);
 
         if (!memory || segment_count(buffer) == VIRTQ_SEGMENTS_MAX) {
             buffer->bad = true;
@@ -167,7 +200,7 @@ bool virtq_buffer_add_table(struct virtqueue *queue, struct virtq_buffer *buffer
     unsigned at = 0;
 
     if (!count || table->length % VIRTQ_DESCRIPTOR_BYTES || table->length > sizeof(copy) ||
-        (table->flags & VIRTQ_NEXT && !packed) || !guest_map_read(queue->map, table->address, copy, table->length)) {
+        (table->flags & VIRTQ_NEXT && !packed) || !read_memory(queue, table->address, copy, table->length)) {
         virtqueue_break(queue, "bad table of indirect descriptors: %u bytes at 0x%" PRIx64, table->length,
                         table->address);
         return false;
@@ -184,7 +217,7 @@ bool virtq_buffer_add_table(struct virtqueue *queue, struct virtq_buffer *buffer
             virtqueue_break(queue, "indirect descriptor in a table of them");
             return false;
         }
-        virtq_buffer_add(buffer, queue->map, &one);
+        virtq_buffer_add(queue, buffer, &one);
         if (packed ? at + 1 == count : !(one.flags & VIRTQ_NEXT))
             return true;
         at = packed ? at + 1 : one.next;

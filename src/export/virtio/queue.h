@@ -38,6 +38,13 @@ struct virtqueue_setup {
     uint64_t device_area; /* used ring, or ours */
     uint32_t base;        /* where to go on, as virtqueue_base() said; 0: a new queue */
     uint8_t *inflight;    /* inflight_region_size() bytes of shared memory, borrowed; NULL: none */
+
+    /*
+     * Memory that is not in the map may be there all the same: a new map, owned, that has all of `map` and `address`;
+     * NULL: there is nothing. On the queue's loop; must not suspend. NULL: the map has all.
+     */
+    struct guest_map *(*grow_map)(void *opaque, const struct guest_map *map, uint64_t address);
+    void *grow_opaque;
 };
 
 /* A chain of descriptors: a request of the guest's. */
