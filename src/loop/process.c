@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A worker thread starts the program and listens to it; so the loop's own signals and descriptors stay untouched. */
+#include "loop/process.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "loop/file.h"
+#include "loop/loop.h"
+
+enum { PIECE = 64 * 1024, SIGNALLED = 128 };
+
+/* A program that runs. */
+struct child {
+    const struct process_run *run;
+    struct process_result *result;
+    pid_t pid;
+    int input, output, errors; /* our ends of its pipes; -1: closed */
+    size_t written;
+    GString *output_text, *errors_text;
+};
+
+static int make_pipe(int *ret_ours, int *ret_theirs, bool they_read)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC))
+        return -errno;
+    *ret_ours = ends[they_read ? 1 : 0];
+    *ret_theirs = ends[they_read ? 0 : 1];
+    return 0;
+}
+
+/* Descriptors 0 to 2 of the program, signals as a program expects them, and nothing else of ours. */
+static int spawn(struct child *child, int input, int output, int errors)
+{
+    char *const *argv = (char *const *)(uintptr_t)child->run->argv;
+    static char *const nothing[] = {NULL};
+    char *const *environment = child->run->environment ? (char *const *)(uintptr_t)child->run->environment : nothing;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    sigset_t all;
+    int error;
+
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    if (input >= 0)
+        posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+    else
+        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO);
+    error = posix_spawnp(&child->pid, argv[0], &actions, &attributes, argv, environment);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    return -error;
+}
+
+static int start(struct child *child)
+{
+    AUTO(fd) input = -1;
+    AUTO(fd) output = -1;
+    AUTO(fd) errors = -1;
+    int ret = make_pipe(&child->output, &output, false);
+
+    if (!ret)
+        ret = make_pipe(&child->errors, &errors, false);
+    if (!ret && child->run->input)
+        ret = make_pipe(&child->input, &input, true);
+    if (!ret && child->run->input && fcntl(child->input, F_SETFL, O_NONBLOCK))
+        ret = -errno;
+    return ret ? ret : spawn(child, input, output, errors);
+}
+
+static void close_end(int *fd)
+{
+    fd_close(*fd);
+    *fd = -1;
+}
+
+/* What the program says; false: more of it than is borne. */
+static bool take(int *fd, GString *to, size_t max, bool cut)
+{
+    char piece[PIECE];
+    ssize_t size = read(*fd, piece, sizeof(piece));
+
+    if (size < 0 && (errno == EINTR || errno == EAGAIN))
+        return true;
+    if (size <= 0) {
+        close_end(fd);
+        return true;
+    }
+    if (to->len + (size_t)size > max && !cut)
+        return !max;
+    g_string_append_len(to, piece, (gssize)MIN((size_t)size, max - to->len));
+    return true;
+}
+
+static void feed(struct child *child)
+{
+    const char *from = child->run->input;
+    ssize_t size = write(child->input, from + child->written, child->run->input_size - child->written);
+
+    if (size > 0)
+        child->written += (size_t)size;
+    if (child->written == child->run->input_size || (size < 0 && errno != EINTR && errno != EAGAIN))
+        close_end(&child->input);
+}
+
+static int listen_to(struct child *child)
+{
+    bool fits = true;
+
+    while (fits && (child->output >= 0 || child->errors >= 0)) {
+        struct pollfd fds[] = {{child->output, POLLIN, 0}, {child->errors, POLLIN, 0}, {child->input, POLLOUT, 0}};
+
+        if (poll(fds, G_N_ELEMENTS(fds), -1) < 0 && errno != EINTR)
+            return -errno;
+        if (fds[0].revents)
+            fits = take(&child->output, child->output_text, child->run->output_max, false);
+        if (fds[1].revents)
+            (void)take(&child->errors, child->errors_text, child->run->errors_max, true);
+        if (fds[2].revents)
+            feed(child);
+    }
+    return fits ? 0 : -EFBIG;
+}
+
+static int wait_for_end(struct child *child)
+{
+    int status;
+
+    while (waitpid(child->pid, &status, 0) < 0) {
+        if (errno != EINTR)
+            return -errno;
+    }
+    child->result->status = WIFEXITED(status) ? WEXITSTATUS(status) : SIGNALLED + WTERMSIG(status);
+    return 0;
+}
+
+static int run_child(void *opaque)
+{
+    struct child *child = opaque;
+    sigset_t pipe_signal;
+    int ret = start(child);
+    int ended;
+
+    /* A program may close its input early; that is an error of the call, not our end. */
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
+    if (!ret) {
+        ret = listen_to(child);
+        if (ret)
+            kill(child->pid, SIGKILL);
+        ended = wait_for_end(child);
+        ret = ret ? ret : ended;
+    }
+    close_end(&child->input);
+    close_end(&child->output);
+    close_end(&child->errors);
+    return ret;
+}
+
+int CO_FN co_process_run(const struct process_run *run, struct process_result *ret)
+{
+    struct child child = {
+        .run = run,
+        .result = ret,
+        .input = -1,
+        .output = -1,
+        .errors = -1,
+        .output_text = g_string_new(NULL),
+        .errors_text = g_string_new(NULL),
+    };
+    int result;
+
+    assert(run->argv[0]);
+    *ret = (struct process_result){0};
+    result = co_worker_run(run_child, &child);
+    if (result) {
+        g_string_free(child.output_text, TRUE);
+        g_string_free(child.errors_text, TRUE);
+        return result;
+    }
+    ret->output_size = child.output_text->len;
+    ret->output = g_string_free(child.output_text, FALSE);
+    ret->errors = g_string_free(child.errors_text, FALSE);
+    return 0;
+}

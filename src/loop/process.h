@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Other programs, run to their end while the coroutine waits. */
+#pragma once
+
+#include <stddef.h>
+
+#include "base/compiler.h"
+
+/* Zero is the default of each but argv. */
+struct process_run {
+    const char *const *argv;        /* ended by NULL; argv[0] is looked for in PATH */
+    const char *const *environment; /* ended by NULL; NULL: empty */
+    const void *input;              /* its standard input; NULL: none */
+    size_t input_size;
+    size_t output_max; /* bytes kept of its output: more ends it with -EFBIG; 0: none is wanted */
+    size_t errors_max; /* bytes kept of its standard error; the rest is dropped */
+};
+
+struct process_result {
+    int status;   /* exit status; 128 + the number of the signal that ended it */
+    char *output; /* owned, NUL-terminated; NULL on failure */
+    size_t output_size;
+    char *errors; /* owned, NUL-terminated */
+};
+
+/* 0 when it has run to its end, or -errno: -ENOENT where there is no such program. */
+int CO_FN co_process_run(const struct process_run *run, struct process_result *ret);
