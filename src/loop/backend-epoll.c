@@ -319,14 +319,6 @@ static int epoll_co_connect(int fd, const struct sockaddr *address, socklen_t si
         result = epoll_co_run(fd, 0, attempt_connect, &request);
     if (result == -EAGAIN)
         result = co_cancelled() ? -ECANCELED : -ETIMEDOUT;
-    if (result == -EINPROGRESS) {
-        int failure = 0;
-        socklen_t length = sizeof(failure);
-
-        result = epoll_co_poll(fd, POLLOUT);
-        if (result > 0)
-            result = getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &length) ? -errno : -failure;
-    }
     nonblocking_end(fd, flags);
     return (int)result;
 }

@@ -16,10 +16,26 @@ int co_socket_accept(int fd)
     return loop_self()->ops->co_accept(fd);
 }
 
+/* Waits until an attempt under way has come to its end. */
+static int CO_FN co_finish_connecting(int fd)
+{
+    int result = co_fd_poll(fd, POLLOUT);
+    int failure = 0;
+    socklen_t size = sizeof(failure);
+
+    if (result < 0)
+        return result;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) ? -errno : -failure;
+}
+
 int co_socket_connect(int fd, const struct sockaddr *address, socklen_t size)
 {
+    int result;
+
     CO_ASSERT();
-    return loop_self()->ops->co_connect(fd, address, size);
+    result = loop_self()->ops->co_connect(fd, address, size);
+    /* io_uring leaves vsock sockets like that. */
+    return result == -EINPROGRESS || result == -EALREADY ? co_finish_connecting(fd) : result;
 }
 
 ssize_t co_socket_recv(int fd, void *to, size_t size, int flags)
