@@ -118,7 +118,7 @@ static bool take_option(struct bench *bench, const struct option_use *use)
     case BENCH_SIZE:
         return img_parse_size("buffer size", use->value, &bench->size);
     case BENCH_STEP:
-        return img_parse_size("step size", use->value, &bench->step);
+        return img_parse_size("step_size", use->value, &bench->step);
     case BENCH_WRITE:
         bench->write = true;
         return true;

@@ -5,12 +5,16 @@
 #include "base/log.h"
 #include "block/dirty-bitmap-action.h"
 #include "block/dirty-bitmap.h"
+#include "block/driver.h"
+#include "block/node.h"
 #include "block/transaction.h"
 #include "cli/image-open.h"
 #include "gen/types.h"
 
 bool img_bitmaps_check(const struct node *from, bool skip_broken, struct error **err)
 {
+    if (!node_driver(from)->bitmaps)
+        return error_set(err, "Source lacks bitmap support");
     for (struct dirty_bitmap *bitmap = NULL; (bitmap = dirty_bitmap_next(from, bitmap));) {
         if (!dirty_bitmap_persistent(bitmap) || !dirty_bitmap_inconsistent(bitmap) || skip_broken)
             continue;

@@ -183,6 +183,8 @@ static const char *find_contradiction(const struct convert *convert)
         return "Must specify image file name";
     if (convert->target_image_opts && !convert->no_create)
         return "--target-image-opts requires use of -n flag";
+    if (convert->target_image_opts && convert->format)
+        return "--image-opts and --format are mutually exclusive";
     if (convert->target_is_zero && !convert->no_create)
         return "--target-is-zero requires use of -n flag";
     if (convert->no_create && convert->img->key_values)
@@ -200,7 +202,7 @@ static const char *find_contradiction(const struct convert *convert)
     if (convert->source_count > 1 && convert->bitmaps)
         return "Copying bitmaps only possible with single source";
     if (convert->source_count > 1 && convert->snapshot)
-        return "Multiple input images are not supported with an internal snapshot";
+        return "No support for concatenating multiple snapshot";
     if (convert->source_count > 1 && convert->backing_file)
         return "Having a backing file for the target makes no sense when concatenating multiple input images";
     return NULL;
@@ -250,6 +252,20 @@ static bool prepare_values(struct convert *convert, struct error **err)
     return true;
 }
 
+static bool check_compression(const struct convert *convert, const struct block_driver *driver, struct error **err)
+{
+    const char *encryption = key_values_get(convert->values, "encryption");
+    const char *preallocation = key_values_get(convert->values, "preallocation");
+
+    if (!driver->image || !driver->image->compresses)
+        return error_set(err, "Compression not supported for this file format");
+    if (key_values_get(convert->values, "encrypt.format") || (encryption && !strcmp(encryption, "on")))
+        return error_set(err, "Compression and encryption not supported at the same time");
+    if (preallocation && strcmp(preallocation, "off") != 0)
+        return error_set(err, "Compression and preallocation not supported at the same time");
+    return true;
+}
+
 static bool check_target(const struct convert *convert, struct error **err)
 {
     const struct block_driver *driver = img_format_driver(convert->format, err);
@@ -263,9 +279,7 @@ static bool check_target(const struct convert *convert, struct error **err)
         return error_set(err, "Use of backing file requires explicit backing format");
     if (convert->bitmaps && !driver->bitmaps)
         return error_set(err, "Format driver '%s' does not support bitmaps", driver->name);
-    if (convert->copy.compressed && !(driver->image && driver->image->compresses))
-        return error_set(err, "Compression not supported for this file format");
-    return true;
+    return !convert->copy.compressed || check_compression(convert, driver, err);
 }
 
 static bool CO_FN co_make_target(struct convert *convert, struct error **err)
@@ -279,6 +293,29 @@ static bool CO_FN co_make_target(struct convert *convert, struct error **err)
     return error_prefix(err, "%s: error while converting %s: ", convert->target_name, convert->format);
 }
 
+/* How the new image is opened that was encrypted with secrets among -o's options: by these. NULL: there are none. */
+static struct json *key_secrets(const struct key_values *values)
+{
+    struct json *secrets = NULL;
+
+    for (size_t i = 0; i < values->count; i++) {
+        const struct key_value *item = &values->items[i];
+
+        if (strcmp(item->name, "key-secret") != 0 && !g_str_has_suffix(item->name, ".key-secret"))
+            continue;
+        secrets = secrets ? secrets : json_object();
+        img_set_path(secrets, item->name, json_string(item->value));
+    }
+    return secrets;
+}
+
+static bool CO_FN co_is_encrypted(const struct image *image)
+{
+    AUTO(image_info) info = co_node_describe_image(image->node, false);
+
+    return info->has_encrypted && info->encrypted;
+}
+
 static bool CO_FN co_open_target(struct convert *convert, struct error **err)
 {
     struct image_open open = {
@@ -289,10 +326,15 @@ static bool CO_FN co_open_target(struct convert *convert, struct error **err)
         .writable = true,
         .unmap = true,
     };
+    AUTO(json) secrets = NULL;
 
+    secrets = convert->no_create ? NULL : key_secrets(convert->values);
+    open.options = secrets;
     convert->target = co_image_open(convert->img->tool, &open, err);
     if (!convert->target)
         return false;
+    if (convert->copy.compressed && co_is_encrypted(convert->target))
+        return error_set(err, "Compression and encryption not supported at the same time");
     if (handle_length(convert->target->handle) < convert->length)
         return error_set(err, "output file is smaller than input file");
     return true;
@@ -381,7 +423,7 @@ static int CO_FN co_help(const struct convert *convert)
 
 static int CO_FN co_run_command(struct img *img)
 {
-    struct convert convert = {.img = img, .format = "raw", .copy.sparse = SPARSE_DEFAULT};
+    struct convert convert = {.img = img, .copy.sparse = SPARSE_DEFAULT};
     struct error *error = NULL;
     const char *contradiction;
 
@@ -389,10 +431,12 @@ static int CO_FN co_run_command(struct img *img)
         if (!take_option(&convert, &img->options->items[i]))
             return EXIT_FAILURE;
     }
-    if (key_values_ask_help(img->key_values))
-        return co_help(&convert);
     convert.source_count = img->argument_count ? (unsigned)img->argument_count - 1 : 0;
     contradiction = find_contradiction(&convert);
+    if (!convert.format)
+        convert.format = "raw";
+    if (key_values_ask_help(img->key_values))
+        return co_help(&convert);
     if (contradiction) {
         log_error("%s", contradiction);
         return EXIT_FAILURE;

@@ -311,7 +311,7 @@ static void CO_FN co_read_salvaging(struct run *run, const struct piece *piece, 
         if (!result)
             continue;
         if (!run->copy->quiet)
-            log_warning("error while reading at byte %" PRIu64 ": %s", piece->offset + done, g_strerror(-result));
+            log_warning("error while reading offset %" PRIu64 ": %s", piece->offset + done, g_strerror(-result));
         memset(to + done, 0, bytes);
     }
 }

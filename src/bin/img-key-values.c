@@ -170,8 +170,7 @@ static struct json *typed_value(const struct image_option *option, const char *v
     return json_string(value);
 }
 
-/* Sets the member at the dotted `path`. */
-static void set_path(struct json *object, const char *path, struct json *value)
+void img_set_path(struct json *object, const char *path, struct json *value)
 {
     const char *dot = strchr(path, '.');
     g_autofree char *first = dot ? g_strndup(path, (gsize)(dot - path)) : NULL;
@@ -184,7 +183,7 @@ static void set_path(struct json *object, const char *path, struct json *value)
     inner = json_take(object, first);
     if (!inner)
         inner = json_object();
-    set_path(inner, dot + 1, value);
+    img_set_path(inner, dot + 1, value);
     json_set(object, first, inner);
 }
 
@@ -202,7 +201,7 @@ bool key_values_apply(const struct key_values *values, const struct block_driver
         if (!image_option_check(option, item->value, err))
             return false;
         if (option->member)
-            set_path(object, option->member, typed_value(option, item->value));
+            img_set_path(object, option->member, typed_value(option, item->value));
         else if (!image->translate || !image->translate(object, item->name, item->value, err))
             return false;
     }

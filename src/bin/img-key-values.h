@@ -48,5 +48,8 @@ bool image_option_check(const struct image_option *option, const char *value, st
 bool key_values_apply(const struct key_values *values, const struct block_driver *driver, struct json *object,
                       struct error **err) MUST_CHECK;
 
+/* Sets the member of `object` at the dotted `path`; `value` is taken. */
+void img_set_path(struct json *object, const char *path, struct json *value);
+
 /* A line for each option of `first` and `second` (both may be NULL), by name. `amendable`: of those alone. */
 void image_options_print(const struct image_option *first, const struct image_option *second, bool amendable);

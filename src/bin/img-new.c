@@ -75,7 +75,7 @@ bool img_driver_creates(const struct block_driver *driver, struct error **err)
 
 const struct block_driver *CO_FN co_img_protocol_driver(const char *filename, struct error **err)
 {
-    AUTO(json) options = g_str_has_prefix(filename, "json:") ? NULL : co_filename_protocol_options(filename, err);
+    AUTO(json) options = co_filename_protocol_options(filename, err);
     const struct block_driver *driver;
 
     if (!options)
@@ -178,16 +178,26 @@ static bool CO_FN co_take_backing(struct making *making, struct error **err)
 {
     const char *file = key_values_get(making->values, "backing_file");
     const char *format = key_values_get(making->values, "backing_fmt");
-    bool has_size = key_values_get(making->values, "size");
 
-    if (!file || !*file)
+    if (!file)
         return true;
-    if (making->wanted->unsafe_backing && has_size)
+    if (!*file)
+        return error_set(err, "Expected backing file name, got empty string");
+    if (making->wanted->unsafe_backing)
         return format || error_set(err, "Backing file specified without backing format");
     return co_look_at_backing(making, file, format, err);
 }
 
 /* --- telling --- */
+
+/* Commas are doubled, as they are on the command line. */
+static void print_text(const char *name, const char *value)
+{
+    g_auto(GStrv) parts = g_strsplit(value, ",", -1);
+    g_autofree char *text = g_strjoinv(",,", parts);
+
+    printf(" %s=%s", name, text);
+}
 
 /* As the option's type is written: sizes in bytes, words where others would be quoted. */
 static void announce_value(const struct image_option *option, const char *name, const char *value)
@@ -199,7 +209,7 @@ static void announce_value(const struct image_option *option, const char *name, 
     else if (option && option->type == IMAGE_OPTION_BOOL)
         printf(" %s=%s", name, strchr("oOyYtT", value[0]) && strcmp(value, "off") != 0 ? "on" : "off");
     else
-        printf(" %s=%s", name, value);
+        print_text(name, value);
 }
 
 static void announce_table(const struct making *making, const struct image_option *table,

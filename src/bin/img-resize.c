@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/units.h"
@@ -38,7 +39,7 @@ static bool parse_size(struct resize *resize, const char *text)
 {
     if (*text == '+' || *text == '-')
         resize->sign = *text++;
-    if (size_parse(text, &resize->size) && resize->size <= INT64_MAX)
+    if (size_parse(text, &resize->size))
         return true;
     log_error("Parameter 'size' expects a non-negative number below 2^64");
     (void)fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
@@ -51,10 +52,10 @@ static bool find_length(const struct resize *resize, uint64_t current, uint64_t 
     uint64_t length = resize->size;
 
     if (resize->sign == '+')
-        length = current + resize->size;
+        length = range_fits(current, resize->size, INT64_MAX) ? current + resize->size : 0;
     else if (resize->sign == '-')
         length = current > resize->size ? current - resize->size : 0;
-    if (resize->sign == '-' && !length) {
+    if (!length || length > INT64_MAX) {
         log_error("New image size must be positive");
         return false;
     }

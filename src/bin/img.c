@@ -80,8 +80,12 @@ struct image_open img_open_options(const struct img *img, const char *filename)
 
 bool img_parse_size(const char *what, const char *text, uint64_t *ret)
 {
-    if (size_parse(text, ret) && *ret <= INT64_MAX)
-        return true;
+    if (size_parse(text, ret)) {
+        if (*ret <= INT64_MAX)
+            return true;
+        log_error("Invalid %s specified. Must be between 0 and %" PRId64 ".", what, INT64_MAX);
+        return false;
+    }
     log_error("Invalid %s specified. You may use k, M, G, T, P or E suffixes for", what);
     log_error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
     return false;

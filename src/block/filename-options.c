@@ -49,6 +49,32 @@ static void merge(struct json *to, struct json *from)
     json_free(from);
 }
 
+/* An NBD server used to be given by options of its own: "path", or "host" and "port". */
+static bool complete_nbd(struct json *options, struct error **err)
+{
+    g_autofree char *path = g_strdup(string_option(options, "path"));
+    g_autofree char *host = g_strdup(string_option(options, "host"));
+    g_autofree char *port = g_strdup(string_option(options, "port"));
+    struct json *server;
+
+    if (json_get(options, "server") || (!path && !host))
+        return true;
+    if (path && host)
+        return error_set(err, "path and host may not be used at the same time");
+    if (path && port)
+        return error_set(err, "port may not be used without host");
+    json_free(json_take(options, "path"));
+    json_free(json_take(options, "host"));
+    json_free(json_take(options, "port"));
+    server = json_object();
+    json_set(server, "type", json_string(path ? "unix" : "inet"));
+    json_set(server, path ? "path" : "host", json_string(path ? path : host));
+    if (!path)
+        json_set(server, "port", json_string(port ? port : "10809"));
+    json_set(options, "server", server);
+    return true;
+}
+
 /* Definitions inside need their drivers: a file name stands for a path, and else it is to be found out. */
 static bool CO_FN co_complete(struct json *options, struct error **err)
 {
@@ -59,6 +85,8 @@ static bool CO_FN co_complete(struct json *options, struct error **err)
         return error_set(err, "Unknown driver '%s'", driver);
     if (!driver && filename && !json_get(options, "file"))
         json_set(options, "driver", json_string(co_filename_path_driver(filename)));
+    if (driver && !strcmp(driver, "nbd") && !complete_nbd(options, err))
+        return false;
     for (size_t i = 0; i < G_N_ELEMENTS(child_options); i++) {
         const struct json *child = json_get(options, child_options[i]);
         AUTO(json) completed = is_object(child) ? json_clone(child) : NULL;
@@ -131,6 +159,8 @@ struct json *CO_FN co_image_options(const struct image_name *name, struct error 
         return NULL;
     }
     if (name->filename && g_str_has_prefix(name->filename, "json:")) {
+        if (!take_format(options, name->format, err))
+            return NULL;
         named = filename_json_options(name->filename, err);
         if (!named)
             return NULL;
@@ -141,7 +171,7 @@ struct json *CO_FN co_image_options(const struct image_name *name, struct error 
             return NULL;
         merge(options, named);
     }
-    if ((!name->filename || g_str_has_prefix(name->filename, "json:")) && !take_format(options, name->format, err))
+    if (!name->filename && !take_format(options, name->format, err))
         return NULL;
     move_filename(options);
     if (!co_complete(options, err))

@@ -83,6 +83,13 @@ def test_create_and_info(pair, options):
     ('snapshot', '-d', 'none', 'a.q'), ('measure', '-O', 'qcow2', '-o', 'none=1', '--size', '1M'),
     ('bitmap', '--remove', 'a.q', 'none'), ('bitmap', '--clear', 'a.q', 'none'), ('bitmap', '--merge', 'x', 'a.q', 'none'),
     ('bitmap', '--add', '-g', '100', 'a.q', 'b'), ('info', '-f', 'qcow2', 'raw'),
+    ('create', '-f', 'qcow2', 'json:{"driver":"qcow2"}', '1M'), ('create', '-f', 'qcow2', '-b', '', '-F', 'qcow2', 'x'),
+    ('create', '-u', '-f', 'qcow2', '-b', 'none', '-F', 'qcow2', 'x'), ('create', 'x', '8E'), ('create', 'x', '9E'),
+    ('resize', '--shrink', 'a.q', '0'), ('resize', 'a.q', '8E'), ('resize', 'a.q', '+8E'),
+    ('convert', '--bitmaps', '-O', 'qcow2', 'raw', 'x'), ('convert', '-l', 'one', 'a.q', 'a.q', 'x'),
+    ('convert', '-c', '-O', 'qcow2', '-o', 'preallocation=metadata', 'a.q', 'x'),
+    ('convert', '-c', '-O', 'qcow2', '-o', 'encrypt.format=luks,encrypt.key-secret=s', 'a.q', 'x'),
+    ('convert', '-n', '-O', 'qcow2', '--target-image-opts', 'a.q', 'driver=qcow2,file.filename=a.q'),
 ], ids=' '.join)
 def test_mistakes(pair, arguments):
     pair.prepare('qemu-img', 'create', '-q', '-f', 'qcow2', 'a.q', '1M')
@@ -269,6 +276,32 @@ def test_snapshots(pair):
     pair.same('snapshot', '-d', 'two', 'top.q', status=1)
     pair.same('snapshot', '-l', 'top.q', status=0, edit=dateless)
     shows(pair, 'top.q')
+
+
+def test_odd_lengths(pair):
+    """A qcow2 image has whole sectors; a raw one need not."""
+    pair.prepare('qemu-img', 'create', '-q', '-f', 'qcow2', 'a.q', '1M')
+    ours, theirs = pair.ashlar('resize', 'a.q', MIB + 1), pair.qemu('resize', 'a.q', MIB + 1)
+    assert (ours.status, theirs.status) == (1, 1)
+    assert 'The new size must be a multiple of 512' in ours.stderr
+    pair.write('a.raw', size=MIB)
+    pair.same('resize', '-f', 'raw', 'a.raw', MIB + 1, status=0)
+    pair.same_content('a.raw')
+
+
+def test_formats_count_more_than_json(pair):
+    pair.prepare('qemu-img', 'create', '-q', '-f', 'qcow2', 'a.q', '1M')
+    name = 'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "a.q"}}'
+    pair.same('info', '-f', 'raw', name, status=0, edit=on_disk)
+    pair.same('create', '-f', 'qcow2', '-b', name, '-F', 'qcow2', 'x.q', status=0)
+    pair.same('map', '--output=json', 'x.q', status=0)
+    pair.same('info', '--backing-chain', 'x.q', status=0, edit=on_disk)
+
+
+def test_data_files_are_named_as_they_are(pair):
+    pair.prepare('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'data_file=d', 'a.q', '1M')
+    write(pair, 'a.q', 'write 0 128k')
+    pair.same('map', 'a.q', status=0)
 
 
 def test_resize(pair):

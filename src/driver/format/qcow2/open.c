@@ -144,6 +144,8 @@ static char *data_file_path(struct node *node, const char *name, struct error **
         error_set(err, "The name '%s' of the data file is relative, and the image itself has no name", name);
         return NULL;
     }
+    if (!strchr(base, '/'))
+        return g_strdup(name);
     folder = g_path_get_dirname(base);
     return g_build_filename(folder, name, NULL);
 }

@@ -311,6 +311,10 @@ int CO_FN co_qcow2_truncate(struct node *node, const struct truncate_request *re
 {
     struct qcow2_image *image = node_state(node);
 
+    if (request->length % NODE_LENGTH_ALIGNMENT) {
+        error_set(err, "The new size must be a multiple of %d: it is %" PRIu64, NODE_LENGTH_ALIGNMENT, request->length);
+        return -EINVAL;
+    }
     if (image->header->version < 3 && qcow2_snapshots(image)->count) {
         error_set(err, "Can't resize a version 2 image which has snapshots");
         return -ENOTSUP;
