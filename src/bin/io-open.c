@@ -11,6 +11,7 @@
 #include "block/handle.h"
 #include "cli/temporary-image.h"
 #include "cli/tool.h"
+#include "driver/filter/blkdebug.h"
 #include "schema/json.h"
 #include "schema/schema.h"
 
@@ -131,6 +132,9 @@ bool co_io_image_open(struct io_session *session, struct error **err)
 
 void co_io_image_close(struct io_session *session)
 {
+    /* Nobody else would let them go. */
+    if (session->image)
+        (void)blkdebug_remove_break(session->image->node, NULL);
     co_group_wait(&session->pending);
     co_image_close(session->tool, TAKE(session->image));
     co_image_close(session->tool, TAKE(session->base));

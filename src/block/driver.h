@@ -99,6 +99,16 @@ struct block_driver_bitmaps {
     bool (*co_remove)(struct node *node, const char *name, struct error **err);
 };
 
+/*
+ * For filters that watch steps of the drivers above them (co_edge_event(), node.h) and of the core, so that tests can
+ * interfere at each. Any loop; may suspend.
+ */
+struct block_driver_debug {
+    void (*co_event)(struct node *node, enum blkdebug_event event);
+    /* Before it is looked up what lies where in the child; a negative errno is the answer. */
+    int (*co_block_status)(struct node *node, uint64_t offset, uint64_t bytes);
+};
+
 struct block_driver {
     const char *name; /* its value in the schema's BlockdevDriver */
     enum block_driver_kind kind;
@@ -197,6 +207,7 @@ struct block_driver {
     const struct block_driver_drain *drain;
     const struct block_driver_permission *permission;
     const struct block_driver_reopen *reopen;
+    const struct block_driver_debug *debug;
 };
 
 /* That of a node. Any loop. */

@@ -2,7 +2,7 @@
 /*
  * From the names by which people and images call images to the options with which the graph opens them. A name is a
  * path, "file:PATH", a URL ("nbd://host:10809/export", "nbd+unix:///export?socket=path"), the old forms
- * "nbd:host:port[:exportname=x]" and "nbd:unix:path[:exportname=x]", "null-co://", or "json:{...}" with options as
+ * "nbd:host:port[:exportname=x]" and "nbd:unix:path[:exportname=x]", "null-co://", "blkdebug:CONFIG:IMAGE" and "blkverify:RAW:IMAGE" for tests (the parts are names too), or "json:{...}" with options as
  * JSON, whose keys may have dots instead of objects inside. Main loop.
  */
 #pragma once

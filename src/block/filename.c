@@ -209,6 +209,62 @@ static bool has_protocol(const char *filename, const char *protocol, const char 
     return true;
 }
 
+/* --- filters for tests --- */
+
+/* What stands behind "blkdebug:" or "blkverify:": "FIRST:IMAGE"; FIRST in *ret_first, owned. NULL: no colon. */
+static const char *split_pair(const char *text, char **ret_first)
+{
+    const char *colon = strchr(text, ':');
+
+    *ret_first = colon ? g_strndup(text, (gsize)(colon - text)) : NULL;
+    return colon ? colon + 1 : NULL;
+}
+
+static struct json *CO_FN co_blkdebug(const char *text, struct error **err)
+{
+    g_autofree char *config = NULL;
+    const char *image = split_pair(text, &config);
+    AUTO(json) options = driver_options("blkdebug");
+    struct json *child;
+
+    if (!image) {
+        error_set(err, "blkdebug requires both config file and image path: 'blkdebug:%s'", text);
+        return NULL;
+    }
+    child = co_filename_protocol_options(image, err);
+    if (!child)
+        return NULL;
+    json_set(options, "image", child);
+    if (*config)
+        json_set(options, "config", json_string(config));
+    return TAKE(options);
+}
+
+/* The image under test is of any format, which is to be found out. */
+static struct json *CO_FN co_blkverify(const char *text, struct error **err)
+{
+    g_autofree char *raw = NULL;
+    const char *image = split_pair(text, &raw);
+    AUTO(json) options = driver_options("blkverify");
+    struct json *child, *test;
+
+    if (!image) {
+        error_set(err, "blkverify requires raw copy and original image path: 'blkverify:%s'", text);
+        return NULL;
+    }
+    child = co_filename_protocol_options(raw, err);
+    if (!child)
+        return NULL;
+    json_set(options, "raw", child);
+    child = co_filename_protocol_options(image, err);
+    if (!child)
+        return NULL;
+    test = json_object();
+    json_set(test, "file", child);
+    json_set(options, "test", test);
+    return TAKE(options);
+}
+
 static const char *const nbd_schemes[] = {"nbd",      "nbd+tcp",   "nbd+unix",   "nbd+vsock", "nbds",
                                           "nbds+tcp", "nbds+unix", "nbds+vsock", NULL};
 
@@ -226,6 +282,10 @@ struct json *CO_FN co_filename_protocol_options(const char *filename, struct err
         return path_options(protocol, rest);
     if (!strcmp(filename, "null-co://") || !strcmp(filename, "null-aio://"))
         return driver_options(protocol);
+    if (has_protocol(filename, "blkdebug", &rest))
+        return co_blkdebug(rest, err);
+    if (has_protocol(filename, "blkverify", &rest))
+        return co_blkverify(rest, err);
     if (has_protocol(filename, "nbd", &rest) && !g_str_has_prefix(rest, "//"))
         return nbd_plain(rest, err);
     if (g_strv_contains(nbd_schemes, protocol))

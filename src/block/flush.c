@@ -39,6 +39,8 @@ static int CO_FN co_flush_layers(struct node *node)
 
     if (node->driver->co_flush_to_children)
         ret = node->driver->co_flush_to_children(node);
+    if (!ret && node->primary && !node->no_flush)
+        co_edge_event(node->primary, BLKDEBUG_EVENT_FLUSH_TO_DISK);
     if (!ret && node->driver->co_flush && !node->no_flush)
         ret = node->driver->co_flush(node);
     for (unsigned i = 0; i < node->children->len && !ret; i++) {
@@ -80,7 +82,11 @@ int CO_FN co_node_flush(struct node *node)
     uint64_t arrival;
     int ret;
 
+    if (node->primary)
+        co_edge_event(node->primary, BLKDEBUG_EVENT_FLUSH_TO_OS);
     if (node->driver->passthrough) {
+        if (!node->no_flush)
+            co_edge_event(node->primary, BLKDEBUG_EVENT_FLUSH_TO_DISK);
         ret = co_node_flush(node->primary->child);
     } else {
         arrival = __atomic_load_n(&node->flushes_started, __ATOMIC_ACQUIRE);

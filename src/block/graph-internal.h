@@ -169,6 +169,13 @@ struct handle {
     unsigned closings;            /* main */
 };
 
+/* A step of the core at a node that watches such. */
+static inline void CO_FN co_node_event(struct node *node, enum blkdebug_event event)
+{
+    if (unlikely(node->driver->debug != NULL))
+        node->driver->debug->co_event(node, event);
+}
+
 static inline struct node_part *node_part(struct node *node)
 {
     return per_loop_get(&node->parts);

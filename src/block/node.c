@@ -161,8 +161,8 @@ bool CO_FN co_node_refresh_limits(struct node *node, struct error **err)
         return false;
     assert(is_power_of_two(limits.request_alignment));
     assert(is_power_of_two(limits.memory_alignment));
-    assert(!limits.zeroes_alignment || is_power_of_two(limits.zeroes_alignment));
-    assert(!limits.discard_alignment || is_power_of_two(limits.discard_alignment));
+    assert(is_aligned(limits.zeroes_alignment | limits.discard_alignment, limits.request_alignment) ||
+           node->driver->passthrough);
     transfer_max = limits.transfer_max ? MIN(limits.transfer_max, TRANSFER_BYTES_MAX) : TRANSFER_BYTES_MAX;
     node->transfer_max = align_down(transfer_max, limits.request_alignment);
     assert(node->transfer_max);

@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/io-vector.h"
 #include "block/handle.h"
+#include "gen/types.h"
 
 struct block_driver;
 struct blockdev_options;
@@ -176,6 +177,11 @@ int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t byte
  */
 int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, uint64_t offset, uint64_t bytes,
                                   uint64_t *ret_bytes);
+/*
+ * Says which step the next request to the child belongs to, for those who test the step (`debug` of drivers); for all
+ * others nothing happens. Any loop; may suspend.
+ */
+void CO_FN co_edge_event(struct edge *edge, enum blkdebug_event event);
 /* Bytes of storage that the child uses, or -errno: not known. Main loop. */
 int64_t CO_FN co_edge_allocated_size(struct edge *edge);
 int CO_FN co_edge_truncate(struct edge *edge, const struct truncate_request *request, struct error **err);

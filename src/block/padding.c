@@ -181,10 +181,16 @@ static int CO_FN co_read_around(struct node *node, uint64_t start, uint64_t size
     uint64_t last = start + size - alignment;
     int ret = 0;
 
-    if (offset > start)
+    if (offset > start) {
+        co_node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_HEAD);
         ret = co_read_block(node, start, buffer);
-    if (!ret && offset + bytes < start + size && (last != start || offset == start))
+        co_node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_AFTER_HEAD);
+    }
+    if (!ret && offset + bytes < start + size && (last != start || offset == start)) {
+        co_node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_TAIL);
         ret = co_read_block(node, last, buffer + (last - start));
+        co_node_event(node, BLKDEBUG_EVENT_PWRITEV_RMW_AFTER_TAIL);
+    }
     return ret;
 }
 
@@ -206,6 +212,8 @@ static int CO_FN co_write_buffered(struct node *node, uint64_t offset, uint64_t 
             io_vector_read(iov, at, buffer + (offset - start), useful);
         else
             memset(buffer + (offset - start), 0, useful);
+        if (start != offset || size != useful)
+            co_node_event(node, BLKDEBUG_EVENT_PWRITEV);
         ret = co_buffer_write(node, start, size, buffer, flags);
     }
     loop_buffer_put(buffer, size);

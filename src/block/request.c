@@ -148,22 +148,22 @@ static int CO_FN co_write(struct node *node, const struct change *change)
 }
 
 /* The piece of a zero write that begins at `offset`: up to the driver's limits, its ends at its alignment. */
-static uint64_t zero_piece_bytes(const struct node *node, uint64_t offset, uint64_t bytes, uint64_t unit,
-                                 uint64_t limit)
+static uint64_t zero_piece_bytes(uint64_t offset, uint64_t bytes, uint64_t unit, uint64_t limit)
 {
-    uint64_t skew = offset & (unit - 1);
+    uint64_t skew = offset % unit;
 
     if (skew)
         return MIN(bytes, unit - skew);
     bytes = MIN(bytes, limit);
-    return bytes > unit ? align_down(bytes, unit) : bytes;
+    return bytes > unit ? bytes - bytes % unit : bytes;
 }
 
+/* Units are any number of whole blocks. */
 static uint64_t limit_or_none(uint64_t limit, uint64_t unit)
 {
-    uint64_t none = align_down(INT64_MAX, unit);
+    uint64_t none = INT64_MAX - INT64_MAX % unit;
 
-    return limit ? MAX(align_down(limit, unit), unit) : none;
+    return limit ? MAX(limit - limit % unit, unit) : none;
 }
 
 /* Zeroes by the driver where it can, else from memory. */
@@ -194,7 +194,7 @@ static int CO_FN co_zero(struct node *node, const struct change *change)
     if (flags & IO_NO_FALLBACK && !(node->zero_flags & IO_NO_FALLBACK))
         return -ENOTSUP;
     while (bytes && !ret) {
-        uint64_t now = zero_piece_bytes(node, offset, bytes, unit, limit);
+        uint64_t now = zero_piece_bytes(offset, bytes, unit, limit);
 
         ret = co_zero_piece(node, offset, now, flags);
         offset += now;
@@ -215,8 +215,9 @@ static int CO_FN co_discard(struct node *node, const struct change *change)
         return 0;
     if (node->driver->passthrough)
         return node->driver->co_pdiscard(node, change->offset, change->bytes);
-    at = align_up(change->offset, unit);
-    end = align_down(change->offset + change->bytes, unit);
+    end = change->offset + change->bytes;
+    at = change->offset % unit ? change->offset + unit - change->offset % unit : change->offset;
+    end -= end % unit;
     while (at < end && !ret) {
         uint64_t now = MIN(end - at, limit);
 
@@ -274,13 +275,31 @@ static inline void note_change(struct node *node, struct node_part *part, const 
     }
 }
 
+static bool is_write(const struct change *change)
+{
+    return change->kind == CHANGE_WRITE || change->kind == CHANGE_ZERO;
+}
+
+/* What has to be read first is announced before the write itself. */
+static void CO_FN co_announce(struct node *node, const struct change *change)
+{
+    if (!is_write(change) || !is_aligned(change->offset | change->bytes, node->limits.request_alignment))
+        return;
+    co_node_event(node, change->kind == CHANGE_ZERO ? BLKDEBUG_EVENT_PWRITEV_ZERO : BLKDEBUG_EVENT_PWRITEV);
+}
+
 /* The change, made durable where that is asked for and the driver doesn't do it by itself. */
 static int CO_FN co_change_durably(struct node *node, struct node_part *part, const struct change *change)
 {
     unsigned own = change->kind == CHANGE_ZERO ? node->zero_flags & node->write_flags : node->write_flags;
-    int ret = co_change_by_kind(node, change);
+    int ret;
 
+    if (unlikely(node->driver->debug != NULL))
+        co_announce(node, change);
+    ret = co_change_by_kind(node, change);
     note_change(node, part, change, ret);
+    if (unlikely(node->driver->debug != NULL) && is_write(change))
+        co_node_event(node, BLKDEBUG_EVENT_PWRITEV_DONE);
     if (!ret && change->flags & IO_FUA & ~own && !node->driver->passthrough)
         ret = co_node_flush(node);
     return ret;
@@ -550,6 +569,11 @@ int CO_FN co_edge_pwrite(struct edge *edge, uint64_t offset, uint64_t bytes, con
     struct io_vector iov = {.segments = &segment, .count = 1, .size = bytes};
 
     return co_edge_pwritev(edge, offset, bytes, &iov, flags);
+}
+
+void CO_FN co_edge_event(struct edge *edge, enum blkdebug_event event)
+{
+    co_node_event(edge->child, event);
 }
 
 int CO_FN co_edge_flush(struct edge *edge)

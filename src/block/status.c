@@ -74,6 +74,11 @@ int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t byte
         if (result)
             return result;
     } else if (node->driver->kind == BLOCK_DRIVER_FILTER) {
+        if (unlikely(node->driver->debug != NULL)) {
+            result = node->driver->debug->co_block_status(node, offset, bytes);
+            if (result)
+                return result;
+        }
         return co_node_block_status(node->primary->child, offset, bytes, want_zero, ret);
     } else {
         ret->flags = BLOCK_DATA | BLOCK_ALLOCATED;
@@ -85,11 +90,28 @@ int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t byte
     return result;
 }
 
+static bool is_transparent(const struct node *node)
+{
+    return node->driver->kind == BLOCK_DRIVER_FILTER && !node->driver->co_block_status;
+}
+
 static struct node *skip_filters(struct node *node)
 {
-    while (node->driver->kind == BLOCK_DRIVER_FILTER && !node->driver->co_block_status)
+    while (is_transparent(node))
         node = node->primary->child;
     return node;
+}
+
+/* The same on the way of a question, which those who watch may answer with an error. */
+static int CO_FN co_pass_filters(struct node **node, uint64_t offset, uint64_t bytes)
+{
+    int ret = 0;
+
+    for (; is_transparent(*node) && !ret; *node = (*node)->primary->child) {
+        if (unlikely((*node)->driver->debug != NULL))
+            ret = (*node)->driver->debug->co_block_status(*node, offset, bytes);
+    }
+    return ret;
 }
 
 int CO_FN co_chain_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
@@ -100,7 +122,9 @@ int CO_FN co_chain_block_status(struct node *node, uint64_t offset, uint64_t byt
     int result;
 
     for (;;) {
-        node = skip_filters(node);
+        result = co_pass_filters(&node, offset, bytes);
+        if (result)
+            return result;
         if (offset >= node_length(node)) {
             /* A backing image that is shorter than what stands on it. */
             *ret = (struct block_extent){.bytes = bytes, .flags = BLOCK_ZERO};
@@ -144,14 +168,16 @@ int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, ui
                                   uint64_t *ret_bytes)
 {
     const struct node *end = base ? skip_filters((struct node *)(uintptr_t)base) : NULL;
-    struct node *node = skip_filters(edge->child);
+    struct node *node = edge->child;
     bool top = true;
+    int result = co_pass_filters(&node, offset, bytes);
 
     *ret_bytes = bytes;
+    if (result)
+        return result;
     while (node != end) {
         uint64_t length = node_length(node);
         struct block_extent extent;
-        int result;
 
         /* Beyond the end of a backing image there are zeroes, whatever lies below it. */
         if (offset >= length)
@@ -164,7 +190,10 @@ int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, ui
             return 1;
         if (!node->backing)
             return 0;
-        node = skip_filters(node->backing->child);
+        node = node->backing->child;
+        result = co_pass_filters(&node, offset, *ret_bytes);
+        if (result)
+            return result;
         top = false;
     }
     return 0;

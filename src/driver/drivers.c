@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "block/driver.h"
+#include "driver/filter/blkdebug.h"
 #include "driver/filter/copy-before-write.h"
 #include "driver/filter/copy-on-read.h"
 #include "driver/filter/snapshot-access.h"
@@ -15,6 +16,7 @@
 #include "driver/protocol/null.h"
 
 const struct block_driver *const block_drivers[] = {
+    &blkdebug_driver,
     &copy_before_write_driver,
     &copy_on_read_driver,
     &file_driver,

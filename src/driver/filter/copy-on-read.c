@@ -121,6 +121,7 @@ static int CO_FN co_keep(const struct cor_node *cor, uint64_t offset, uint64_t b
             return below;
         if (below) {
             block_copy_mark(cor->copy, offset, now);
+            co_edge_event(cor->file, BLKDEBUG_EVENT_COR_WRITE);
             ret = co_block_copy(cor->copy, offset, now, true, &is_read);
         }
         offset += now;

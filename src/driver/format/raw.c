@@ -152,6 +152,7 @@ static int CO_FN raw_co_preadv(struct node *node, uint64_t offset, uint64_t byte
 {
     const struct raw_node *raw = node_state(node);
 
+    co_edge_event(raw->file, BLKDEBUG_EVENT_READ_AIO);
     return co_edge_preadv(raw->file, offset + raw->offset, bytes, iov, flags);
 }
 
@@ -188,6 +189,7 @@ static int CO_FN raw_co_pwritev(struct node *node, uint64_t offset, uint64_t byt
 
     if (!raw_may_write(raw, offset, bytes))
         return -ENOSPC;
+    co_edge_event(raw->file, BLKDEBUG_EVENT_WRITE_AIO);
     if (unlikely(node_is_guarded(node)) && offset < IMAGE_PROBE_BYTES)
         return raw_co_guarded_write(node, offset, bytes, iov, flags);
     return co_edge_pwritev(raw->file, offset + raw->offset, bytes, iov, flags);

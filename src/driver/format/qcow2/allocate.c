@@ -173,6 +173,7 @@ int CO_FN co_qcow2_alloc_run(struct qcow2_image *image, uint64_t wanted, struct 
     int ret = 0;
 
     assert(wanted);
+    co_edge_event(image->file, BLKDEBUG_EVENT_CLUSTER_ALLOC);
     spin_lock(&image->alloc_spin);
     taken = take_from_window(image, wanted, ret_run);
     spin_unlock(&image->alloc_spin);
@@ -310,6 +311,7 @@ int CO_FN co_qcow2_alloc_clusters(struct qcow2_image *image, uint64_t bytes, uin
         *ret_offset = run.offset;
         return ret;
     }
+    co_edge_event(image->file, BLKDEBUG_EVENT_CLUSTER_ALLOC);
     co_mutex_lock(&image->alloc_lock);
     ret = co_alloc_row(image, wanted, &first);
     co_mutex_unlock(&image->alloc_lock);
@@ -373,6 +375,7 @@ int CO_FN co_qcow2_alloc_bytes(struct qcow2_image *image, uint32_t bytes, uint64
     int ret;
 
     assert(bytes && bytes <= image->cluster_size);
+    co_edge_event(image->file, BLKDEBUG_EVENT_CLUSTER_ALLOC_BYTES);
     co_mutex_lock(&image->alloc_lock);
     ret = co_place_bytes(image, bytes, ret_offset);
     if (!ret) {

@@ -151,6 +151,7 @@ static int CO_FN co_write_block(struct width_change *change, uint64_t index, uin
     }
     if (!ret)
         ret = co_qcow2_overlap_check(image, offset, image->cluster_size, 0);
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_UPDATE);
     return ret ? ret : co_edge_pwrite(image->file, offset, image->cluster_size, change->new_block, 0);
 }
 
@@ -170,6 +171,7 @@ static int CO_FN co_write_all(struct width_change *change)
         at += image->cluster_size;
     }
     assert(ret || at == (change->first + change->blocks) << image->cluster_bits);
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFTABLE_UPDATE);
     if (!ret)
         ret = co_qcow2_table_write(image, at, padded, change->table, QCOW2_METADATA_REFCOUNT_TABLE);
     return ret ? ret : co_edge_flush(image->file);

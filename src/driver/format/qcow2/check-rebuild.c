@@ -96,6 +96,7 @@ static int CO_FN co_blocks_store(struct qcow2_check *check, const struct plan *p
             qcow2_check_refcount_set(data, i, order, qcow2_check_references(check, (block << bits) + i));
         offset = (plan->block_first + (*next)++) << check->header->cluster_bits;
         store_be64(table + block * 8, offset);
+        co_edge_event(check->file, BLKDEBUG_EVENT_REFBLOCK_UPDATE);
         ret = co_qcow2_check_write(check, offset, data, check->cluster_size);
         if (ret < 0)
             return ret;
@@ -126,6 +127,7 @@ static int CO_FN co_structures_store(struct qcow2_check *check, const struct pla
     if (ret == 0 && plan->snapshot_bytes)
         ret = co_qcow2_check_write(check, plan->snapshot_first << cluster_bits, plan->snapshot_table,
                                    plan->snapshot_bytes);
+    co_edge_event(check->file, BLKDEBUG_EVENT_REFTABLE_UPDATE);
     if (ret == 0)
         ret = co_qcow2_check_write(check, plan->table_first << cluster_bits, table, table_bytes);
     return ret;

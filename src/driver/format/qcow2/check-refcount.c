@@ -138,6 +138,7 @@ static int CO_FN co_part_store(struct qcow2_check *check, struct part *part)
 
     if (!part->changed)
         return 0;
+    co_edge_event(check->file, BLKDEBUG_EVENT_REFBLOCK_UPDATE);
     ret = co_qcow2_check_write(check, part->offset, part->data, MIN(check->cluster_size, QCOW2_CHECK_PIECE_BYTES));
     if (ret < 0)
         error_set_errno(&check->error, ret, "Could not write the refcount block at offset %" PRIu64, part->offset);

@@ -75,6 +75,7 @@ static int CO_FN co_inflate(struct qcow2_image *image, struct qcow2_compressed_e
     raw = loop_buffer_get(where.bytes);
     if (!raw)
         return -ENOMEM;
+    co_edge_event(image->file, BLKDEBUG_EVENT_READ_COMPRESSED);
     ret = co_edge_pread(image->file, where.offset, where.bytes, raw, 0);
     if (!ret)
         ret = co_qcow2_decompress(image->header->compression_type, raw, where.bytes, to, image->cluster_size);
@@ -150,7 +151,9 @@ static int CO_FN co_store_deflated(struct qcow2_image *image, uint64_t guest, co
     if (!ret)
         ret = co_qcow2_alloc_bytes(image, (uint32_t)size, &offset);
     if (!ret) {
+        co_edge_event(image->file, BLKDEBUG_EVENT_WRITE_COMPRESSED);
         ret = co_edge_pwrite(image->file, offset, size, data, 0);
+        co_edge_event(image->file, BLKDEBUG_EVENT_L2_UPDATE_COMPRESSED);
         if (!ret)
             ret = co_qcow2_entry_replace(image, guest,
                                          qcow2_compressed_entry(offset, (uint32_t)size, image->cluster_bits));

@@ -133,6 +133,7 @@ static int CO_FN co_lower(struct qcow2_image *image, const struct qcow2_freed *f
     uint64_t cluster = freed->offset >> image->cluster_bits;
     uint64_t end = (freed->offset + freed->bytes + image->cluster_size - 1) >> image->cluster_bits;
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_CLUSTER_FREE);
     co_qcow2_alloc_stop_sharing(image, cluster << image->cluster_bits, (end - cluster) << image->cluster_bits);
     while (cluster < end) {
         uint64_t count = end - cluster;

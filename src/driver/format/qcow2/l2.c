@@ -57,6 +57,7 @@ int CO_FN co_qcow2_slice_load(struct qcow2_image *image, uint64_t slice, uint8_t
     ret = co_qcow2_l2_check(image, entry);
     if (ret)
         return ret;
+    co_edge_event(image->file, BLKDEBUG_EVENT_L2_LOAD);
     return co_edge_pread(image->file, (entry & QCOW2_L1_OFFSET_MASK) + in_table, slice_bytes, to, 0);
 }
 
@@ -126,8 +127,11 @@ int CO_FN co_qcow2_extent_get(struct qcow2_image *image, uint64_t guest, uint64_
 static int CO_FN co_table_copy(struct qcow2_image *image, uint64_t from, uint64_t to)
 {
     uint8_t *buffer = loop_buffer_get(image->cluster_size);
-    int ret = buffer ? co_edge_pread(image->file, from, image->cluster_size, buffer, 0) : -ENOMEM;
+    int ret;
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_L2_ALLOC_COW_READ);
+    ret = buffer ? co_edge_pread(image->file, from, image->cluster_size, buffer, 0) : -ENOMEM;
+    co_edge_event(image->file, BLKDEBUG_EVENT_L2_ALLOC_WRITE);
     if (!ret)
         ret = co_edge_pwrite(image->file, to, image->cluster_size, buffer, 0);
     if (buffer)
@@ -148,7 +152,9 @@ static int CO_FN co_table_make(struct qcow2_image *image, uint64_t index, uint64
     ret = co_qcow2_overlap_check(image, offset, image->cluster_size, QCOW2_METADATA_ACTIVE_L2);
     if (!ret && old)
         ret = co_table_copy(image, old & QCOW2_L1_OFFSET_MASK, offset);
-    else if (!ret)
+    if (!ret && !old)
+        co_edge_event(image->file, BLKDEBUG_EVENT_L2_ALLOC_WRITE);
+    if (!ret && !old)
         ret = co_edge_pwrite_zeroes(image->file, offset, image->cluster_size, 0);
     if (ret) {
         qcow2_free_clusters(image, offset, image->cluster_size, QCOW2_FREE_NEVER);

@@ -51,8 +51,10 @@ int CO_FN co_qcow2_refcount_table_load(struct qcow2_image *image)
 {
     const struct qcow2_header *header = image->header;
     uint64_t entries = (uint64_t)header->refcount_table_clusters << (header->cluster_bits - 3);
-    uint64_t *table = co_load_table(image, "refcount table", header->refcount_table_offset, entries, NULL);
+    uint64_t *table;
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFTABLE_LOAD);
+    table = co_load_table(image, "refcount table", header->refcount_table_offset, entries, NULL);
     if (!table)
         return -EIO;
     g_free(image->refcount_table);

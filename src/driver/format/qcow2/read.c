@@ -37,6 +37,7 @@ static int CO_FN co_read_data(struct qcow2_image *image, uint64_t guest, uint64_
 
     if (unlikely(!range_fits(host, iov->size, node_length(edge_child(image->data)))))
         ret = co_qcow2_check_inside(image, guest, host);
+    co_edge_event(image->data, BLKDEBUG_EVENT_READ_AIO);
     if (!ret)
         ret = co_edge_preadv(image->data, host, iov->size, iov, flags);
     if (unlikely(!ret && image->crypt))
@@ -49,8 +50,10 @@ static int CO_FN co_read_backing(struct qcow2_image *image, uint64_t guest, cons
 {
     struct edge *backing = node_backing(image->node);
 
-    if (backing)
+    if (backing) {
+        co_edge_event(image->file, BLKDEBUG_EVENT_READ_BACKING_AIO);
         return co_edge_preadv(backing, guest, iov->size, iov, 0);
+    }
     io_vector_fill(iov, 0, 0, iov->size);
     return 0;
 }

@@ -115,6 +115,7 @@ int CO_FN co_qcow2_refcount_block_load(struct qcow2_image *image, uint64_t index
                                 "Refblock offset %#" PRIx64 " outside of the image file of %" PRIu64
                                 " bytes (reftable index: %#" PRIx64 ")",
                                 entry, length, index);
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_LOAD);
     return co_edge_pread(image->file, entry, image->cluster_size, to, 0);
 }
 
@@ -147,6 +148,7 @@ int CO_FN co_qcow2_refcount_block_place(struct qcow2_image *image, uint64_t inde
 
     assert(!qcow2_refcount_table_entry(image, index));
     note_used(image, offset, image->cluster_size);
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE);
     /* In the file as zeroes first: a part of it may leave the cache and be loaded again. */
     ret = co_edge_pwrite_zeroes(image->file, offset, image->cluster_size, 0);
     if (ret)
@@ -160,8 +162,10 @@ int CO_FN co_qcow2_refcount_block_place(struct qcow2_image *image, uint64_t inde
 static int CO_FN co_block_make(struct qcow2_image *image, uint64_t index)
 {
     uint64_t offset = index << image->refcount_block_bits << image->cluster_bits;
-    int ret = co_qcow2_overlap_check(image, offset, image->cluster_size, 0);
+    int ret;
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC);
+    ret = co_qcow2_overlap_check(image, offset, image->cluster_size, 0);
     if (!ret)
         ret = co_qcow2_refcount_block_place(image, index, offset);
     return ret ? ret : co_qcow2_refcount_add(image, offset, image->cluster_size, 1);
@@ -211,6 +215,7 @@ static int CO_FN co_growth_write_blocks(struct qcow2_image *image, const struct 
         memset(block, 0, image->cluster_size);
         for (uint64_t j = 0; j < per_block && i * per_block + j < used; j++)
             qcow2_refcount_store(block, image->header->refcount_order, j, 1);
+        co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE_BLOCKS);
         ret = co_edge_pwrite(image->file, (growth->first + i) << image->cluster_bits, image->cluster_size, block, 0);
     }
     if (block)
@@ -228,6 +233,7 @@ static int CO_FN co_growth_switch(struct qcow2_image *image, uint64_t offset, ui
 
     header->refcount_table_offset = offset;
     header->refcount_table_clusters = (uint32_t)clusters;
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE);
     ret = co_qcow2_header_update_fields(image, true);
     if (ret) {
         header->refcount_table_offset = old_offset;
@@ -248,6 +254,7 @@ static int CO_FN co_table_grow(struct qcow2_image *image, uint64_t index)
     uint64_t *table;
     int ret;
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFTABLE_GROW);
     if (!growth_plan(image, index, &growth))
         return -EFBIG;
     table = g_try_new0(uint64_t, growth.entries);
@@ -263,6 +270,7 @@ static int CO_FN co_table_grow(struct qcow2_image *image, uint64_t index)
                                  (growth.blocks + growth.table_clusters) * image->cluster_size, 0);
     if (!ret)
         ret = co_growth_write_blocks(image, &growth);
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE_TABLE);
     if (!ret)
         ret = co_qcow2_table_write(image, offset, growth.entries, table, 0);
     /* Blocks that the old table does not name in the file yet are named by the new one. */

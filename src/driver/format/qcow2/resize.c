@@ -51,6 +51,7 @@ static int CO_FN co_l1_move(struct qcow2_image *image, uint32_t entries)
     uint64_t offset = 0;
     int ret = l1 ? 0 : -ENOMEM;
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_L1_GROW_ALLOC_TABLE);
     if (!ret)
         ret = co_qcow2_alloc_clusters(image, (uint64_t)entries * 8, &offset);
     /* All that is in memory is in the file then, so the new table is right from the start. */
@@ -59,10 +60,12 @@ static int CO_FN co_l1_move(struct qcow2_image *image, uint32_t entries)
     co_mutex_lock(&image->write_back_lock);
     if (!ret) {
         memcpy(l1, image->l1, image->header->l1_size * sizeof(*l1));
+        co_edge_event(image->file, BLKDEBUG_EVENT_L1_GROW_WRITE_TABLE);
         ret = co_qcow2_table_write(image, offset, entries, l1, 0);
     }
     if (!ret)
         ret = co_edge_flush(image->file);
+    co_edge_event(image->file, BLKDEBUG_EVENT_L1_GROW_ACTIVATE_TABLE);
     if (!ret)
         ret = co_l1_switch(image, l1, offset, entries);
     co_mutex_unlock(&image->write_back_lock);
@@ -277,6 +280,7 @@ static void CO_FN co_cut_file(struct qcow2_image *image)
     uint64_t end;
 
     qcow2_alloc_reset(image);
+    co_edge_event(image->file, BLKDEBUG_EVENT_L1_SHRINK_WRITE_TABLE);
     if (co_qcow2_write_back(image, true) || co_qcow2_write_back(image, true))
         return;
     if (co_qcow2_last_cluster(image, &end))
@@ -298,6 +302,7 @@ static int CO_FN co_shrink(struct qcow2_image *image, const struct truncate_requ
     }
     ret = co_set_size(image, request->length, err);
     if (!ret && from < to) {
+        co_edge_event(image->file, BLKDEBUG_EVENT_L1_SHRINK_FREE_L2_CLUSTERS);
         ret = co_qcow2_forget(image, from, to - from);
         if (ret)
             error_set_errno(err, ret, "Failed to discard what is cut off");

@@ -137,6 +137,7 @@ static int CO_FN co_write_refcount_unit(struct qcow2_image *image, const struct 
     int ret;
 
     assert(entry);
+    co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_UPDATE_PART);
     ret = co_qcow2_overlap_check(image, entry + unit->at, bytes, QCOW2_METADATA_REFCOUNT_BLOCK);
     return ret ? ret : co_edge_pwrite(image->file, entry + unit->at, bytes, unit->data, 0);
 }
@@ -192,6 +193,8 @@ static int CO_FN co_write_refcount_table(struct qcow2_image *image)
     if (!ret && first < end)
         ret = co_edge_flush(image->file);
     if (!ret && first < end)
+        co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_HOOKUP);
+    if (!ret && first < end)
         ret = co_qcow2_table_write(image, image->header->refcount_table_offset + first * 8, end - first,
                                    image->refcount_table + first, QCOW2_METADATA_REFCOUNT_TABLE);
     if (!ret) {
@@ -242,6 +245,7 @@ static int CO_FN co_write_l1_sector(struct qcow2_image *image, const struct l1_s
         return ret;
     for (uint64_t i = 0; i < count; i++)
         store_be64(data + i * 8, sector->entries[i] & ~QCOW2_L1_UNWRITTEN);
+    co_edge_event(image->file, BLKDEBUG_EVENT_L1_UPDATE);
     ret = co_edge_pwrite(image->file, offset, count * 8, data, 0);
     for (uint64_t i = 0; i < count && !ret; i++) {
         uint64_t entry = sector->entries[i];
@@ -297,6 +301,7 @@ static unsigned CO_FN co_write_l2_run(struct qcow2_image *image, struct taken_un
         segments[count++] = (struct iovec){.iov_base = unit->data, .iov_len = unit_bytes};
     }
     iov = io_vector_of(segments, count);
+    co_edge_event(image->file, BLKDEBUG_EVENT_L2_UPDATE);
     *ret_result = co_qcow2_overlap_check(image, start, iov.size, QCOW2_METADATA_ACTIVE_L2);
     if (!*ret_result)
         *ret_result = co_edge_pwritev(image->file, start, iov.size, &iov, 0);

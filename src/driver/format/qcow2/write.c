@@ -44,6 +44,7 @@ static int CO_FN co_encrypted_write(struct qcow2_image *image, uint64_t guest, u
 int CO_FN co_qcow2_write_data(struct qcow2_image *image, uint64_t guest, uint64_t host, const struct io_vector *iov,
                               unsigned flags)
 {
+    co_edge_event(image->data, BLKDEBUG_EVENT_WRITE_AIO);
     if (unlikely(image->crypt))
         return co_encrypted_write(image, guest, host, iov);
     return co_edge_pwritev(image->data, host, iov->size, iov, flags & IO_REGISTERED);
@@ -120,6 +121,7 @@ static int CO_FN co_read_old(struct qcow2_image *image, uint64_t guest, uint64_t
         memset(to, 0, bytes);
         return 0;
     }
+    co_edge_event(image->file, BLKDEBUG_EVENT_COW_READ);
     return co_qcow2_preadv(image->node, guest, bytes, &iov, 0);
 }
 
@@ -147,6 +149,7 @@ static int CO_FN co_write_around(struct qcow2_image *image, uint64_t guest, cons
         if (tail)
             segments[count++] = (struct iovec){.iov_base = buffer + head, .iov_len = tail};
         all = io_vector_of(segments, count);
+        co_edge_event(image->data, BLKDEBUG_EVENT_COW_WRITE);
         ret = co_qcow2_write_data(image, around->from, host - head, &all, 0);
     }
     if (buffer)
@@ -164,6 +167,7 @@ static int CO_FN co_zero_around(struct qcow2_image *image, uint64_t guest, uint6
     uint64_t head = guest - around->from, tail = around->to - guest - bytes;
     int ret = 0;
 
+    co_edge_event(image->data, BLKDEBUG_EVENT_CLUSTER_ALLOC_SPACE);
     if (head && around->zero_head)
         ret = co_edge_pwrite_zeroes(image->data, host - head, head, 0);
     if (!ret && tail && around->zero_tail)

@@ -231,6 +231,7 @@ int CO_FN co_qcow2_make_empty(struct node *node)
     struct qcow2_image *image = node_state(node);
     uint64_t bytes = align_up(image->header->size, image->cluster_size);
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_EMPTY_IMAGE_PREPARE);
     return bytes ? co_qcow2_forget(image, 0, bytes) : 0;
 }
 
