@@ -108,12 +108,17 @@ bool co_io_info(struct io_session *session, int count, char **words)
     struct image_info *info = co_node_describe_image(node, false);
     AUTO(json) specific = info->format_specific ? image_info_specific_write(info->format_specific) : NULL;
     const struct json *data = specific ? json_get(specific, "data") : NULL;
-    g_autofree char *cluster = io_size_text(info->has_cluster_size ? (double)info->cluster_size : 0);
+    struct node_info facts = {0};
+    g_autofree char *cluster = NULL, *vm_state = NULL;
+
+    (void)co_node_get_info(node, &facts);
+    cluster = io_size_text((double)facts.cluster_size);
+    vm_state = io_size_text((double)facts.vm_state_offset);
 
     printf("format name: %s\n"
            "cluster size: %s\n"
-           "vm state offset: 0 bytes\n",
-           node_driver_name(node), cluster);
+           "vm state offset: %s\n",
+           node_driver_name(node), cluster, vm_state);
     if (data && json_count(data)) {
         printf("Format specific information:\n");
         img_print_members(data, 1);

@@ -9,23 +9,13 @@
 #include "base/log.h"
 #include "bin/io.h"
 #include "block/handle.h"
+#include "block/node.h"
+#include "cli/image-reopen.h"
 #include "cli/temporary-image.h"
 #include "cli/tool.h"
 #include "driver/filter/blkdebug.h"
 #include "schema/json.h"
 #include "schema/schema.h"
-
-/* A copy whose strings are its own. */
-static struct io_open io_open_clone(const struct io_open *open)
-{
-    struct io_open copy = *open;
-
-    copy.filename = g_strdup(open->filename);
-    copy.format = g_strdup(open->format);
-    copy.aio = g_strdup(open->aio);
-    copy.options = open->options ? json_clone(open->options) : NULL;
-    return copy;
-}
 
 void io_open_clear(struct io_open *open)
 {
@@ -284,44 +274,27 @@ static bool parse_reopen(struct reopen *reopen, struct io_words *words, bool *re
     return !*ret_usage;
 }
 
-static bool change_options(struct io_open *open, struct reopen *reopen, struct error **err)
+static bool CO_FN co_reopen(struct io_session *session, const struct reopen *reopen, struct error **err)
 {
-    if (reopen->cache && !io_open_set_cache(open, reopen->cache, err))
-        return false;
-    if (reopen->read_only || reopen->writable)
-        open->how.writable = reopen->writable;
-    for (size_t i = 0; reopen->options && i < json_count(reopen->options); i++) {
-        const char *key;
-        const struct json *value = json_member(reopen->options, i, &key);
+    /* What the filter for copy-on-read shows is the image beneath. */
+    struct image *image = session->open.copy_on_read ? session->base : session->image;
+    struct image_reopen change = {
+        .options = reopen->options,
+        .has_writable = reopen->read_only || reopen->writable,
+        .writable = reopen->writable,
+        .has_cache = reopen->cache,
+    };
 
-        if (!open->options)
-            open->options = json_object();
-        json_set(open->options, key, json_clone(value));
-    }
+    if (session->open.temporary)
+        return error_set(err,
+                         "An image that was opened with -s cannot be reopened: what was written to it would be lost");
+    if (reopen->cache && !cache_mode_parse(reopen->cache, &change.cache))
+        return error_set(err, "Invalid cache option: %s", reopen->cache);
+    co_group_wait(&session->pending);
+    if (!co_image_reopen(session->tool, image, &change, err))
+        return false;
+    session->open.how.writable = !node_read_only(image->node);
     return true;
-}
-
-/* Closes and opens with the new options; where that fails, with the old ones again. */
-static bool CO_FN co_reopen(struct io_session *session, struct reopen *reopen, struct error **err)
-{
-    struct io_open old = io_open_clone(&session->open);
-    AUTO(error) again = NULL;
-
-    if (!change_options(&session->open, reopen, err)) {
-        io_open_clear(&session->open);
-        session->open = old;
-        return false;
-    }
-    co_io_image_close(session);
-    if (co_io_image_open(session, err)) {
-        io_open_clear(&old);
-        return true;
-    }
-    io_open_clear(&session->open);
-    session->open = old;
-    if (!co_io_image_open(session, &again))
-        error_prefix(err, "%s, after: ", error_message(again));
-    return false;
 }
 
 bool co_io_reopen_command(struct io_session *session, int count, char **words)

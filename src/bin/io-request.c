@@ -90,6 +90,11 @@ static int CO_FN co_transfer(struct io_request *request)
     struct handle *handle = request->session->image->handle;
     struct io_vector iov = {0};
 
+    if (request->vm_state) {
+        iov = io_vector_of(request->segments, request->segment_count);
+        return request->writes ? co_handle_vm_state_write(handle, request->offset, &iov)
+                               : co_handle_vm_state_read(handle, request->offset, &iov);
+    }
     /* Test suites expect the same error for reads and writes that leave the image. */
     if (!range_fits(request->offset, request->bytes, handle_length(handle)))
         return -EIO;

@@ -23,6 +23,7 @@ struct io_request {
     struct io_session *session;
     bool writes;
     bool zeroes;         /* without a buffer */
+    bool vm_state;       /* beside the disk */
     bool machine_report; /* -C */
     bool quiet;          /* -q */
     bool dump;           /* -v */

@@ -16,13 +16,6 @@
 
 enum { SECTOR_BYTES = 512 };
 
-/* The state of the machine lies in a format's own place; no format offers it to programs yet. */
-static bool fail_vm_state(const char *failing)
-{
-    printf("%s failed: %s\n", failing, g_strerror(ENOTSUP));
-    return false;
-}
-
 static bool is_sector_aligned(uint64_t value, const char *what)
 {
     if (is_aligned(value, SECTOR_BYTES))
@@ -164,8 +157,7 @@ bool co_io_read(struct io_session *session, int count, char **words)
 
     if (!parse_read(request, &rest, &options) || !check_read(request, &options, words[0]))
         return false;
-    if (options.vm_state)
-        return fail_vm_state("read");
+    request->vm_state = options.vm_state;
     return io_request_allocate(request) && co_io_request_run(request, "read");
 }
 
@@ -275,8 +267,7 @@ bool co_io_write(struct io_session *session, int count, char **words)
     if ((options.vm_state || options.compressed) &&
         (!is_sector_aligned(request->offset, "offset") || !is_sector_aligned(request->bytes, "count")))
         return false;
-    if (options.vm_state)
-        return fail_vm_state("write");
+    request->vm_state = options.vm_state;
     if (options.compressed && !request->zeroes)
         request->flags |= IO_COMPRESSED;
     if (!request->zeroes && !io_request_allocate(request))

@@ -50,6 +50,7 @@ struct node_info {
     bool dirty;            /* not closed cleanly */
     bool encrypted;
     bool compressed;
+    uint64_t vm_state_offset; /* where the state of a machine lies, behind the disk; 0: nowhere */
 };
 
 /*

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "block/filename.h"
 #include "block/graph-internal.h"
 #include "block/probe.h"
@@ -183,9 +184,34 @@ struct json *CO_FN co_image_options(const struct image_name *name, struct error 
     return TAKE(options);
 }
 
+/* Numbers of bytes may be written as people do, "64k". The recursion is bounded by the reader's limit of depth. */
+static struct json *plain_sizes(const struct json *options)
+{
+    static const char *const sizes[] = {"cache-size",          "l2-cache-size", "l2-cache-entry-size",
+                                        "refcount-cache-size", "offset",        "size"};
+    struct json *plain = json_object();
+
+    for (size_t i = 0; i < json_count(options); i++) {
+        const char *name;
+        const struct json *value = json_member(options, i, &name);
+        struct json *copy = is_object(value) ? plain_sizes(value) : NULL;
+        uint64_t number;
+
+        for (size_t j = 0; j < G_N_ELEMENTS(sizes) && !copy; j++) {
+            if (!strcmp(name, sizes[j]) && json_get_kind(value) == JSON_STRING &&
+                size_parse(json_get_string(value), &number))
+                copy = json_uint(number);
+        }
+        json_set(plain, name, copy ? copy : json_clone(value));
+    }
+    return plain;
+}
+
 struct blockdev_options *image_options_parse(const struct json *options, struct error **err)
 {
-    return blockdev_options_parse_keyval(options, err);
+    AUTO(json) plain = plain_sizes(options);
+
+    return blockdev_options_parse_keyval(plain, err);
 }
 
 /* --- finding out --- */

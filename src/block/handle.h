@@ -96,6 +96,13 @@ int CO_FN co_handle_copy_range(struct handle *from, uint64_t from_offset, struct
  */
 int CO_FN co_handle_call(struct handle *handle, int (*co_call)(struct node *node, void *opaque), void *opaque);
 
+/*
+ * The state of a virtual machine, which some formats have beside the disk: as many bytes from `offset` on as `iov` has.
+ * What was never written reads as zeroes. -ENOTSUP: the format has no place for it; -EFBIG: so far is none.
+ */
+int CO_FN co_handle_vm_state_read(struct handle *handle, uint64_t offset, const struct io_vector *iov);
+int CO_FN co_handle_vm_state_write(struct handle *handle, uint64_t offset, const struct io_vector *iov);
+
 /* What lies at a place. */
 enum block_status_flags {
     BLOCK_DATA = 1u << 0,         /* reading fetches stored data */

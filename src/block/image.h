@@ -15,6 +15,7 @@
 struct error;
 struct graph;
 struct handle;
+struct io_vector;
 struct json;
 struct node;
 
@@ -117,6 +118,13 @@ struct block_driver_image {
                                                 struct error **err);
     /* From now on the node, which is open for reading only, shows what it held then. `id` and `name` as above. */
     bool (*co_snapshot_load)(struct node *node, const char *id, const char *name, struct error **err);
+
+    /*
+     * The state of a virtual machine, beside the disk: snapshots take it along. Bytes from `offset` on, as many as
+     * `iov` has; what was never written reads as zeroes. Inside requests' time: no drain; 0 or -errno.
+     */
+    int (*co_vm_state_read)(struct node *node, uint64_t offset, const struct io_vector *iov);
+    int (*co_vm_state_write)(struct node *node, uint64_t offset, const struct io_vector *iov);
 
     /* Gives up all that the top layer has, so that its backing image shows everywhere. Inside requests' time: no drain;
      * 0 or -errno. */

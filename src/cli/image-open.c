@@ -247,6 +247,7 @@ static bool CO_FN co_open_handle(struct image *image, const struct image_open *o
     };
 
     image->handle = co_handle_new(image->node, &how, err);
+    image->writethrough = open->cache.writethrough;
     return image->handle;
 }
 

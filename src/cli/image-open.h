@@ -48,6 +48,7 @@ struct image {
     char *filename;  /* as it was given */
     char *name;      /* of the node */
     char *file_name; /* of the node below that was opened for probing; NULL: none */
+    bool writethrough;
 };
 
 /* NULL and "Could not open 'FILENAME': ...". To be closed before the tool ends. */

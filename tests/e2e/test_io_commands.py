@@ -188,3 +188,59 @@ def test_io_copies_on_read(tmp_path):
         mapped = run(need('qemu-io'), '-f', 'qcow2', '-c', 'map', 'top', cwd=folder)
         outputs.append(normalise(done.stdout) + mapped.stdout)
     assert outputs[0] == outputs[1]
+
+
+def qcow2_outcome(io, folder, scripts):
+    """What the program prints on a qcow2 image over another, a run for each of the lists of commands."""
+    folder.mkdir(parents=True)
+    img = need('qemu-img')
+    run(img, 'create', '-q', '-f', 'qcow2', folder / 'base', '4M')
+    run(need('qemu-io'), '-f', 'qcow2', '-c', 'write -P 1 0 4M', folder / 'base')
+    run(img, 'create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', folder / 'image')
+    printed = []
+    for script in scripts:
+        done = subprocess.run([str(io), *commands(*script), 'image'], cwd=folder, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=5 * PATIENCE_S, check=False)
+        printed.append((normalise(done.stdout), normalise(done.stderr), done.returncode))
+    run(img, 'check', folder / 'image')
+    return printed
+
+
+QCOW2_SCRIPTS = {
+    'reopen': [['write -P 2 0 64k', 'aio_write -P 3 64k 64k', 'reopen -r', 'read -P 2 0 64k', 'read -P 3 64k 64k', 'write 0 1',
+                'reopen -w', 'write -P 4 0 1k', 'reopen -r', 'reopen', 'write 0 1'],
+               ['read -P 4 0 1k', 'reopen -c none', 'read -P 4 0 512', 'reopen -c writethrough', 'write 0 512',
+                'reopen -o lazy-refcounts=on', 'reopen -o cache-size=1M', 'reopen -o overlap-check=none', 'reopen -c foo',
+                'reopen -o driver=raw', 'reopen -o file.driver=null-co', 'reopen -o file.filename=x', 'reopen -r -o read-only=on',
+                'reopen -c none -o cache.direct=on', 'reopen -o backing.cache.direct=on', 'read -P 1 1M 64k']],
+    'vm-state': [['info', 'read -bP 0 0 64k', 'write -bP 5 0 1k', 'write -bP 6 100k 128k', 'read -bP 5 0 1k',
+                  'read -bP 0 1k 99k', 'read -bP 6 100k 128k', 'read -bP 0 228k 1M', 'read -P 1 0 4M', 'length',
+                  'write -bP 7 700M 64k'],
+                 ['read -bP 6 100k 128k', 'read -bP 7 700M 64k', 'reopen -r', 'write -b 0 512', 'read -bP 5 0 1k']],
+}
+
+
+@pytest.mark.parametrize('name', QCOW2_SCRIPTS)
+def test_on_qcow2(tmp_path, name):
+    ours = qcow2_outcome(OURS, tmp_path / 'ours', QCOW2_SCRIPTS[name])
+    assert ours == qcow2_outcome(need('qemu-io'), tmp_path / 'theirs', QCOW2_SCRIPTS[name])
+
+
+def test_vm_state_goes_with_snapshots_and_makes_way(tmp_path):
+    """A snapshot brings back the state of its time; none of it shows where a disk grows over its place."""
+    image, img = tmp_path / 'image', BUILD / 'compat' / 'qemu-img'
+    run(img, 'create', '-q', '-f', 'qcow2', image, '4M')
+    run(OURS, *commands('write -b -P 3 0 64k'), image)
+    run(img, 'snapshot', '-c', 's', image)
+    run(OURS, *commands('write -b -P 4 0 64k'), image)
+    for io in OURS, need('qemu-io'):
+        run(io, *commands('read -b -P 4 0 64k'), image)
+    run(img, 'resize', image, '600M')
+    run(OURS, *commands('read -P 0 512M 64k', 'read -b -P 0 0 64k'), image)
+    run(need('qemu-img'), 'check', image)
+    run(img, 'snapshot', '-a', 's', image)
+    for io in OURS, need('qemu-io'):
+        run(io, *commands('read -b -P 3 0 64k', 'length'), image)
+    run(need('qemu-img'), 'check', image)
+    raw = run(OURS, '-f', 'raw', *commands('write -b 0 512', 'read -b 0 512'), image, check=False)
+    assert raw.stdout.splitlines() == [f'{what} failed: Operation not supported' for what in ('write', 'read')]

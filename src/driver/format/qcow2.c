@@ -8,6 +8,7 @@
 #include "driver/format/qcow2/info.h"
 #include "driver/format/qcow2/reopen.h"
 #include "driver/format/qcow2/request.h"
+#include "driver/format/qcow2/vm-state.h"
 
 static bool CO_FN qcow2_co_refresh_limits(struct node *node, struct node_limits *limits, struct error **err)
 {
@@ -31,6 +32,7 @@ static bool CO_FN qcow2_co_get_info(struct node *node, struct node_info *ret, st
         .cluster_size = (uint32_t)image->cluster_size,
         .dirty = image->header->incompatible_features & QCOW2_DIRTY,
         .encrypted = image->header->crypt_method != QCOW2_CRYPT_NONE,
+        .vm_state_offset = qcow2_vm_state_offset(image),
     };
     return true;
 }

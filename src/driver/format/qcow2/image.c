@@ -11,6 +11,7 @@
 #include "driver/format/qcow2/info.h"
 #include "driver/format/qcow2/request.h"
 #include "driver/format/qcow2/snapshot.h"
+#include "driver/format/qcow2/vm-state.h"
 
 static int qcow2_probe(const uint8_t *head, size_t size, const char *filename)
 {
@@ -36,5 +37,7 @@ const struct block_driver_image qcow2_image_slots = {
     .co_snapshot_apply = co_qcow2_snapshot_apply,
     .co_snapshot_delete = co_qcow2_snapshot_delete,
     .co_snapshot_load = co_qcow2_snapshot_load,
+    .co_vm_state_read = co_qcow2_vm_state_read,
+    .co_vm_state_write = co_qcow2_vm_state_write,
     .co_make_empty = co_qcow2_make_empty,
 };

@@ -397,6 +397,9 @@ int CO_FN co_qcow2_extent_get(struct qcow2_image *image, uint64_t guest, uint64_
 
 /* --- resize.c --- */
 
+/* L1 entries for a disk of `size` bytes, at least; what there is stays. *err where the size is too large, and else. */
+int CO_FN co_qcow2_l1_reserve(struct qcow2_image *image, uint64_t size, struct error **err) MUST_CHECK;
+
 /* Maps [from, to) to clusters of its own, whose contents then are undefined or zero by `mode`. Drained or in open. */
 int CO_FN co_qcow2_preallocate(struct qcow2_image *image, uint64_t from, uint64_t to, enum prealloc_mode mode,
                                struct error **err) MUST_CHECK;

@@ -15,6 +15,7 @@
 #include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/request.h"
 #include "driver/format/qcow2/snapshot.h"
+#include "driver/format/qcow2/vm-state.h"
 #include "loop/loop.h"
 
 /* --- a larger L1 table --- */
@@ -77,7 +78,7 @@ static int CO_FN co_l1_move(struct qcow2_image *image, uint32_t entries)
     return ret;
 }
 
-static int CO_FN co_l1_grow(struct qcow2_image *image, uint64_t size, struct error **err)
+int CO_FN co_qcow2_l1_reserve(struct qcow2_image *image, uint64_t size, struct error **err)
 {
     uint64_t entries = qcow2_l1_entries(size, image->cluster_bits, image->subclusters > 1);
     int ret = 0;
@@ -96,6 +97,22 @@ static int CO_FN co_l1_grow(struct qcow2_image *image, uint64_t size, struct err
     if (ret)
         error_set_errno(err, ret, "Failed to grow the L1 table");
     return ret;
+}
+
+/* Where the state of a machine lay comes disk, and nothing of it may show there. */
+static int CO_FN co_l1_grow(struct qcow2_image *image, uint64_t from, uint64_t to, struct error **err)
+{
+    bool subclusters = image->subclusters > 1;
+    int ret = 0;
+
+    if (qcow2_l1_entries(to, image->cluster_bits, subclusters) >
+        qcow2_l1_entries(from, image->cluster_bits, subclusters))
+        ret = co_qcow2_vm_state_drop(image);
+    if (ret) {
+        error_set_errno(err, ret, "Could not give up the state of the virtual machine that lies behind the disk");
+        return ret;
+    }
+    return co_qcow2_l1_reserve(image, to, err);
 }
 
 /* --- clusters beforehand --- */
@@ -252,7 +269,7 @@ static int CO_FN co_set_size(struct qcow2_image *image, uint64_t size, struct er
 static int CO_FN co_grow(struct qcow2_image *image, const struct truncate_request *request, struct error **err)
 {
     uint64_t from = image->header->size, to = request->length;
-    int ret = co_l1_grow(image, to, err);
+    int ret = co_l1_grow(image, from, to, err);
 
     if (!ret)
         ret = co_zero_added(image, from, to, request->zero, err);
