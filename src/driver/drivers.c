@@ -4,8 +4,10 @@
 
 #include "block/driver.h"
 #include "driver/filter/blkdebug.h"
+#include "driver/filter/compress.h"
 #include "driver/filter/copy-before-write.h"
 #include "driver/filter/copy-on-read.h"
+#include "driver/filter/preallocate.h"
 #include "driver/filter/snapshot-access.h"
 #include "driver/filter/throttle.h"
 #include "driver/format/luks.h"
@@ -17,6 +19,7 @@
 
 const struct block_driver *const block_drivers[] = {
     &blkdebug_driver,
+    &compress_driver,
     &copy_before_write_driver,
     &copy_on_read_driver,
     &file_driver,
@@ -26,6 +29,7 @@ const struct block_driver *const block_drivers[] = {
     &nbd_driver,
     &null_aio_driver,
     &null_co_driver,
+    &preallocate_driver,
     &qcow2_driver,
     &raw_driver,
     &snapshot_access_driver,
