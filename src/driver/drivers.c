@@ -16,6 +16,7 @@
 #include "driver/protocol/file.h"
 #include "driver/protocol/nbd.h"
 #include "driver/protocol/null.h"
+#include "driver/protocol/virtio-blk.h"
 
 const struct block_driver *const block_drivers[] = {
     &blkdebug_driver,
@@ -34,5 +35,6 @@ const struct block_driver *const block_drivers[] = {
     &raw_driver,
     &snapshot_access_driver,
     &throttle_filter_driver,
+    &virtio_blk_vhost_user_driver,
     NULL,
 };

@@ -384,6 +384,15 @@ static ssize_t epoll_co_write(int fd, const void *from, size_t size)
     return epoll_co_run(fd, POLLOUT, attempt_descriptor, &request);
 }
 
+/* Where the other side has made it block, and full, it is awake or does not want to be woken. */
+static void epoll_signal(struct loop *loop, int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLOUT};
+
+    if (poll(&ready, 1, 0) == 1 && ready.revents & POLLOUT)
+        (void)!eventfd_write(fd, 1);
+}
+
 /* --- files --- */
 
 static ssize_t epoll_co_file_transfer(const struct file_request *request, enum file_engine engine)
@@ -478,6 +487,7 @@ const struct loop_backend_ops epoll_backend_ops = {
     .co_read = epoll_co_read,
     .co_write = epoll_co_write,
     .co_poll = epoll_co_poll,
+    .signal = epoll_signal,
     .shutdown = posix_socket_shutdown,
     .co_work = co_worker_pool_run,
     .file = &epoll_file_ops,

@@ -346,6 +346,19 @@ static ssize_t uring_co_write(int fd, const void *from, size_t size)
     return uring_co_run(fd, POLLOUT, uring_prepare_descriptor, &request);
 }
 
+/* Nobody waits for it, and a failure says that the other side is awake or does not want to be woken. */
+static void uring_signal(struct loop *loop, int fd)
+{
+    static const uint64_t one = 1;
+    struct io_uring_sqe *sqe = uring_sqe(loop);
+
+    io_uring_prep_write(sqe, fd, &one, sizeof(one), (uint64_t)-1);
+    sqe->rw_flags = RWF_NOWAIT;
+    sqe->user_data = 0;
+    if (uring_of(loop)->ring.features & IORING_FEAT_CQE_SKIP)
+        sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+}
+
 /* --- files --- */
 
 void uring_prepare_file(struct io_uring_sqe *sqe, const struct file_request *request)
@@ -510,6 +523,7 @@ const struct loop_backend_ops uring_backend_ops = {
     .co_read = uring_co_read,
     .co_write = uring_co_write,
     .co_poll = uring_co_poll,
+    .signal = uring_signal,
     .shutdown = posix_socket_shutdown,
     .co_work = co_worker_pool_run,
     .file = &uring_file_ops,

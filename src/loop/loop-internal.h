@@ -284,7 +284,8 @@ struct loop_backend_ops {
     ssize_t (*co_read)(int fd, void *to, size_t size);
     ssize_t (*co_write)(int fd, const void *from, size_t size);
     int (*co_poll)(int fd, int events);
-    void (*shutdown)(int fd, int how); /* shutdown(2); any thread */
+    void (*signal)(struct loop *loop, int fd); /* of an event descriptor, by the end of the turn; never waits */
+    void (*shutdown)(int fd, int how);         /* shutdown(2); any thread */
 
     /* Where sockets are not the system's: a listening and a connected one, by the endpoint's name; or -errno. */
     int (*listen)(const char *name, int backlog);

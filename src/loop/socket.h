@@ -29,6 +29,14 @@ ssize_t CO_FN co_fd_read(int fd, void *to, size_t size);
 ssize_t CO_FN co_fd_write(int fd, const void *from, size_t size);
 
 /*
+ * Event descriptors (eventfd(2)) that another process may have, too. event_adopt(): to be called once for one that came
+ * from there. event_signal(): wakes who waits for it, at the end of the loop's turn; until then it must stay open
+ * (co_yield() sees to that). Whatever the other process does to the descriptor, nothing waits: at worst, nobody wakes.
+ */
+void event_adopt(int fd);
+void event_signal(int fd);
+
+/*
  * Who is at the other end of a connected socket, for messages: "127.0.0.1:1234", "process 42" (Unix), "vsock 2:1024";
  * owned.
  */

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
-#include "export/vhost-user/message.h"
+#include "driver/protocol/virtio-blk/vhost-user-message.h"
 #include "export/virtio/blk.h"
 #include "export/virtio/dirty-log.h"
 #include "export/virtio/inflight.h"
@@ -94,8 +94,13 @@ static bool CO_FN co_reply(struct vhost_user_device *device, struct vhost_user_m
 {
     int result;
 
+    vhost_user_message_done(message);
+    message->flags = VHOST_USER_VERSION | VHOST_USER_REPLY;
     message->size = size;
-    result = co_vhost_user_reply(device->socket, message, fd);
+    message->fds[0] = fd;
+    message->fd_count = fd >= 0;
+    result = co_vhost_user_send(device->socket, message);
+    message->fd_count = 0;
     return !result || error_set_errno(err, result, "reply to message %u", message->request);
 }
 
@@ -607,8 +612,15 @@ static bool CO_FN co_set_backend_req_fd(struct vhost_user_device *device, struct
 
 void co_vhost_user_device_changed(struct vhost_user_device *device)
 {
-    if (device->backend_socket >= 0 && device->protocol_features & PROTOCOL_FEATURE(CONFIG))
-        (void)!co_vhost_user_notify(device->backend_socket, VHOST_USER_BACKEND_CONFIG_CHANGE);
+    struct vhost_user_message *message;
+
+    if (device->backend_socket < 0 || !(device->protocol_features & PROTOCOL_FEATURE(CONFIG)))
+        return;
+    message = g_new0(struct vhost_user_message, 1);
+    message->request = VHOST_USER_BACKEND_CONFIG_CHANGE;
+    message->flags = VHOST_USER_VERSION;
+    (void)!co_vhost_user_send(device->backend_socket, message);
+    g_free(message);
 }
 
 /* --- dispatch --- */

@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "driver/protocol/virtio-blk/vhost-user-message.h"
 #include "export/export.h"
 #include "export/vhost-user/device.h"
-#include "export/vhost-user/message.h"
 #include "export/virtio/blk.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
@@ -39,7 +39,7 @@ static void CO_FN co_serve_front_end(struct vhost_user_export *own, int socket)
 
     own->device = vhost_user_device_new(&own->blk, export_id(own->export), socket, loops, G_N_ELEMENTS(loops));
     TRACE(vhost_user_connect, "%s", export_id(own->export));
-    while (going && co_vhost_user_receive(socket, message, &why) == 1) {
+    while (going && co_vhost_user_receive(socket, false, message, &why) == 1) {
         going = co_vhost_user_device_handle(own->device, message, &why);
         vhost_user_message_done(message);
     }

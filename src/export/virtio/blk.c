@@ -15,26 +15,9 @@
 
 enum {
     BLOCK_SIZE_MAX = 2 * 1024 * 1024,
-    HEADER_BYTES = 16,
-    HEADER_SECTOR = 8,
-    RANGE_BYTES = 16, /* of a discard or zero write: sector, count, flags */
-    RANGE_COUNT = 8,
-    RANGE_FLAGS = 12,
-    RANGE_UNMAP = 1,
     RANGES_MAX = 32,
     RANGE_SECTORS_MAX = 1 << 22, /* 2 GiB at once */
 };
-
-enum request_type {
-    REQUEST_IN = 0,
-    REQUEST_OUT = 1,
-    REQUEST_FLUSH = 4,
-    REQUEST_GET_ID = 8,
-    REQUEST_DISCARD = 11,
-    REQUEST_WRITE_ZEROES = 13,
-};
-
-enum status { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 bool virtio_blk_init(struct virtio_blk *blk, const struct virtio_blk_options *options, struct error **err)
 {
@@ -101,22 +84,23 @@ void virtio_blk_config(const struct virtio_blk *blk, uint8_t to[VIRTIO_BLK_CONFI
     uint32_t discard_alignment = MAX(limits->discard_alignment, blk->block_size) / VIRTIO_BLK_SECTOR_BYTES;
 
     memset(to, 0, VIRTIO_BLK_CONFIG_BYTES);
-    store_le64(to, align_down(handle_length(blk->handle), blk->block_size) / VIRTIO_BLK_SECTOR_BYTES);
-    store_le32(to + 12, VIRTIO_BLK_SEGMENTS_MAX);
-    store_le32(to + 20, blk->block_size);
+    store_le64(to + VIRTIO_BLK_CONFIG_CAPACITY,
+               align_down(handle_length(blk->handle), blk->block_size) / VIRTIO_BLK_SECTOR_BYTES);
+    store_le32(to + VIRTIO_BLK_CONFIG_SEG_MAX, VIRTIO_BLK_SEGMENTS_MAX);
+    store_le32(to + VIRTIO_BLK_CONFIG_BLK_SIZE, blk->block_size);
     to[24] = (uint8_t)alignment_exponent(blk);
     store_le16(to + 26, 1);
     store_le32(to + 28, limits->transfer_optimal / blk->block_size);
     to[VIRTIO_BLK_CONFIG_WRITEBACK] = atomic_load(&blk->write_back);
-    store_le16(to + 34, blk->queues);
+    store_le16(to + VIRTIO_BLK_CONFIG_QUEUES, blk->queues);
     if (!blk->writable)
         return;
-    store_le32(to + 36, (uint32_t)align_down(RANGE_SECTORS_MAX, sectors_per_block));
-    store_le32(to + 40, RANGES_MAX);
-    store_le32(to + 44, discard_alignment);
-    store_le32(to + 48, (uint32_t)align_down(RANGE_SECTORS_MAX, sectors_per_block));
-    store_le32(to + 52, RANGES_MAX);
-    to[56] = 1; /* zero writes may unmap */
+    store_le32(to + VIRTIO_BLK_CONFIG_DISCARD_SECTORS, (uint32_t)align_down(RANGE_SECTORS_MAX, sectors_per_block));
+    store_le32(to + VIRTIO_BLK_CONFIG_DISCARD_SEGMENTS, RANGES_MAX);
+    store_le32(to + VIRTIO_BLK_CONFIG_DISCARD_ALIGNMENT, discard_alignment);
+    store_le32(to + VIRTIO_BLK_CONFIG_ZEROES_SECTORS, (uint32_t)align_down(RANGE_SECTORS_MAX, sectors_per_block));
+    store_le32(to + VIRTIO_BLK_CONFIG_ZEROES_SEGMENTS, RANGES_MAX);
+    to[VIRTIO_BLK_CONFIG_ZEROES_UNMAP] = 1;
 }
 
 bool virtio_blk_set_config(struct virtio_blk *blk, uint32_t offset, const uint8_t *from, uint32_t size)
@@ -139,9 +123,9 @@ static unsigned write_flags(const struct virtio_blk *blk)
     return IO_FUA;
 }
 
-static enum status status_of(int result)
+static enum virtio_blk_status status_of(int result)
 {
-    return !result ? STATUS_OK : result == -ENOTSUP ? STATUS_UNSUPP : STATUS_IOERR;
+    return !result ? VIRTIO_BLK_OK : result == -ENOTSUP ? VIRTIO_BLK_UNSUPP : VIRTIO_BLK_IOERR;
 }
 
 /* A range of sectors in bytes; false: it is not on blocks or leaves the disk. */
@@ -155,21 +139,21 @@ static bool range_of(const struct virtio_blk *blk, uint64_t sector, uint64_t byt
     return range_fits(*ret_offset, bytes, length) && is_aligned(*ret_offset | bytes, blk->block_size);
 }
 
-static enum status CO_FN co_read(struct virtio_blk *blk, uint64_t sector, const struct io_vector *data)
+static enum virtio_blk_status CO_FN co_read(struct virtio_blk *blk, uint64_t sector, const struct io_vector *data)
 {
     uint64_t offset;
 
     if (!range_of(blk, sector, data->size, &offset))
-        return STATUS_IOERR;
+        return VIRTIO_BLK_IOERR;
     return status_of(co_handle_preadv(blk->handle, offset, data->size, data, 0));
 }
 
-static enum status CO_FN co_write(struct virtio_blk *blk, uint64_t sector, const struct io_vector *data)
+static enum virtio_blk_status CO_FN co_write(struct virtio_blk *blk, uint64_t sector, const struct io_vector *data)
 {
     uint64_t offset;
 
     if (!blk->writable || !range_of(blk, sector, data->size, &offset))
-        return STATUS_IOERR;
+        return VIRTIO_BLK_IOERR;
     return status_of(co_handle_pwritev(blk->handle, offset, data->size, data, write_flags(blk)));
 }
 
@@ -183,38 +167,38 @@ struct range_list {
     } items[RANGES_MAX];
 };
 
-static enum status load_ranges(struct virtio_blk *blk, bool discard, const struct io_vector *data,
-                               struct range_list *ret)
+static enum virtio_blk_status load_ranges(struct virtio_blk *blk, bool discard, const struct io_vector *data,
+                                          struct range_list *ret)
 {
-    uint8_t raw[RANGE_BYTES];
+    uint8_t raw[VIRTIO_BLK_RANGE_BYTES];
 
-    if (!data->size || data->size % RANGE_BYTES || data->size / RANGE_BYTES > RANGES_MAX)
-        return STATUS_IOERR;
-    ret->count = (unsigned)(data->size / RANGE_BYTES);
+    if (!data->size || data->size % VIRTIO_BLK_RANGE_BYTES || data->size / VIRTIO_BLK_RANGE_BYTES > RANGES_MAX)
+        return VIRTIO_BLK_IOERR;
+    ret->count = (unsigned)(data->size / VIRTIO_BLK_RANGE_BYTES);
     for (unsigned i = 0; i < ret->count; i++) {
         uint32_t sectors;
         uint32_t flags;
 
-        io_vector_read(data, (size_t)i * RANGE_BYTES, raw, sizeof(raw));
-        sectors = load_le32(raw + RANGE_COUNT);
-        flags = load_le32(raw + RANGE_FLAGS);
+        io_vector_read(data, (size_t)i * VIRTIO_BLK_RANGE_BYTES, raw, sizeof(raw));
+        sectors = load_le32(raw + VIRTIO_BLK_RANGE_COUNT);
+        flags = load_le32(raw + VIRTIO_BLK_RANGE_FLAGS);
         /* Unmap makes no sense for a discard, and the other bits are reserved. */
-        if (flags & ~(uint32_t)(discard ? 0 : RANGE_UNMAP))
-            return STATUS_UNSUPP;
+        if (flags & ~(uint32_t)(discard ? 0 : VIRTIO_BLK_RANGE_UNMAP))
+            return VIRTIO_BLK_UNSUPP;
         ret->items[i].bytes = (uint64_t)sectors * VIRTIO_BLK_SECTOR_BYTES;
-        ret->items[i].unmap = flags & RANGE_UNMAP;
+        ret->items[i].unmap = flags & VIRTIO_BLK_RANGE_UNMAP;
         if (sectors > RANGE_SECTORS_MAX || !range_of(blk, load_le64(raw), ret->items[i].bytes, &ret->items[i].offset))
-            return STATUS_IOERR;
+            return VIRTIO_BLK_IOERR;
     }
-    return STATUS_OK;
+    return VIRTIO_BLK_OK;
 }
 
-static enum status CO_FN co_change_ranges(struct virtio_blk *blk, bool discard, const struct io_vector *data)
+static enum virtio_blk_status CO_FN co_change_ranges(struct virtio_blk *blk, bool discard, const struct io_vector *data)
 {
     struct range_list ranges;
-    enum status status = blk->writable ? load_ranges(blk, discard, data, &ranges) : STATUS_IOERR;
+    enum virtio_blk_status status = blk->writable ? load_ranges(blk, discard, data, &ranges) : VIRTIO_BLK_IOERR;
 
-    for (unsigned i = 0; status == STATUS_OK && i < ranges.count; i++) {
+    for (unsigned i = 0; status == VIRTIO_BLK_OK && i < ranges.count; i++) {
         uint64_t offset = ranges.items[i].offset;
         uint64_t bytes = ranges.items[i].bytes;
         unsigned flags = write_flags(blk) | (ranges.items[i].unmap ? IO_MAY_UNMAP : 0);
@@ -225,44 +209,45 @@ static enum status CO_FN co_change_ranges(struct virtio_blk *blk, bool discard, 
     return status;
 }
 
-static enum status get_id(const struct virtio_blk *blk, const struct io_vector *data)
+static enum virtio_blk_status get_id(const struct virtio_blk *blk, const struct io_vector *data)
 {
     if (data->size < sizeof(blk->serial))
-        return STATUS_IOERR;
+        return VIRTIO_BLK_IOERR;
     io_vector_write(data, 0, blk->serial, sizeof(blk->serial));
-    return STATUS_OK;
+    return VIRTIO_BLK_OK;
 }
 
 /* The header's part of the readable memory is cut off in `out`, the status byte in `in`. */
-static enum status CO_FN co_execute(struct virtio_blk *blk, const uint8_t header[HEADER_BYTES],
-                                    const struct io_vector *out, const struct io_vector *in, uint32_t *ret_written)
+static enum virtio_blk_status CO_FN co_execute(struct virtio_blk *blk, const uint8_t header[VIRTIO_BLK_HEADER_BYTES],
+                                               const struct io_vector *out, const struct io_vector *in,
+                                               uint32_t *ret_written)
 {
-    uint64_t sector = load_le64(header + HEADER_SECTOR);
-    enum status status;
+    uint64_t sector = load_le64(header + VIRTIO_BLK_HEADER_SECTOR);
+    enum virtio_blk_status status;
 
-    switch ((enum request_type)load_le32(header)) {
-    case REQUEST_IN:
+    switch ((enum virtio_blk_request)load_le32(header)) {
+    case VIRTIO_BLK_IN:
         *ret_written = (uint32_t)in->size;
         status = co_read(blk, sector, in);
         break;
-    case REQUEST_OUT:
+    case VIRTIO_BLK_OUT:
         status = co_write(blk, sector, out);
         break;
-    case REQUEST_FLUSH:
+    case VIRTIO_BLK_FLUSH:
         status = status_of(co_handle_flush(blk->handle));
         break;
-    case REQUEST_GET_ID:
+    case VIRTIO_BLK_GET_ID:
         *ret_written = (uint32_t)MIN(in->size, sizeof(blk->serial));
         status = get_id(blk, in);
         break;
-    case REQUEST_DISCARD:
+    case VIRTIO_BLK_DISCARD:
         status = co_change_ranges(blk, true, out);
         break;
-    case REQUEST_WRITE_ZEROES:
+    case VIRTIO_BLK_WRITE_ZEROES:
         status = co_change_ranges(blk, false, out);
         break;
     default:
-        status = STATUS_UNSUPP;
+        status = VIRTIO_BLK_UNSUPP;
     }
     return status;
 }
@@ -271,19 +256,19 @@ bool co_virtio_blk_do(struct virtio_blk *blk, struct virtq_buffer *buffer, uint3
 {
     struct io_vector readable = io_vector_of(buffer->segments, buffer->readable_count);
     struct io_vector writable = io_vector_of(buffer->segments + buffer->readable_count, buffer->writable_count);
-    uint8_t header[HEADER_BYTES];
+    uint8_t header[VIRTIO_BLK_HEADER_BYTES];
     struct iovec segments[VIRTQ_SEGMENTS_MAX];
-    enum status status = STATUS_IOERR;
+    enum virtio_blk_status status = VIRTIO_BLK_IOERR;
     uint32_t written = 0;
 
     if (!buffer->last_writable)
         return false;
-    if (!buffer->bad && readable.size >= HEADER_BYTES && writable.size && writable.size <= UINT32_MAX) {
+    if (!buffer->bad && readable.size >= VIRTIO_BLK_HEADER_BYTES && writable.size && writable.size <= UINT32_MAX) {
         struct io_vector out;
         struct io_vector in;
 
         io_vector_read(&readable, 0, header, sizeof(header));
-        out = io_vector_slice(&readable, HEADER_BYTES, readable.size - HEADER_BYTES, segments);
+        out = io_vector_slice(&readable, VIRTIO_BLK_HEADER_BYTES, readable.size - VIRTIO_BLK_HEADER_BYTES, segments);
         in = io_vector_slice(&writable, 0, writable.size - 1, segments + out.count);
         status = co_execute(blk, header, &out, &in, &written);
         *buffer->last_writable = (uint8_t)status;

@@ -12,38 +12,13 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "driver/protocol/virtio-blk/virtio.h"
 
 struct error;
 struct handle;
 struct virtq_buffer;
 
-enum {
-    VIRTIO_BLK_SECTOR_BYTES = 512,
-    VIRTIO_BLK_CONFIG_BYTES = 60,
-    VIRTIO_BLK_CONFIG_WRITEBACK = 32, /* the only byte that a driver may write */
-    VIRTIO_BLK_SEGMENTS_MAX = 126,    /* of data */
-    VIRTIO_BLK_QUEUES_MAX = 1024,
-};
-
-/* Bits of the device's features, and those of every virtio device that matter here. */
-enum virtio_feature {
-    VIRTIO_BLK_F_SEG_MAX = 2,
-    VIRTIO_BLK_F_RO = 5,
-    VIRTIO_BLK_F_BLK_SIZE = 6,
-    VIRTIO_BLK_F_FLUSH = 9,
-    VIRTIO_BLK_F_TOPOLOGY = 10,
-    VIRTIO_BLK_F_CONFIG_WCE = 11,
-    VIRTIO_BLK_F_MQ = 12,
-    VIRTIO_BLK_F_DISCARD = 13,
-    VIRTIO_BLK_F_WRITE_ZEROES = 14,
-    VIRTIO_F_INDIRECT_DESC = 28,
-    VIRTIO_F_EVENT_IDX = 29,
-    VIRTIO_F_VERSION_1 = 32,
-    VIRTIO_F_ACCESS_PLATFORM = 33,
-    VIRTIO_F_RING_PACKED = 34,
-    VIRTIO_F_IN_ORDER = 35,
-};
-#define VIRTIO_FEATURE(bit) (UINT64_C(1) << (bit))
+enum { VIRTIO_BLK_SEGMENTS_MAX = 126 /* of data */ };
 
 struct virtio_blk_options {
     struct handle *handle;
@@ -56,7 +31,7 @@ struct virtio_blk_options {
 
 struct virtio_blk {
     struct handle *handle;
-    char serial[20]; /* padded with NUL */
+    char serial[VIRTIO_BLK_ID_BYTES]; /* padded with NUL */
     uint32_t block_size;
     uint16_t queues;
     bool writable;

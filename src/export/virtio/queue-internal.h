@@ -2,6 +2,7 @@
 /* What the two kinds of rings share. Private to this folder. */
 #pragma once
 
+#include "driver/protocol/virtio-blk/ring-format.h"
 #include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
@@ -12,15 +13,6 @@ struct virtq_descriptor {
     uint32_t length;
     uint16_t flags;
     uint16_t next; /* packed: the buffer's id */
-};
-enum { VIRTQ_DESCRIPTOR_BYTES = 16 };
-
-enum virtq_descriptor_flags {
-    VIRTQ_NEXT = 1u << 0,
-    VIRTQ_WRITE = 1u << 1,
-    VIRTQ_INDIRECT = 1u << 2,
-    VIRTQ_PACKED_AVAIL = 1u << 7,
-    VIRTQ_PACKED_USED = 1u << 15,
 };
 
 /* A buffer that the driver gets back, in the order in which it was taken. */
@@ -36,7 +28,7 @@ struct virtqueue_ops {
     bool (*start)(struct virtqueue *queue, uint32_t base, struct error **err); /* indices; requests in flight */
     int (*pop)(struct virtqueue *queue, struct virtq_buffer *ret);
     void (*push)(struct virtqueue *queue, const struct virtq_done *done);
-    bool (*must_notify)(struct virtqueue *queue);
+    bool (*must_notify)(struct virtqueue *queue, uint32_t fresh, bool first);
     void (*want_kicks)(struct virtqueue *queue, bool wanted);
     uint32_t (*base)(const struct virtqueue *queue);
     void (*area_sizes)(uint16_t size, size_t *ret_descriptors, size_t *ret_driver, size_t *ret_device);
@@ -56,9 +48,8 @@ struct virtqueue {
     bool avail_wrap;      /* packed */
     uint16_t used_index;
     bool used_wrap;
-    uint16_t told_index; /* used_index when the driver was last told */
-    bool told;
-    bool fresh; /* something has been pushed since */
+    bool told;      /* the driver, at least once */
+    uint32_t fresh; /* places that have been pushed since */
     unsigned outstanding;
 
     uint16_t *resubmit; /* in flight when the last device went: heads, or entries of the table */
@@ -86,34 +77,3 @@ bool virtq_buffer_add_table(struct virtqueue *queue, struct virtq_buffer *buffer
 
 /* Marks `size` bytes of the used ring from `offset` on as dirty. */
 void virtqueue_log_used(struct virtqueue *queue, uint64_t offset, uint64_t size);
-
-/* Whether an index that went from `old` to `now` has passed `event` (virtio 2.7.10). */
-static inline bool virtq_event_passed(uint16_t event, uint16_t now, uint16_t old)
-{
-    return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
-}
-
-/*
- * What we have stored is visible before what we load next: the two sides of a ring each announce something and then
- * look whether the other waits for it. The thread sanitizer knows no fences, but the same by an exchange.
- */
-static inline void virtq_fence(void)
-{
-#ifdef __SANITIZE_THREAD__
-    uint32_t word = 0;
-
-    (void)__atomic_exchange_n(&word, 1, __ATOMIC_SEQ_CST);
-#else
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-#endif
-}
-
-/* Integers in shared memory, little-endian, at once. Addresses are aligned (checked at set-up). */
-static inline uint16_t shared_load16(const uint8_t *from, int order)
-{
-    return le16toh(__atomic_load_n((const uint16_t *)(const void *)from, order));
-}
-static inline void shared_store16(uint8_t *to, uint16_t value, int order)
-{
-    __atomic_store_n((uint16_t *)(void *)to, htole16(value), order);
-}

@@ -6,42 +6,9 @@
 #include "base/error.h"
 #include "export/virtio/queue-internal.h"
 
-enum {
-    DESCRIPTOR_LENGTH = 8, /* offsets */
-    DESCRIPTOR_ID = 12,
-    DESCRIPTOR_FLAGS = 14,
-    EVENT_OFFSET = 0,
-    EVENT_FLAGS = 2,
-    EVENT_BYTES = 4,
-    EVENT_ENABLE = 0,
-    EVENT_DISABLE = 1,
-    EVENT_AT = 2,
-    WRAP_BIT = 1 << 15,
-    NONE = 0xffff,
-};
-
-static void area_sizes(uint16_t size, size_t *ret_descriptors, size_t *ret_driver, size_t *ret_device)
-{
-    *ret_descriptors = (size_t)size * VIRTQ_DESCRIPTOR_BYTES;
-    *ret_driver = EVENT_BYTES;
-    *ret_device = EVENT_BYTES;
-}
-
 static struct inflight_packed *table_of(const struct virtqueue *queue)
 {
     return (struct inflight_packed *)(void *)queue->setup.inflight;
-}
-
-/* Goes `count` places on, at most once around. */
-static void advance(const struct virtqueue *queue, uint16_t *index, bool *wrap, uint16_t count)
-{
-    uint32_t next = (uint32_t)*index + count;
-
-    if (next >= queue->setup.size) {
-        next -= queue->setup.size;
-        *wrap = !*wrap;
-    }
-    *index = (uint16_t)next;
 }
 
 static bool flags_are_available(uint16_t flags, bool wrap)
@@ -72,7 +39,7 @@ static void settle(struct virtqueue *queue, struct inflight_packed *table)
 {
     if (table->used_index != table->old_used_index && table->old_used_index < queue->setup.size) {
         uint16_t flags = shared_load16(queue->descriptors + (size_t)table->old_used_index * VIRTQ_DESCRIPTOR_BYTES +
-                                           DESCRIPTOR_FLAGS,
+                                           VIRTQ_PACKED_FLAGS,
                                        __ATOMIC_ACQUIRE);
 
         if (!flags_are_available(flags, table->old_used_wrap)) {
@@ -115,7 +82,7 @@ static bool recover(struct virtqueue *queue, struct error **err)
     if (queue->resubmit_count || table->used_index || !table->used_wrap) {
         queue->used_index = queue->avail_index = table->used_index;
         queue->used_wrap = queue->avail_wrap = table->used_wrap;
-        advance(queue, &queue->avail_index, &queue->avail_wrap, (uint16_t)taken);
+        virtq_packed_advance(&queue->avail_index, &queue->avail_wrap, (uint16_t)taken, queue->setup.size);
     }
     return true;
 }
@@ -126,10 +93,10 @@ static bool start(struct virtqueue *queue, uint32_t base, struct error **err)
     uint16_t avail = (uint16_t)base;
     uint16_t used = (uint16_t)(base >> 16);
 
-    queue->avail_index = avail & (WRAP_BIT - 1);
-    queue->used_index = used & (WRAP_BIT - 1);
-    queue->avail_wrap = !base || avail & WRAP_BIT;
-    queue->used_wrap = !base || used & WRAP_BIT;
+    queue->avail_index = avail & (VIRTQ_PACKED_WRAP - 1);
+    queue->used_index = used & (VIRTQ_PACKED_WRAP - 1);
+    queue->avail_wrap = !base || avail & VIRTQ_PACKED_WRAP;
+    queue->used_wrap = !base || used & VIRTQ_PACKED_WRAP;
     if (queue->avail_index >= queue->setup.size || queue->used_index >= queue->setup.size)
         return error_set(err, "Queue of %u places cannot go on at 0x%x", queue->setup.size, base);
     return !queue->setup.inflight || recover(queue, err);
@@ -223,7 +190,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
     if (unlikely(queue->resubmit_next < queue->resubmit_count))
         return pop_again(queue, ret);
     if (!flags_are_available(
-            shared_load16(queue->descriptors + (size_t)index * VIRTQ_DESCRIPTOR_BYTES + DESCRIPTOR_FLAGS,
+            shared_load16(queue->descriptors + (size_t)index * VIRTQ_DESCRIPTOR_BYTES + VIRTQ_PACKED_FLAGS,
                           __ATOMIC_ACQUIRE),
             wrap))
         return 0;
@@ -244,7 +211,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
             virtqueue_break(queue, "table of requests in flight has been changed by somebody else");
             return -EIO;
         }
-        advance(queue, &index, &wrap, 1);
+        virtq_packed_advance(&index, &wrap, 1, queue->setup.size);
         if (last)
             break;
     }
@@ -286,52 +253,42 @@ static void push(struct virtqueue *queue, const struct virtq_done *done)
     uint8_t *at = queue->descriptors + offset;
     uint16_t flags = queue->used_wrap ? VIRTQ_PACKED_AVAIL | VIRTQ_PACKED_USED : 0;
 
-    advance(queue, &queue->used_index, &queue->used_wrap, done->slots);
+    virtq_packed_advance(&queue->used_index, &queue->used_wrap, done->slots, queue->setup.size);
     if (queue->setup.inflight)
         table_give_back(queue, done);
-    store_le16(at + DESCRIPTOR_ID, done->id);
-    store_le32(at + DESCRIPTOR_LENGTH, done->written);
-    shared_store16(at + DESCRIPTOR_FLAGS, (uint16_t)(flags | (done->written ? VIRTQ_WRITE : 0)), __ATOMIC_RELEASE);
+    store_le16(at + VIRTQ_PACKED_ID, done->id);
+    store_le32(at + VIRTQ_PACKED_LENGTH, done->written);
+    shared_store16(at + VIRTQ_PACKED_FLAGS, (uint16_t)(flags | (done->written ? VIRTQ_WRITE : 0)), __ATOMIC_RELEASE);
     if (queue->setup.inflight)
         table_committed(queue, done);
     virtqueue_log_used(queue, offset, VIRTQ_DESCRIPTOR_BYTES);
 }
 
-static bool must_notify(struct virtqueue *queue)
+static bool must_notify(struct virtqueue *queue, uint32_t fresh, bool first)
 {
-    uint16_t old = queue->told_index;
-    bool told = queue->told;
-    uint16_t flags;
-    uint16_t event;
-    int32_t at;
+    uint16_t size = queue->setup.size;
+    uint16_t flags = shared_load16(queue->driver_area + VIRTQ_PACKED_EVENT_FLAGS, __ATOMIC_RELAXED);
 
-    queue->told_index = queue->used_index;
-    queue->told = true;
-    virtq_fence();
-    flags = shared_load16(queue->driver_area + EVENT_FLAGS, __ATOMIC_RELAXED);
-    if (flags != EVENT_AT || !told)
-        return flags != EVENT_DISABLE;
-    event = shared_load16(queue->driver_area + EVENT_OFFSET, __ATOMIC_RELAXED);
-    at = event & (WRAP_BIT - 1);
-    if (!!(event & WRAP_BIT) != queue->used_wrap)
-        at -= queue->setup.size;
-    /* As the driver counts: places of the round before are below those of this one. */
-    if (old > queue->used_index)
-        return virtq_event_passed((uint16_t)at, queue->used_index, (uint16_t)(old - queue->setup.size));
-    return virtq_event_passed((uint16_t)at, queue->used_index, old);
+    if (flags != VIRTQ_PACKED_EVENT_AT || first)
+        return flags != VIRTQ_PACKED_EVENT_DISABLE;
+    /* Once around the ring passes every place. */
+    return fresh >= size ||
+           virtq_packed_event_passed(shared_load16(queue->driver_area + VIRTQ_PACKED_EVENT_OFFSET, __ATOMIC_RELAXED),
+                                     queue->used_index, queue->used_wrap, (uint16_t)fresh, size);
 }
 
 static void want_kicks(struct virtqueue *queue, bool wanted)
 {
-    shared_store16(queue->device_area + EVENT_FLAGS, wanted ? EVENT_ENABLE : EVENT_DISABLE, __ATOMIC_RELAXED);
+    shared_store16(queue->device_area + VIRTQ_PACKED_EVENT_FLAGS,
+                   wanted ? VIRTQ_PACKED_EVENT_ENABLE : VIRTQ_PACKED_EVENT_DISABLE, __ATOMIC_RELAXED);
     if (wanted)
         virtq_fence();
 }
 
 static uint32_t base_of(const struct virtqueue *queue)
 {
-    uint32_t avail = queue->avail_index | (queue->avail_wrap ? WRAP_BIT : 0);
-    uint32_t used = queue->used_index | (queue->used_wrap ? WRAP_BIT : 0);
+    uint32_t avail = queue->avail_index | (queue->avail_wrap ? VIRTQ_PACKED_WRAP : 0);
+    uint32_t used = queue->used_index | (queue->used_wrap ? VIRTQ_PACKED_WRAP : 0);
 
     return avail | used << 16;
 }
@@ -343,5 +300,5 @@ const struct virtqueue_ops virtqueue_packed_ops = {
     .must_notify = must_notify,
     .want_kicks = want_kicks,
     .base = base_of,
-    .area_sizes = area_sizes,
+    .area_sizes = virtq_packed_area_sizes,
 };

@@ -6,24 +6,6 @@
 #include "base/error.h"
 #include "export/virtio/queue-internal.h"
 
-enum {
-    RING_FLAGS = 0, /* offsets in the available and the used ring */
-    RING_INDEX = 2,
-    RING_ENTRIES = 4,
-    AVAIL_ENTRY_BYTES = 2,
-    USED_ENTRY_BYTES = 8,
-    EVENT_BYTES = 2,
-    AVAIL_NO_INTERRUPT = 1,
-    USED_NO_NOTIFY = 1,
-};
-
-static void area_sizes(uint16_t size, size_t *ret_descriptors, size_t *ret_driver, size_t *ret_device)
-{
-    *ret_descriptors = (size_t)size * VIRTQ_DESCRIPTOR_BYTES;
-    *ret_driver = RING_ENTRIES + (size_t)size * AVAIL_ENTRY_BYTES + EVENT_BYTES;
-    *ret_device = RING_ENTRIES + (size_t)size * USED_ENTRY_BYTES + EVENT_BYTES;
-}
-
 static struct inflight_split *table_of(const struct virtqueue *queue)
 {
     return (struct inflight_split *)(void *)queue->setup.inflight;
@@ -82,7 +64,7 @@ static bool recover(struct virtqueue *queue, struct error **err)
 static bool start(struct virtqueue *queue, uint32_t base, struct error **err)
 {
     queue->avail_index = (uint16_t)base;
-    queue->used_index = shared_load16(queue->device_area + RING_INDEX, __ATOMIC_RELAXED);
+    queue->used_index = shared_load16(queue->device_area + VIRTQ_SPLIT_INDEX, __ATOMIC_RELAXED);
     return !queue->setup.inflight || recover(queue, err);
 }
 
@@ -96,14 +78,15 @@ static int next_head(struct virtqueue *queue, uint16_t *ret)
         *ret = queue->resubmit[queue->resubmit_next++];
         return 1;
     }
-    ready = (uint16_t)(shared_load16(queue->driver_area + RING_INDEX, __ATOMIC_ACQUIRE) - queue->avail_index);
+    ready = (uint16_t)(shared_load16(queue->driver_area + VIRTQ_SPLIT_INDEX, __ATOMIC_ACQUIRE) - queue->avail_index);
     if (!ready)
         return 0;
     if (ready > size) {
         virtqueue_break(queue, "available index is %u beyond the last one, in a ring of %u", ready, size);
         return -EIO;
     }
-    *ret = shared_load16(queue->driver_area + RING_ENTRIES + (size_t)(queue->avail_index % size) * AVAIL_ENTRY_BYTES,
+    *ret = shared_load16(queue->driver_area + VIRTQ_SPLIT_ENTRIES +
+                             (size_t)(queue->avail_index % size) * VIRTQ_SPLIT_AVAIL_BYTES,
                          __ATOMIC_RELAXED);
     if (*ret >= size) {
         virtqueue_break(queue, "available descriptor %u of %u", *ret, size);
@@ -153,7 +136,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
 
 static void push(struct virtqueue *queue, const struct virtq_done *done)
 {
-    uint64_t offset = RING_ENTRIES + (uint64_t)(queue->used_index % queue->setup.size) * USED_ENTRY_BYTES;
+    uint64_t offset = VIRTQ_SPLIT_ENTRIES + (uint64_t)(queue->used_index % queue->setup.size) * VIRTQ_SPLIT_USED_BYTES;
     uint8_t *entry = queue->device_area + offset;
     struct inflight_split *table = table_of(queue);
 
@@ -164,38 +147,34 @@ static void push(struct virtqueue *queue, const struct virtq_done *done)
     store_le32(entry, done->id);
     store_le32(entry + 4, done->written);
     queue->used_index++;
-    shared_store16(queue->device_area + RING_INDEX, queue->used_index, __ATOMIC_RELEASE);
+    shared_store16(queue->device_area + VIRTQ_SPLIT_INDEX, queue->used_index, __ATOMIC_RELEASE);
     if (table) {
         __atomic_store_n(&table->entries[done->entry].inflight, 0, __ATOMIC_RELEASE);
         __atomic_store_n(&table->used_index, queue->used_index, __ATOMIC_RELEASE);
     }
-    virtqueue_log_used(queue, offset, USED_ENTRY_BYTES);
-    virtqueue_log_used(queue, RING_INDEX, 2);
+    virtqueue_log_used(queue, offset, VIRTQ_SPLIT_USED_BYTES);
+    virtqueue_log_used(queue, VIRTQ_SPLIT_INDEX, 2);
 }
 
-static bool must_notify(struct virtqueue *queue)
+static bool must_notify(struct virtqueue *queue, uint32_t fresh, bool first)
 {
-    uint16_t old = queue->told_index;
-    bool told = queue->told;
+    const uint8_t *driver = queue->driver_area;
 
-    queue->told_index = queue->used_index;
-    queue->told = true;
-    /* Before we look whether the driver wants to hear of it, it must be able to see it. */
-    virtq_fence();
     if (!queue->setup.event_index)
-        return !(shared_load16(queue->driver_area + RING_FLAGS, __ATOMIC_RELAXED) & AVAIL_NO_INTERRUPT);
-    return !told || virtq_event_passed(
-                        shared_load16(queue->driver_area + RING_ENTRIES + (size_t)queue->setup.size * AVAIL_ENTRY_BYTES,
-                                      __ATOMIC_RELAXED),
-                        queue->used_index, old);
+        return !(shared_load16(driver + VIRTQ_SPLIT_FLAGS, __ATOMIC_RELAXED) & VIRTQ_SPLIT_AVAIL_NO_INTERRUPT);
+    return first || virtq_event_passed(shared_load16(driver + VIRTQ_SPLIT_ENTRIES +
+                                                         (size_t)queue->setup.size * VIRTQ_SPLIT_AVAIL_BYTES,
+                                                     __ATOMIC_RELAXED),
+                                       queue->used_index, (uint16_t)(queue->used_index - fresh));
 }
 
 static void want_kicks(struct virtqueue *queue, bool wanted)
 {
     if (!queue->setup.event_index)
-        shared_store16(queue->device_area + RING_FLAGS, wanted ? 0 : USED_NO_NOTIFY, __ATOMIC_RELAXED);
+        shared_store16(queue->device_area + VIRTQ_SPLIT_FLAGS, wanted ? 0 : VIRTQ_SPLIT_USED_NO_NOTIFY,
+                       __ATOMIC_RELAXED);
     else if (wanted)
-        shared_store16(queue->device_area + RING_ENTRIES + (size_t)queue->setup.size * USED_ENTRY_BYTES,
+        shared_store16(queue->device_area + VIRTQ_SPLIT_ENTRIES + (size_t)queue->setup.size * VIRTQ_SPLIT_USED_BYTES,
                        queue->avail_index, __ATOMIC_RELAXED);
     if (wanted)
         virtq_fence();
@@ -213,5 +192,5 @@ const struct virtqueue_ops virtqueue_split_ops = {
     .must_notify = must_notify,
     .want_kicks = want_kicks,
     .base = base_of,
-    .area_sizes = area_sizes,
+    .area_sizes = virtq_split_area_sizes,
 };

@@ -277,7 +277,7 @@ static void give_back(struct virtqueue *queue, const struct virtq_done *done)
 {
     if (!queue->why) {
         queue->ops->push(queue, done);
-        queue->fresh = true;
+        queue->fresh += done->slots;
     }
     queue->outstanding--;
 }
@@ -315,10 +315,16 @@ void virtqueue_push(struct virtqueue *queue, struct virtq_buffer *buffer, uint32
 
 bool virtqueue_must_notify(struct virtqueue *queue)
 {
-    if (!queue->fresh || queue->why)
+    uint32_t fresh = queue->fresh;
+    bool first = !queue->told;
+
+    if (!fresh || queue->why)
         return false;
-    queue->fresh = false;
-    return queue->ops->must_notify(queue);
+    queue->fresh = 0;
+    queue->told = true;
+    /* Before we look whether the driver wants to hear of it, it must be able to see it. */
+    virtq_fence();
+    return queue->ops->must_notify(queue, fresh, first);
 }
 
 void virtqueue_want_kicks(struct virtqueue *queue, bool wanted)

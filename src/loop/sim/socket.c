@@ -255,6 +255,12 @@ ssize_t sim_co_write(int fd, const void *from, size_t size)
     return co_stream(fd, (void *)(uintptr_t)from, size, true);
 }
 
+/* There are no event descriptors in the simulation. */
+void sim_signal(struct loop *loop, int fd)
+{
+    assert(!sim_handle_get(fd));
+}
+
 /* --- polling --- */
 
 static int handle_ready(const struct sim_handle *handle, int events)

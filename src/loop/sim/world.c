@@ -312,6 +312,7 @@ const struct loop_backend_ops sim_backend_ops = {
     .co_read = sim_co_read,
     .co_write = sim_co_write,
     .co_poll = sim_co_poll,
+    .signal = sim_signal,
     .shutdown = sim_shutdown,
     .listen = sim_listen,
     .co_dial = sim_co_dial,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The numbers of the vhost-user protocol, back-end side. All in the machine's own byte order. */
+/* The numbers of the vhost-user protocol, for both sides. All in the machine's own byte order. */
 #pragma once
 
 #include <stdint.h>

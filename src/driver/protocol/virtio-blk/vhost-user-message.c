@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A header, perhaps with descriptors, then the payload. Whatever is wrong, no descriptor stays open. */
-#include "export/vhost-user/message.h"
+#include "driver/protocol/virtio-blk/vhost-user-message.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -70,10 +70,12 @@ static int CO_FN co_receive_exact(int socket, void *to, size_t size, struct vhos
     return 1;
 }
 
-static bool check_header(const struct header *header, struct error **err)
+static bool check_header(const struct header *header, bool replies, struct error **err)
 {
-    if ((header->flags & VHOST_USER_VERSION_MASK) != VHOST_USER_VERSION || header->flags & VHOST_USER_REPLY ||
-        header->flags & ~(uint32_t)(VHOST_USER_VERSION_MASK | VHOST_USER_NEED_REPLY))
+    uint32_t must = VHOST_USER_VERSION | (replies ? VHOST_USER_REPLY : 0);
+    uint32_t may = must | VHOST_USER_NEED_REPLY;
+
+    if ((header->flags & must) != must || header->flags & ~may)
         return error_set(err, "message %u: bad flags 0x%x", header->request, header->flags);
     if (header->size > VHOST_USER_PAYLOAD_MAX)
         return error_set(err, "message %u: %u bytes are more than %d", header->request, header->size,
@@ -92,7 +94,7 @@ static int CO_FN co_receive_payload(int socket, struct vhost_user_message *messa
     return result;
 }
 
-int co_vhost_user_receive(int socket, struct vhost_user_message *ret, struct error **err)
+int co_vhost_user_receive(int socket, bool replies, struct vhost_user_message *ret, struct error **err)
 {
     struct header header;
     int result;
@@ -101,7 +103,7 @@ int co_vhost_user_receive(int socket, struct vhost_user_message *ret, struct err
     result = co_receive_exact(socket, &header, sizeof(header), ret);
     if (result < 0) {
         error_set_errno(err, result, "receiving a message");
-    } else if (result > 0 && !check_header(&header, err)) {
+    } else if (result > 0 && !check_header(&header, replies, err)) {
         result = -EPROTO;
     } else if (result > 0) {
         ret->request = header.request;
@@ -115,47 +117,40 @@ int co_vhost_user_receive(int socket, struct vhost_user_message *ret, struct err
     return result;
 }
 
-static int CO_FN co_send_all(int socket, const void *from, size_t size, int fd)
+static void put_fds(struct msghdr *header, union control *control, const struct vhost_user_message *from)
 {
+    size_t size = from->fd_count * sizeof(from->fds[0]);
+
+    header->msg_control = control->bytes;
+    header->msg_controllen = CMSG_SPACE(size);
+    CMSG_FIRSTHDR(header)->cmsg_level = SOL_SOCKET;
+    CMSG_FIRSTHDR(header)->cmsg_type = SCM_RIGHTS;
+    CMSG_FIRSTHDR(header)->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(header)), from->fds, size);
+}
+
+int co_vhost_user_send(int socket, const struct vhost_user_message *message)
+{
+    struct header head = {.request = message->request, .flags = message->flags, .size = message->size};
+    uint8_t bytes[sizeof(head) + VHOST_USER_PAYLOAD_SENT_MAX];
+    size_t size = sizeof(head) + message->size;
     union control control = {.bytes = {0}};
     size_t done = 0;
 
+    assert(size <= sizeof(bytes) && message->fd_count <= VHOST_USER_FDS_MAX);
+    memcpy(bytes, &head, sizeof(head));
+    memcpy(bytes + sizeof(head), message->payload.bytes, message->size);
     while (done < size) {
-        struct iovec rest = {.iov_base = (char *)(uintptr_t)from + done, .iov_len = size - done};
+        struct iovec rest = {.iov_base = bytes + done, .iov_len = size - done};
         struct msghdr header = {.msg_iov = &rest, .msg_iovlen = 1};
         ssize_t sent;
 
-        if (fd >= 0 && !done) {
-            header.msg_control = control.bytes;
-            header.msg_controllen = CMSG_SPACE(sizeof(int));
-            CMSG_FIRSTHDR(&header)->cmsg_level = SOL_SOCKET;
-            CMSG_FIRSTHDR(&header)->cmsg_type = SCM_RIGHTS;
-            CMSG_FIRSTHDR(&header)->cmsg_len = CMSG_LEN(sizeof(int));
-            memcpy(CMSG_DATA(CMSG_FIRSTHDR(&header)), &fd, sizeof(fd));
-        }
+        if (message->fd_count && !done)
+            put_fds(&header, &control, message);
         sent = co_socket_send_message(socket, &header, 0);
         if (sent < 0)
             return (int)sent;
         done += (size_t)sent;
     }
     return 0;
-}
-
-int co_vhost_user_reply(int socket, const struct vhost_user_message *reply, int fd)
-{
-    char bytes[sizeof(struct header) + sizeof(struct vhost_user_config)];
-    struct header header = {
-        .request = reply->request, .flags = VHOST_USER_VERSION | VHOST_USER_REPLY, .size = reply->size};
-
-    assert(sizeof(header) + reply->size <= sizeof(bytes));
-    memcpy(bytes, &header, sizeof(header));
-    memcpy(bytes + sizeof(header), reply->payload.bytes, reply->size);
-    return co_send_all(socket, bytes, sizeof(header) + reply->size, fd);
-}
-
-int co_vhost_user_notify(int socket, uint32_t request)
-{
-    struct header header = {.request = request, .flags = VHOST_USER_VERSION};
-
-    return co_send_all(socket, &header, sizeof(header), -1);
 }

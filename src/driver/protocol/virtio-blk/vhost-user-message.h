@@ -7,7 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/compiler.h"
-#include "export/vhost-user/protocol.h"
+#include "driver/protocol/virtio-blk/vhost-user-protocol.h"
 
 struct error;
 
@@ -30,15 +30,17 @@ struct vhost_user_message {
     } payload;
 };
 
-/* The next message of the front end: 1; 0: it has gone; or -errno, and the error for what is no message. Cancellable.
+/*
+ * The next message of the other side, a reply where `replies`, else a request: 1; 0: it has gone; or -errno, and the
+ * error for what is no message. Cancellable.
  */
-int CO_FN co_vhost_user_receive(int socket, struct vhost_user_message *ret, struct error **err) MUST_CHECK;
+int CO_FN co_vhost_user_receive(int socket, bool replies, struct vhost_user_message *ret,
+                                struct error **err) MUST_CHECK;
 
-/* Sends a reply of `size` payload bytes; `fd` goes along (borrowed, -1: none). 0 or -errno. */
-int CO_FN co_vhost_user_reply(int socket, const struct vhost_user_message *reply, int fd) MUST_CHECK;
-
-/* A message without payload over the back end's own channel. 0 or -errno. */
-int CO_FN co_vhost_user_notify(int socket, uint32_t request) MUST_CHECK;
+/* Sends a message, flags and all, of at most VHOST_USER_PAYLOAD_SENT_MAX bytes, with its descriptors, which are
+ * borrowed. 0 or -errno. */
+enum { VHOST_USER_PAYLOAD_SENT_MAX = 512 };
+int CO_FN co_vhost_user_send(int socket, const struct vhost_user_message *message) MUST_CHECK;
 
 /* Closes the descriptors that nobody has taken. */
 void vhost_user_message_done(struct vhost_user_message *message);
