@@ -7,19 +7,32 @@
 #include "base/error.h"
 
 static const char *program = "ashlar"; /* const after start */
+static log_sink *other_sink;           /* const after start */
+
+static const char *const kinds[] = {
+    [LOG_KIND_ERROR] = "", [LOG_KIND_WARNING] = "warning: ", [LOG_KIND_INFO] = "info: "};
 
 void log_set_program(const char *name)
 {
     program = name;
 }
 
+void log_set_sink(log_sink *sink)
+{
+    other_sink = sink;
+}
+
 /* One fputs() a line, so that lines of several threads do not mix; what would break the line is escaped. */
-static void line(const char *kind, const char *format, va_list args)
+static void line(enum log_kind kind, const char *format, va_list args)
 {
     g_autofree char *text = g_strdup_vprintf(format, args);
     g_autoptr(GString) whole = g_string_new(NULL);
 
-    g_string_append_printf(whole, "%s: %s", program, kind);
+    if (other_sink) {
+        other_sink(kind, text);
+        return;
+    }
+    g_string_append_printf(whole, "%s: %s", program, kinds[kind]);
     for (const char *c = text; *c; c++) {
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             g_string_append_printf(whole, "\\x%02x", (unsigned char)*c);
@@ -35,7 +48,7 @@ void log_error(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    line("", format, args);
+    line(LOG_KIND_ERROR, format, args);
     va_end(args);
 }
 
@@ -44,7 +57,7 @@ void log_warning(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    line("warning: ", format, args);
+    line(LOG_KIND_WARNING, format, args);
     va_end(args);
 }
 
@@ -53,7 +66,7 @@ void log_info(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    line("info: ", format, args);
+    line(LOG_KIND_INFO, format, args);
     va_end(args);
 }
 

@@ -60,10 +60,13 @@ enum pool_error_domain {
     POOL_DOMAIN_NODE_DEVICE = 22,
     POOL_DOMAIN_INTERFACE = 26,
     POOL_DOMAIN_SECRET = 30,
+    POOL_DOMAIN_FILTER = 33,
+    POOL_DOMAIN_SNAPSHOT = 35,
     POOL_DOMAIN_STREAMS = 38,
     POOL_DOMAIN_URI = 45,
     POOL_DOMAIN_POLKIT = 60,
     POOL_DOMAIN_ADMIN = 62,
+    POOL_DOMAIN_CHECKPOINT = 69,
 };
 
 /* All strings are owned; str1 to str3 may be NULL. */

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pool/daemon.h"
+
+#include <errno.h>
+#include <glib.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "block/graph.h"
+#include "loop/file.h"
+#include "loop/loop.h"
+#include "loop/socket.h"
+#include "object/object.h"
+#include "pool/backend/command.h"
+#include "pool/config.h"
+#include "pool/log.h"
+#include "pool/paths.h"
+#include "pool/pool-error.h"
+#include "pool/replace-file.h"
+#include "pool/rpc/admin.h"
+#include "pool/rpc/remote-events.h"
+#include "pool/rpc/remote.h"
+#include "pool/rpc/server.h"
+#include "pool/secrets.h"
+#include "pool/storage.h"
+
+enum { TOKEN_BYTES = 16 };
+
+static const int64_t second_ns = INT64_C(1000000000);
+
+static const char *const socket_files[POOL_SOCKET__MAX] = {
+    [POOL_SOCKET_MAIN] = "virtstoraged-sock",
+    [POOL_SOCKET_READ_ONLY] = "virtstoraged-sock-ro",
+    [POOL_SOCKET_ADMIN] = "virtstoraged-admin-sock",
+};
+
+/* --- how clients are let in --- */
+
+/* What libvirt's daemons take where the file says nothing: polkit, if we are root and it is there. */
+static enum rpc_auth auth_of(const struct pool_daemon_options *options, const char *text)
+{
+    if (text)
+        return strcmp(text, "polkit") ? RPC_AUTH_NONE : RPC_AUTH_POLKIT;
+    return options->privileged && command_exists("pkcheck") ? RPC_AUTH_POLKIT : RPC_AUTH_NONE;
+}
+
+static enum rpc_auth socket_auth(const struct pool_daemon_options *options, enum pool_socket which)
+{
+    switch (which) {
+    case POOL_SOCKET_MAIN:
+        return auth_of(options, options->config->auth_unix_rw);
+    case POOL_SOCKET_READ_ONLY:
+        return auth_of(options, options->config->auth_unix_ro);
+    default:
+        return RPC_AUTH_NONE;
+    }
+}
+
+static unsigned socket_mode(const struct pool_daemon_options *options, enum pool_socket which)
+{
+    const struct pool_config *config = options->config;
+
+    if (!options->privileged)
+        return 0700;
+    switch (which) {
+    case POOL_SOCKET_MAIN:
+        return pool_config_mode(config->unix_sock_rw_perms,
+                                socket_auth(options, which) == RPC_AUTH_POLKIT ? 0777 : 0700);
+    case POOL_SOCKET_READ_ONLY:
+        return pool_config_mode(config->unix_sock_ro_perms, 0777);
+    default:
+        return pool_config_mode(config->unix_sock_admin_perms, 0700);
+    }
+}
+
+static bool find_group(const char *name, gid_t *ret, struct error **err)
+{
+    const struct group *group = name ? getgrnam(name) : NULL;
+    guint64 number;
+
+    *ret = (gid_t)-1; /* stays as it is */
+    if (!name)
+        return true;
+    if (group)
+        *ret = group->gr_gid;
+    else if (g_ascii_string_to_unsigned(name, 10, 0, UINT32_MAX - 1, &number, NULL))
+        *ret = (gid_t)number;
+    else
+        return error_set(err, "unix_sock_group: there is no group '%s'", name);
+    return true;
+}
+
+/* A socket of our own, which nobody can open before it has its group and mode. */
+static struct socket_listener *CO_FN co_make_socket(const struct pool_daemon_options *options, enum pool_socket which,
+                                                    const char *path, struct error **err)
+{
+    bool admin = which == POOL_SOCKET_ADMIN;
+    int backlog = (int)(admin ? options->config->admin_max_queued_clients : options->config->max_queued_clients);
+    struct socket_endpoint endpoint = {.family = SOCKET_UNIX, .path = path};
+    struct socket_listener *listener;
+    mode_t mask;
+    gid_t group;
+
+    if (!find_group(options->config->unix_sock_group, &group, err))
+        return NULL;
+    mask = umask(0777);
+    listener = co_socket_listen(&endpoint, backlog, err);
+    (void)umask(mask);
+    if (!listener)
+        return NULL;
+    if ((group != (gid_t)-1 && chown(path, (uid_t)-1, group)) || chmod(path, socket_mode(options, which))) {
+        error_set_errno(err, errno, "cannot set group and mode of socket '%s'", path);
+        socket_listener_free(listener);
+        return NULL;
+    }
+    return listener;
+}
+
+static struct socket_listener *CO_FN co_open_socket(const struct pool_daemon_options *options, enum pool_socket which,
+                                                    struct error **err)
+{
+    const char *directory =
+        options->config->unix_sock_dir ? options->config->unix_sock_dir : options->paths->socket_directory;
+    g_autofree char *path = g_build_filename(directory, socket_files[which], NULL);
+    int *fd = &options->sockets->fds[which];
+
+    if (*fd >= 0) {
+        struct socket_endpoint endpoint = {.family = SOCKET_FD, .fd = *fd};
+        struct socket_listener *listener = co_socket_listen(&endpoint, 1, err);
+
+        if (listener)
+            *fd = -1;
+        return listener;
+    }
+    return co_make_socket(options, which, path, err);
+}
+
+/* Where the supervisor has made sockets, those are all. */
+static bool CO_FN co_open_sockets(struct pool_daemon *daemon, const struct pool_daemon_options *options,
+                                  struct error **err)
+{
+    for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++) {
+        if (options->sockets->used && options->sockets->fds[which] < 0)
+            continue;
+        if (which == POOL_SOCKET_READ_ONLY && !options->privileged)
+            continue;
+        daemon->listeners[which] = co_open_socket(options, which, err);
+        if (!daemon->listeners[which])
+            return false;
+    }
+    return true;
+}
+
+static void clients_changed(struct rpc_server *server)
+{
+    struct pool_daemon *daemon = server->opaque;
+
+    co_condition_broadcast(&daemon->changed);
+}
+
+static void make_servers(struct pool_daemon *daemon, const struct pool_config *config)
+{
+    struct rpc_server_options main = {
+        .name = "virtstoraged",
+        .program = &remote_program,
+        .opaque = daemon,
+        .clients_max = config->max_clients,
+        .anonymous_max = config->max_anonymous_clients,
+        .requests_max = config->max_client_requests,
+        .workers_min = config->min_workers,
+        .workers_max = config->max_workers,
+        .workers_priority = config->prio_workers,
+        .keepalive_interval_s = config->keepalive_interval,
+        .keepalive_count = config->keepalive_count,
+        .clients_changed = clients_changed,
+    };
+    struct rpc_server_options admin = {
+        .name = "admin",
+        .program = &admin_program,
+        .opaque = daemon,
+        .clients_max = config->admin_max_clients,
+        .requests_max = config->admin_max_client_requests,
+        .workers_min = config->admin_min_workers,
+        .workers_max = config->admin_max_workers,
+        .keepalive_interval_s = config->admin_keepalive_interval,
+        .keepalive_count = config->admin_keepalive_count,
+        .clients_changed = clients_changed,
+    };
+
+    daemon->main = rpc_server_new(&main);
+    daemon->admin = rpc_server_new(&admin);
+}
+
+static void serve(struct pool_daemon *daemon, const struct pool_daemon_options *options)
+{
+    for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++) {
+        struct rpc_socket_options socket = {.auth = socket_auth(options, which),
+                                            .read_only = which == POOL_SOCKET_READ_ONLY};
+
+        if (daemon->listeners[which])
+            rpc_server_listen(which == POOL_SOCKET_ADMIN ? daemon->admin : daemon->main, TAKE(daemon->listeners[which]),
+                              &socket);
+    }
+}
+
+/* --- beginning --- */
+
+static bool make_directory(const char *path, mode_t mode, struct error **err)
+{
+    return !g_mkdir_with_parents(path, mode) || error_set_errno(err, errno, "unable to create directory '%s'", path);
+}
+
+/* The token by which the daemons of a system know each other: whoever starts first makes it. */
+static void CO_FN co_make_token(const char *path)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    char text[2 * TOKEN_BYTES + 1];
+    AUTO(pool_error) error = NULL;
+    uint8_t bytes[TOKEN_BYTES];
+
+    if (!access(path, F_OK) || g_mkdir_with_parents(folder, 0755))
+        return;
+    loop_random_bytes(bytes, sizeof(bytes));
+    for (int i = 0; i < TOKEN_BYTES; i++)
+        g_snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    if (!co_replace_file(path, text, strlen(text), &error))
+        pool_log_warning("daemon", "private secrets cannot be had: %s", error->message);
+}
+
+static bool CO_FN co_make_storage(struct pool_daemon *daemon, const struct pool_paths *paths, struct error **err)
+{
+    struct storage_config config = {
+        .config_directory = paths->storage_directory,
+        .state_directory = paths->state_directory,
+        .privileged = daemon->privileged,
+    };
+    struct secrets_options secrets = {
+        .directory = paths->secret_directory,
+        .socket = paths->secret_socket,
+        .token_path = paths->token,
+        .privileged = daemon->privileged,
+        .event = remote_events_secret,
+        .opaque = daemon->events,
+    };
+    AUTO(pool_error) error = NULL;
+
+    daemon->secrets = pool_secrets_new(&secrets);
+    co_pool_secrets_load(daemon->secrets);
+    daemon->storage = storage_new(&config, daemon->graph, daemon->secrets, &error);
+    if (!daemon->storage)
+        return error_set(err, "%s", error->message);
+    remote_events_listen(daemon->events, daemon->storage);
+    co_storage_load(daemon->storage);
+    return true;
+}
+
+enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const struct pool_daemon_options *options,
+                                             struct error **err)
+{
+    const struct pool_config *config = options->config;
+    const char *directory = config->unix_sock_dir ? config->unix_sock_dir : options->paths->socket_directory;
+
+    daemon->privileged = options->privileged;
+    daemon->timeout_s = options->timeout_s;
+    if (!make_directory(options->paths->socket_directory, daemon->privileged ? 0755 : 0700, err) ||
+        !make_directory(directory, daemon->privileged ? 0755 : 0700, err))
+        return POOL_DAEMON_RUN_DIRECTORY;
+    daemon->objects = object_registry_new();
+    daemon->graph = graph_new(daemon->objects, NULL);
+    daemon->events = remote_events_new();
+    make_servers(daemon, config);
+    if (!co_open_sockets(daemon, options, err))
+        return POOL_DAEMON_NETWORK;
+    co_make_token(options->paths->token);
+    if (!co_make_storage(daemon, options->paths, err))
+        return POOL_DAEMON_DRIVER;
+    serve(daemon, options);
+    return POOL_DAEMON_OK;
+}
+
+/* --- life --- */
+
+void pool_daemon_quit(struct pool_daemon *daemon)
+{
+    daemon->quit = true;
+    co_condition_broadcast(&daemon->changed);
+}
+
+static bool is_idle(const struct pool_daemon *daemon)
+{
+    return !daemon->main->clients->len && !daemon->admin->clients->len;
+}
+
+void co_pool_daemon_wait(struct pool_daemon *daemon)
+{
+    while (!daemon->quit) {
+        struct co_deadline deadline;
+        int result;
+
+        if (!daemon->timeout_s || !is_idle(daemon)) {
+            co_condition_wait_always(&daemon->changed, NULL);
+            continue;
+        }
+        co_deadline_begin(&deadline, daemon->timeout_s * second_ns);
+        result = co_condition_wait(&daemon->changed, NULL);
+        co_deadline_end(&deadline);
+        if (result == -ETIMEDOUT && is_idle(daemon) && !daemon->reloading && !storage_is_busy(daemon->storage)) {
+            pool_log_info("daemon", "nobody was here for %u seconds", daemon->timeout_s);
+            daemon->quit = true;
+        }
+    }
+}
+
+void co_pool_daemon_reload(struct pool_daemon *daemon)
+{
+    if (daemon->reloading) {
+        pool_log_warning("daemon", "a reload is under way: this one is ignored");
+        return;
+    }
+    pool_log_info("daemon", "reloading");
+    daemon->reloading = true;
+    supervisor_tell_reloading();
+    co_storage_reload(daemon->storage);
+    supervisor_tell_ready();
+    daemon->reloading = false;
+}
+
+void co_pool_daemon_done(struct pool_daemon *daemon)
+{
+    for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++)
+        socket_listener_free(daemon->listeners[which]);
+    if (daemon->main)
+        co_rpc_server_stop(daemon->main);
+    if (daemon->admin)
+        co_rpc_server_stop(daemon->admin);
+    if (daemon->storage) {
+        remote_events_unlisten(daemon->events, daemon->storage);
+        co_storage_close(daemon->storage);
+        storage_free(daemon->storage);
+    }
+    rpc_server_free(daemon->main);
+    rpc_server_free(daemon->admin);
+    remote_events_free(daemon->events);
+    pool_secrets_free(daemon->secrets);
+    if (daemon->graph)
+        co_graph_free(daemon->graph);
+    co_object_registry_free(daemon->objects);
+    co_condition_done(&daemon->changed);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pool/replace-file.h"
+
+#include <fcntl.h>
+#include <glib.h>
+
+#include "loop/coroutine.h"
+#include "loop/file.h"
+#include "pool/pool-error.h"
+
+static bool failed(struct pool_error **err, int result, const char *what, const char *path)
+{
+    pool_error_set_errno(err, result, "cannot %s '%s'", what, path);
+    if (err)
+        (*err)->domain = POOL_DOMAIN_NONE;
+    return false;
+}
+
+static int CO_FN co_write_new(const char *path, const void *data, size_t size)
+{
+    AUTO(fd) fd = co_file_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int result;
+
+    if (fd < 0)
+        return fd;
+    result = size ? co_file_write_exact(fd, data, size, 0) : 0;
+    return result ? result : co_file_sync(fd, false);
+}
+
+/* The name itself has to be on the disk, too. */
+static int CO_FN co_sync_folder(const char *path)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    AUTO(fd) fd = co_file_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+    return fd < 0 ? fd : co_file_sync(fd, false);
+}
+
+bool co_replace_file(const char *path, const void *data, size_t size, struct pool_error **err)
+{
+    g_autofree char *temporary = g_strconcat(path, ".new", NULL);
+    int result = co_write_new(temporary, data, size);
+
+    if (result) {
+        (void)co_file_unlink(temporary); /* it is of no use to anybody */
+        return failed(err, result, "write", temporary);
+    }
+    result = co_file_rename(temporary, path);
+    if (result) {
+        (void)co_file_unlink(temporary);
+        return failed(err, result, "replace", path);
+    }
+    result = co_sync_folder(path);
+    return result ? failed(err, result, "make sure of", path) : true;
+}

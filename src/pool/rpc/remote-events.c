@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Registrations of all connections in one list; ids are never used again. A registration is for one kind of event, and
+ * for one pool or secret or for all of them; each gets a packet of its own.
+ */
+#include "pool/rpc/remote-events.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "pool/daemon.h"
+#include "pool/pool-error.h"
+#include "pool/rpc/client.h"
+#include "pool/rpc/remote.h"
+
+/* Numbers of messages. */
+enum {
+    MESSAGE_POOL_LIFECYCLE = 370,
+    MESSAGE_POOL_REFRESH = 373,
+    MESSAGE_SECRET_LIFECYCLE = 382,
+    MESSAGE_SECRET_VALUE = 383,
+};
+
+/* A client may have so many; each event costs a packet for each. */
+enum { REGISTRATIONS_MAX = 4096 };
+
+struct registration {
+    int32_t id;
+    struct rpc_client *client; /* borrowed: it takes its registrations out before it ends */
+    int32_t message;           /* that it gets */
+    bool filtered;
+    uint8_t uuid[STORAGE_UUID_SIZE];
+};
+
+struct remote_events {
+    struct storage_listener listener;
+    GArray *registrations; /* of struct registration */
+    int32_t next_id;
+};
+
+static void deliver(struct remote_events *events, int32_t message, const uint8_t *uuid, const char *layout,
+                    union rpc_value *values)
+{
+    for (guint i = 0; i < events->registrations->len; i++) {
+        const struct registration *one = &g_array_index(events->registrations, struct registration, i);
+
+        if (one->message != message || (one->filtered && memcmp(one->uuid, uuid, sizeof(one->uuid)) != 0))
+            continue;
+        values[0].i = one->id;
+        rpc_client_send_event(one->client, message, layout, values);
+    }
+}
+
+static void pool_lifecycle(struct storage_listener *listener, const struct pool_id *pool, enum pool_event event)
+{
+    struct remote_events *events = container_of(listener, struct remote_events, listener);
+    union rpc_value values[] = {{0}, {.pool = (struct pool_id *)(uintptr_t)pool}, {.i = event}, {.i = 0}};
+
+    deliver(events, MESSAGE_POOL_LIFECYCLE, pool->uuid, "ipii", values);
+}
+
+static void pool_refreshed(struct storage_listener *listener, const struct pool_id *pool)
+{
+    struct remote_events *events = container_of(listener, struct remote_events, listener);
+    union rpc_value values[] = {{0}, {.pool = (struct pool_id *)(uintptr_t)pool}};
+
+    deliver(events, MESSAGE_POOL_REFRESH, pool->uuid, "ip", values);
+}
+
+void remote_events_secret(void *opaque, const struct secret_id *secret, enum secret_event event)
+{
+    struct remote_events *events = opaque;
+    union rpc_value values[] = {
+        {0}, {.secret = (struct secret_id *)(uintptr_t)secret}, {.i = event == SECRET_EVENT_UNDEFINED}, {.i = 0}};
+
+    if (event == SECRET_EVENT_VALUE)
+        deliver(events, MESSAGE_SECRET_VALUE, secret->uuid, "ix", values);
+    else
+        deliver(events, MESSAGE_SECRET_LIFECYCLE, secret->uuid, "ixii", values);
+}
+
+struct remote_events *remote_events_new(void)
+{
+    struct remote_events *events = g_new0(struct remote_events, 1);
+
+    events->registrations = g_array_new(FALSE, TRUE, sizeof(struct registration));
+    events->listener.lifecycle = pool_lifecycle;
+    events->listener.refreshed = pool_refreshed;
+    return events;
+}
+
+void remote_events_free(struct remote_events *events)
+{
+    if (!events)
+        return;
+    assert(!events->registrations->len);
+    g_array_unref(events->registrations);
+    g_free(events);
+}
+
+void remote_events_listen(struct remote_events *events, struct storage *storage)
+{
+    storage_listen(storage, &events->listener);
+}
+
+void remote_events_unlisten(struct remote_events *events, struct storage *storage)
+{
+    storage_unlisten(storage, &events->listener);
+}
+
+void remote_events_forget(struct remote_events *events, struct rpc_client *client)
+{
+    for (guint i = events->registrations->len; i > 0; i--) {
+        if (g_array_index(events->registrations, struct registration, i - 1).client == client)
+            g_array_remove_index(events->registrations, i - 1);
+    }
+}
+
+/* `uuid` NULL: of all. */
+static bool add(struct rpc_call *call, int32_t message, const uint8_t *uuid, struct pool_error **err)
+{
+    struct remote_events *events = remote_daemon(call)->events;
+    struct registration one = {.client = call->client, .message = message, .filtered = uuid};
+
+    if (events->registrations->len >= REGISTRATIONS_MAX || events->next_id == INT32_MAX)
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL,
+                                     "there are %u event registrations, more than are served",
+                                     events->registrations->len);
+    if (uuid)
+        memcpy(one.uuid, uuid, sizeof(one.uuid));
+    one.id = events->next_id++;
+    g_array_append_val(events->registrations, one);
+    call->result[0].i = one.id;
+    return true;
+}
+
+/* Of messages `first` or `second`. */
+static bool take_out(struct rpc_call *call, const char *what, int32_t first, int32_t second, struct pool_error **err)
+{
+    GArray *registrations = remote_daemon(call)->events->registrations;
+
+    for (guint i = 0; i < registrations->len; i++) {
+        const struct registration *one = &g_array_index(registrations, struct registration, i);
+
+        if (one->id == call->args[0].i && one->client == call->client &&
+            (one->message == first || one->message == second)) {
+            g_array_remove_index(registrations, i);
+            return true;
+        }
+    }
+    return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL, "%s event callback %d not registered", what,
+                                 call->args[0].i);
+}
+
+bool co_remote_pool_event_register(struct rpc_call *call, struct pool_error **err)
+{
+    const struct pool_id *pool = call->args[1].pool;
+    int32_t event = call->args[0].i;
+
+    if (event != 0 && event != 1)
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL, "unsupported storage pool event ID %d",
+                                     event);
+    return add(call, event ? MESSAGE_POOL_REFRESH : MESSAGE_POOL_LIFECYCLE, pool ? pool->uuid : NULL, err);
+}
+
+bool co_remote_pool_event_deregister(struct rpc_call *call, struct pool_error **err)
+{
+    return take_out(call, "storage pool", MESSAGE_POOL_LIFECYCLE, MESSAGE_POOL_REFRESH, err);
+}
+
+bool co_remote_secret_event_register(struct rpc_call *call, struct pool_error **err)
+{
+    const struct secret_id *secret = call->args[1].secret;
+    int32_t event = call->args[0].i;
+
+    if (event != 0 && event != 1)
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL, "unsupported secret event ID %d",
+                                     event);
+    return add(call, event ? MESSAGE_SECRET_VALUE : MESSAGE_SECRET_LIFECYCLE, secret ? secret->uuid : NULL, err);
+}
+
+bool co_remote_secret_event_deregister(struct rpc_call *call, struct pool_error **err)
+{
+    return take_out(call, "secret", MESSAGE_SECRET_LIFECYCLE, MESSAGE_SECRET_VALUE, err);
+}

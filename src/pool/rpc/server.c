@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pool/rpc/server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "loop/loop.h"
+#include "loop/socket.h"
+#include "pool/log.h"
+#include "pool/pool-error.h"
+#include "pool/rpc/client.h"
+
+/* How long to wait where the system has no descriptor for another client. */
+static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
+
+struct rpc_accept {
+    struct rpc_server *server;
+    struct socket_listener *listener;
+    struct rpc_socket_options options;
+    struct co_task *task;
+};
+
+struct rpc_server *rpc_server_new(const struct rpc_server_options *options)
+{
+    struct rpc_server *server = g_new0(struct rpc_server, 1);
+
+    assert(options->requests_max > 0);
+    server->name = g_strdup(options->name);
+    server->program = options->program;
+    server->opaque = options->opaque;
+    server->clients_max = options->clients_max;
+    server->anonymous_max = options->anonymous_max;
+    server->requests_max = options->requests_max;
+    server->keepalive_interval_s = options->keepalive_interval_s;
+    server->keepalive_count = options->keepalive_count;
+    server->clients_changed = options->clients_changed;
+    server->loop = loop_current();
+    server->clients = g_ptr_array_new();
+    server->accepting = g_ptr_array_new();
+    server->next_id = 1;
+    rpc_workers_configure(&server->workers, options->workers_min, options->workers_max, options->workers_priority);
+    server->workers.current = options->workers_min;
+    return server;
+}
+
+/* Whether another client may come in. */
+static bool has_room(const struct rpc_server *server)
+{
+    if (server->anonymous_max && server->anonymous >= server->anonymous_max)
+        return false;
+    return server->clients->len < server->clients_max;
+}
+
+/* Whoever is too many waits in the socket's queue. */
+static void CO_FN co_accept_clients(void *opaque)
+{
+    struct rpc_accept *accept = opaque;
+    struct rpc_server *server = accept->server;
+
+    while (!co_cancelled()) {
+        if (!has_room(server)) {
+            if (co_condition_wait(&server->room, NULL))
+                break;
+            continue;
+        }
+        int fd = co_socket_listener_accept(accept->listener);
+
+        if (fd >= 0) {
+            rpc_client_start(server, fd, &accept->options);
+        } else if (fd != -ECANCELED && fd != -ECONNABORTED) {
+            pool_log_error("rpc.server", "cannot take in a client on %s: %s", socket_listener_address(accept->listener),
+                           g_strerror(-fd));
+            if (co_sleep_ns(accept_pause_ns))
+                break;
+        }
+    }
+}
+
+void rpc_server_listen(struct rpc_server *server, struct socket_listener *listener,
+                       const struct rpc_socket_options *options)
+{
+    struct rpc_accept *accept = g_new0(struct rpc_accept, 1);
+
+    accept->server = server;
+    accept->listener = listener;
+    accept->options = *options;
+    g_ptr_array_add(server->accepting, accept);
+    accept->task = co_task_start(server->loop, co_accept_clients, accept);
+}
+
+static void CO_FN co_stop_accepting(struct rpc_server *server)
+{
+    for (guint i = 0; i < server->accepting->len; i++) {
+        struct rpc_accept *accept = server->accepting->pdata[i];
+
+        co_task_cancel(accept->task);
+        co_task_join(accept->task);
+        socket_listener_free(accept->listener);
+        g_free(accept);
+    }
+    g_ptr_array_set_size(server->accepting, 0);
+}
+
+void co_rpc_server_stop(struct rpc_server *server)
+{
+    server->stopping = true;
+    co_stop_accepting(server);
+    while (server->clients->len)
+        rpc_client_drop(server->clients->pdata[0]);
+    while (server->running)
+        co_condition_wait_always(&server->ended, NULL);
+    assert(!server->clients->len);
+}
+
+void rpc_server_free(struct rpc_server *server)
+{
+    if (!server)
+        return;
+    assert(!server->running);
+    assert(!server->accepting->len);
+    g_ptr_array_unref(server->clients);
+    g_ptr_array_unref(server->accepting);
+    g_free(server->name);
+    g_free(server);
+}
+
+bool rpc_server_set_client_limits(struct rpc_server *server, unsigned max, unsigned anonymous_max,
+                                  struct pool_error **err)
+{
+    if (max < anonymous_max)
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INVALID_ARG,
+                                     "The overall maximum number of clients must be greater than the maximum number "
+                                     "of clients waiting for authentication");
+    server->clients_max = max;
+    server->anonymous_max = anonymous_max;
+    co_condition_broadcast(&server->room);
+    return true;
+}
+
+struct rpc_client *rpc_server_find_client(struct rpc_server *server, uint64_t id)
+{
+    for (guint i = 0; i < server->clients->len; i++) {
+        struct rpc_client *client = server->clients->pdata[i];
+
+        if (client->id == id)
+            return client;
+    }
+    return NULL;
+}
+
+void rpc_server_begin(struct rpc_server *server)
+{
+    server->running++;
+}
+
+void rpc_server_end(struct rpc_server *server)
+{
+    assert(server->running > 0);
+    server->running--;
+    co_condition_broadcast(&server->ended);
+}
+
+void rpc_server_add_client(struct rpc_server *server, struct rpc_client *client, bool anonymous)
+{
+    client->id = server->next_id++;
+    g_ptr_array_add(server->clients, client);
+    server->anonymous += anonymous;
+    if (server->clients_changed)
+        server->clients_changed(server);
+}
+
+void rpc_server_client_known(struct rpc_server *server)
+{
+    assert(server->anonymous > 0);
+    server->anonymous--;
+    co_condition_broadcast(&server->room);
+}
+
+void rpc_server_remove_client(struct rpc_server *server, struct rpc_client *client, bool anonymous)
+{
+    bool found = g_ptr_array_remove(server->clients, client);
+
+    assert(found);
+    assert(server->anonymous >= anonymous);
+    server->anonymous -= anonymous;
+    co_condition_broadcast(&server->room);
+    if (server->clients_changed)
+        server->clients_changed(server);
+}
