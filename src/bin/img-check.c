@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* ashlar-img check: whether an image is consistent, and repairs. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,11 @@
 #include "block/image.h"
 #include "block/node.h"
 #include "block/probe.h"
+#include "cli/progress.h"
 #include "gen/types.h"
+#include "loop/coroutine.h"
+#include "loop/loop.h"
+#include "loop/socket.h"
 #include "schema/json.h"
 
 enum { CHECK_REPAIR = IMG_OWN };
@@ -21,6 +26,7 @@ enum { CHECK_CLEAN, CHECK_FAILED, CHECK_CORRUPT, CHECK_LEAKS, CHECK_UNSUPPORTED 
 static const struct option options[] = {
     IMG_OPTION_OBJECT,
     IMG_OPTION_IMAGE_OPTS,
+    IMG_OPTION_PROGRESS,
     IMG_OPTION_QUIET,
     IMG_OPTION_FORMAT,
     IMG_OPTION_OUTPUT,
@@ -30,9 +36,41 @@ static const struct option options[] = {
     {0},
 };
 
+/* One who waits for a check: hears of it, and may end it. */
+struct listener {
+    struct image_report report;
+    struct progress progress;
+    bool cancelled;
+};
+
+/* Parts of the whole that the progress counts. */
+enum { PROGRESS_UNITS = 1 << 20 };
+
 static void report_line(struct image_report *report, const char *text)
 {
     (void)fprintf(stderr, "%s\n", text);
+}
+
+static bool report_done(struct image_report *report, double done)
+{
+    struct listener *listener = container_of(report, struct listener, report);
+    struct image_progress *progress = &listener->progress.image;
+
+    progress->report(progress, (uint64_t)(done * PROGRESS_UNITS), PROGRESS_UNITS);
+    return !listener->cancelled;
+}
+
+/* Who is asked to end does so between two steps, so that no repair is left half done. */
+static void CO_FN co_await_end(void *opaque)
+{
+    struct listener *listener = opaque;
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    if (co_signal_wait(&set) >= 0)
+        listener->cancelled = true;
 }
 
 static void print_faults(const struct image_check *check)
@@ -104,13 +142,23 @@ static struct image_check *CO_FN co_check_once(const struct img *img, const stru
                                                struct error **err)
 {
     const struct block_driver_image *driver = subject->driver->image;
-    struct image_report report = {.line = report_line};
+    struct listener listener = {.report = {.line = report_line, .go_on = report_done}};
+    struct co_task *signals = co_task_start(loop_current(), co_await_end, &listener);
     struct image_check *check = g_new0(struct image_check, 1);
+    bool ok;
 
     check->filename = g_strdup(subject->image->filename);
     check->format = g_strdup(subject->driver->name);
-    if (subject->unopened ? driver->co_check_file(subject->image->handle, repair, &report, check, err)
-                          : driver->co_check(subject->image->node, repair, &report, check, err))
+    progress_begin(&listener.progress, img->progress && !img->json, PROGRESS_UNITS);
+    listener.progress.own_units = true;
+    if (subject->unopened)
+        ok = driver->co_check_file(subject->image->handle, repair, &listener.report, check, err);
+    else
+        ok = driver->co_check(subject->image->node, repair, &listener.report, check, err);
+    co_progress_end(&listener.progress, ok);
+    co_task_cancel(signals);
+    co_task_join(signals);
+    if (ok)
         return check;
     image_check_free(check);
     return NULL;
@@ -248,5 +296,6 @@ const struct img_command img_check = {
              "2 where it is damaged, 3 where space is wasted, 63 for formats that cannot be checked.",
     .arguments = "FILENAME",
     .options = options,
+    .handles_signals = true,
     .co_run = co_run_command,
 };

@@ -4,6 +4,8 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -336,6 +338,17 @@ static struct option_list *parse_command_line(const struct img_command *command,
     return option_list_parse(table, argc + 1, words, err);
 }
 
+/* Before there are threads. */
+static void block_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 static int run_command(const char *program, const struct option_list *global, int argc, char *const *argv)
 {
     const struct img_command *command = find_command(argv[0]);
@@ -359,6 +372,8 @@ static int run_command(const char *program, const struct option_list *global, in
         return EXIT_SUCCESS;
     }
     start.options = options;
+    if (command->handles_signals)
+        block_signals();
     return tool_run(program, co_img_main, &start);
 }
 

@@ -108,6 +108,7 @@ struct img_command {
     const char *arguments; /* how the help calls what is no option */
     const struct option *options;
     bool last_argument_is_a_word; /* even where it begins with a dash */
+    bool handles_signals;         /* waits itself for those that would end it */
     int failed;                   /* status where a shared option is wrong or an object cannot be made; 0: 1 */
     int (*co_run)(struct img *img);
 };

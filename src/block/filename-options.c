@@ -372,15 +372,20 @@ static bool is_above(const struct node *node, const char *filename)
 
 struct edge *CO_FN co_node_add_backing(struct node *node, const char *filename, const char *format, struct error **err)
 {
+    static const char prefix[] = "Could not open backing file: ";
+    struct error *problem = NULL;
     bool guessed_raw = false;
     bool loop = is_above(node, filename);
-    AUTO(blockdev_ref) ref = loop ? NULL : co_header_image(node, filename, format, &guessed_raw, err);
-    struct edge *edge = ref ? co_node_add_child(node, "backing", ref, EDGE_COW, err) : NULL;
+    AUTO(blockdev_ref) ref = loop ? NULL : co_header_image(node, filename, format, &guessed_raw, &problem);
+    struct edge *edge = ref ? co_node_add_child(node, "backing", ref, EDGE_COW, &problem) : NULL;
 
     if (loop)
-        error_set(err, "Backing file '%s' creates an infinite loop.", filename);
+        error_set(&problem, "Backing file '%s' creates an infinite loop.", filename);
     if (!edge) {
-        error_prefix(err, "Could not open backing file: ");
+        /* Once is enough, however deep it is. */
+        if (!g_str_has_prefix(error_message(problem), prefix))
+            error_prefix(&problem, "%s", prefix);
+        error_move(err, problem);
         return NULL;
     }
     if (guessed_raw)

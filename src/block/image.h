@@ -43,6 +43,8 @@ struct image_progress {
 /* Hears what an operation finds, a line of text without newline each. */
 struct image_report {
     void (*line)(struct image_report *report, const char *text);
+    /* Optional. How far it is, from 0 to 1, never less than before; false: it is to end, which is -ECANCELED. */
+    bool (*go_on)(struct image_report *report, double done);
 };
 
 enum image_repair {

@@ -5,6 +5,8 @@
 #include <glib.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli/size-text.h"
@@ -12,7 +14,7 @@
 #include "loop/loop.h"
 #include "loop/socket.h"
 
-enum { BAR_COLUMNS = 30 };
+enum { BAR_COLUMNS_MIN = 8, BAR_COLUMNS_MAX = 30, COLUMNS_DEFAULT = 80 };
 #define SECOND_NS INT64_C(1000000000)
 #define REDRAW_NS (SECOND_NS / 10)
 
@@ -33,21 +35,50 @@ static char *duration_text(double seconds)
     return g_strdup_printf("%u:%02u", whole / 60, whole % 60);
 }
 
-static void draw_bar(const struct progress *progress, double percent)
+/* Of the terminal, as it is now: people change it while they wait. */
+static unsigned terminal_columns(void)
 {
-    double seconds = (double)(loop_now_ns() - progress->started_ns) / (double)SECOND_NS;
-    double rate = seconds > 0 ? (double)progress->done / seconds : 0;
-    g_autofree char *rate_shown = size_text((uint64_t)rate);
-    g_autofree char *left = duration_text(rate > 0 ? (double)(progress->total - progress->done) / rate : 0);
-    g_autofree char *took = duration_text(seconds);
-    unsigned filled = (unsigned)(percent * BAR_COLUMNS / 100);
-    char bar[BAR_COLUMNS + 1];
+    struct winsize size;
 
-    for (unsigned i = 0; i < BAR_COLUMNS; i++)
-        bar[i] = i < filled ? '#' : '-';
-    bar[BAR_COLUMNS] = '\0';
-    printf("\r[%s] %5.1f%%  %s/s  %s %s\033[K", bar, percent, rate_shown,
-           progress->done < progress->total ? left : took, progress->done < progress->total ? "left" : "in all");
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : COLUMNS_DEFAULT;
+}
+
+char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns)
+{
+    double percent = percent_of(progress);
+    double seconds = (double)(now_ns - progress->started_ns) / (double)SECOND_NS;
+    double rate = seconds > 0 ? (double)progress->done / seconds : 0;
+    bool through = progress->done >= progress->total;
+    double left_seconds = rate > 0 ? (double)(progress->total - MIN(progress->done, progress->total)) / rate : 0;
+    g_autofree char *rate_shown = progress->own_units ? NULL : size_text((uint64_t)rate);
+    g_autofree char *time = duration_text(through ? seconds : left_seconds);
+    GString *line = g_string_new(NULL);
+    unsigned bar, text;
+
+    g_string_printf(line, "%5.1f%%", percent);
+    if (rate_shown && rate > 0)
+        g_string_append_printf(line, "  %s/s", rate_shown);
+    if (through || rate > 0)
+        g_string_append_printf(line, "  %s %s", time, through ? "in all" : "left");
+    /* What does not fit would begin a new line each time; the last column stays free for the cursor. */
+    text = (unsigned)line->len;
+    if (text + 1 > columns)
+        g_string_truncate(line, MIN(text, strlen("100.0%")));
+    else if (columns - 1 - text >= BAR_COLUMNS_MIN + strlen("[] ")) {
+        bar = MIN(columns - 1 - text - (unsigned)strlen("[] "), BAR_COLUMNS_MAX);
+        g_string_prepend(line, "] ");
+        for (unsigned i = bar; i-- > 0;)
+            g_string_prepend_c(line, i < (unsigned)(percent * bar / 100) ? '#' : '-');
+        g_string_prepend_c(line, '[');
+    }
+    return g_string_free(line, false);
+}
+
+static void draw_bar(const struct progress *progress)
+{
+    g_autofree char *line = progress_line(progress, loop_now_ns(), terminal_columns());
+
+    printf("\r%s\033[K", line);
 }
 
 static void show(struct progress *progress)
@@ -57,7 +88,7 @@ static void show(struct progress *progress)
     progress->shown_percent = percent;
     progress->shown_ns = loop_now_ns();
     if (progress->terminal)
-        draw_bar(progress, percent);
+        draw_bar(progress);
     else
         printf("    (%3.2f/100%%)\r", percent);
     (void)fflush(stdout);
@@ -81,6 +112,7 @@ static void report(struct image_progress *image, uint64_t done, uint64_t total)
 {
     struct progress *progress = container_of(image, struct progress, image);
 
+    progress->own_units = true;
     progress->done = done;
     progress->total = total;
     changed(progress);

@@ -17,6 +17,7 @@ struct progress {
     struct image_progress image; /* for drivers that report; units of their own */
     bool shown;
     bool terminal;
+    bool own_units; /* not bytes: no rate of them is shown */
     uint64_t done;
     uint64_t total;
     int64_t started_ns;
@@ -28,6 +29,9 @@ struct progress {
 /* `shown`: asked for, and not quiet. `total`: bytes, for the rate. The signal is blocked (cli/tool.h). */
 void progress_begin(struct progress *progress, bool shown, uint64_t total);
 void progress_add(struct progress *progress, uint64_t bytes);
+
+/* What a terminal of so many columns shows; owned. Fits, with the last column free. */
+char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns);
 
 /* The work is through, in full where `complete`; ends the line. */
 void CO_FN co_progress_end(struct progress *progress, bool complete);

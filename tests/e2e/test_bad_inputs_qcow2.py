@@ -2,11 +2,13 @@
 """Broken and hostile qcow2 images: an error that says what is wrong, the rest of the image usable, the file untouched."""
 import os
 import re
+import signal
 import subprocess
 
 import pytest
 
-from harness import QmpError, memory_limit_kib, need, program, run
+from harness import PATIENCE_S, QmpError, background, memory_limit_kib, need, program, run
+from nbd_peers import nbdkit
 from qcow2_files import COMPRESSED, COPIED, KIB, Qcow2, make
 
 MEMORY_KIB = 160 << 10  # of a whole tool at its worst
@@ -377,6 +379,23 @@ def test_check_of_a_huge_sparse_file(tmp_path):
     assert len(re.findall(r'^ERROR cluster \d+ refcount=0 reference=1$', outcome.text, re.M)) == 16
 
 
+def test_check_shows_progress_and_can_be_ended(tmp_path):
+    # Q25: behind a server that is slow, so that it takes as long as need be.
+    image = tmp_path / 'image'
+    make(image, '8M', 'cluster_size=512,preallocation=metadata', writes=())
+    whole = run(program('ashlar-img'), 'check', '-p', image).stdout
+    shown = [float(one) for one in re.findall(r'\((\d+\.\d+)/100%\)', whole)]
+    assert shown == sorted(shown) and shown[0] == 0 and shown[-1] == 100 and len(shown) > 10
+    socket = tmp_path / 's'
+    with nbdkit(socket, '--filter=delay', 'file', image, 'rdelay=100ms'):
+        with background(program('ashlar-img'), 'check', '-p', '-f', 'qcow2', f'nbd+unix:///?socket={socket}',
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE) as check:
+            assert check.stdout.read(10)
+            check.send_signal(signal.SIGINT)
+            _, errors = check.communicate(timeout=5 * PATIENCE_S)
+            assert (check.returncode, errors) == (1, b'ashlar-img: Check failed: The check was cancelled\n')
+
+
 @pytest.mark.parametrize('name', ['json:{"driver":"null-co"}', 'nbd://127.0.0.1/x', 'fd:0'])
 def test_data_file_name_is_nothing_but_a_name(tmp_path, name):
     # Q14
@@ -402,6 +421,19 @@ def test_backing_chain_that_contains_itself(tmp_path):
     outcome = io(image, 'read 0 64k')
     assert outcome.status == 1
     assert outcome.text.count('\n') <= 2
+
+
+def test_backing_chain_of_10000(tmp_path):
+    # Q13: each image is a copy of the same that names the one before.
+    first = tmp_path / '00000'
+    run(need('qemu-img'), 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', '-u', '-b', 'xxxxx', '-F', 'qcow2', first, '64k')
+    data = first.read_bytes()
+    for level in range(10001):
+        (tmp_path / f'{level:05}').write_bytes(data.replace(b'xxxxx', f'{max(level - 1, 0):05}'.encode()))
+    outcome = io(tmp_path / '10000', 'read 0 64k')
+    assert outcome.status == 1
+    assert outcome.text.count('Could not open backing file') == 1
+    assert 'would be more than 200 nodes below' in outcome.text
 
 
 def test_ranges_beyond_the_end(tmp_path):

@@ -128,6 +128,9 @@ static int CO_FN co_copied_l1_part(struct qcow2_check *check, struct entries *en
 
         if (!offset)
             continue;
+        ret = qcow2_check_tick(check, (double)(first + i) / (double)check->header->l1_size);
+        if (ret < 0)
+            return ret;
         ret = co_flag_is_wrong(check, entry, offset, &refcount);
         if (ret < 0)
             return ret;

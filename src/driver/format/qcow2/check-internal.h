@@ -32,6 +32,9 @@ enum {
     QCOW2_CHECK_WINDOW_BYTES = 32 * 1024 * 1024,
 };
 
+/* Of the work for a window, going through all tables is so much; the rest is comparing. */
+#define QCOW2_CHECK_WALK_SHARE 0.7
+
 /* co_qcow2_check() with another size of window, for tests. A window covers a refcount block at least. */
 bool CO_FN co_qcow2_check_windowed(struct edge *file, unsigned repair, struct image_report *report, size_t window_bytes,
                                    struct qcow2_check_result *ret, struct error **err) MUST_CHECK;
@@ -79,6 +82,10 @@ struct qcow2_check {
     uint8_t *block_used;     /* a bit for each refcount block that a rebuild needs; NULL: not wanted */
     uint64_t block_used_max;
 
+    /* How far it is: a part of all the work is under way, in which windows are the steps. */
+    double part_from, part_to;  /* of 1 */
+    uint64_t l1_done, l1_total; /* entries in this window's walk */
+
     bool quiet;                    /* what this walk finds has been told by an earlier one */
     bool recount;                  /* this window has been walked before */
     bool old_refcount;             /* the walk counts the refcount structures that are there */
@@ -100,6 +107,16 @@ void qcow2_check_corruption(struct qcow2_check *check, const char *format, ...) 
 
 /* The same, of something that only the walks for this window can see. */
 void qcow2_check_corruption_here(struct qcow2_check *check, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/*
+ * The parts of the work, from `from` to `to` of 1: qcow2_check_part() begins one. qcow2_check_tick() tells whoever
+ * waits that of it, `done` of what is to be done is; 0, or -ECANCELED.
+ */
+void qcow2_check_part(struct qcow2_check *check, double from, double to);
+int qcow2_check_tick(struct qcow2_check *check, double done) MUST_CHECK;
+
+/* The same, `done` being of the present window. */
+int qcow2_check_tick_window(struct qcow2_check *check, double done) MUST_CHECK;
 
 /* --- check-file.c --- */
 

@@ -207,6 +207,12 @@ static int CO_FN co_compare_window(struct qcow2_check *check, bool fix)
     uint64_t end = MIN(check->window_first + check->window_count, check->cluster_count);
 
     for (uint64_t first = check->window_first; first < end; first += part->count) {
+        int ret = qcow2_check_tick_window(check, QCOW2_CHECK_WALK_SHARE + (1 - QCOW2_CHECK_WALK_SHARE) *
+                                                                              (double)(first - check->window_first) /
+                                                                              (double)check->window_count);
+
+        if (ret < 0)
+            return ret;
         co_part_load(check, first, part);
         if (part->error == -ECANCELED)
             return part->error;
@@ -222,12 +228,9 @@ static int CO_FN co_compare_window(struct qcow2_check *check, bool fix)
                 compare_cluster(check, part, cluster, fix);
             }
         }
-        if (fix) {
-            int ret = co_part_store(check, part);
-
-            if (ret < 0)
-                return ret;
-        }
+        ret = fix ? co_part_store(check, part) : 0;
+        if (ret < 0)
+            return ret;
     }
     return 0;
 }
@@ -286,10 +289,14 @@ static int CO_FN co_compare_all(struct qcow2_check *check, bool fix)
 
 int CO_FN co_qcow2_check_refcounts(struct qcow2_check *check)
 {
+    double from = check->part_from, to = check->part_to;
+    double middle = check->repair ? (from + to) / 2 : to;
     int ret;
 
     check->old_refcount = true;
+    qcow2_check_part(check, from, middle);
     ret = co_compare_all(check, false);
+    qcow2_check_part(check, middle, to);
     if (ret == 0 && check->repair && check->result.check_errors == 0 && !check->rebuild &&
         (check->result.leaks || check->refcount_corruptions)) {
         ret = co_compare_all(check, true);

@@ -358,6 +358,58 @@ static void test_failures(void)
     run_graph_test(co_test_failures);
 }
 
+/* --- who waits for it --- */
+
+struct listener {
+    struct image_report report;
+    unsigned ticks;
+    unsigned stop_at; /* 0: never */
+    double done;
+};
+
+static void hear_line(struct image_report *report, const char *text)
+{
+}
+
+static bool hear_tick(struct image_report *report, double done)
+{
+    struct listener *listener = container_of(report, struct listener, report);
+
+    g_assert_cmpfloat(done, >=, listener->done);
+    g_assert_cmpfloat(done, <=, 1);
+    listener->done = done;
+    return ++listener->ticks != listener->stop_at;
+}
+
+/* Ended at each step: nothing but the reason, and what has been repaired by then is right. */
+static void CO_FN co_test_cancelling(struct graph *graph)
+{
+    for (unsigned stop_at = 1, stopped = 1; stopped; stop_at++) {
+        struct listener listener = {.report = {.line = hear_line, .go_on = hear_tick}, .stop_at = stop_at};
+        struct scene scene = co_scene_begin(graph, break_leak_high);
+        struct qcow2_check_result result;
+        AUTO(error) error = NULL;
+        bool done = co_qcow2_check_windowed(handle_edge(scene.handle), IMAGE_REPAIR_LEAKS | IMAGE_REPAIR_ERRORS,
+                                            &listener.report, window_bytes, &result, &error);
+
+        stopped = listener.ticks >= stop_at;
+        g_assert_true(done == !stopped);
+        if (stopped)
+            g_assert_cmpstr(error_message(error), ==, "The check was cancelled");
+        else
+            g_assert_cmpuint(listener.ticks, >, 2);
+        g_assert_true(co_check(&scene, IMAGE_REPAIR_LEAKS | IMAGE_REPAIR_ERRORS, &result));
+        g_assert_cmpuint(result.corruptions + result.leaks, ==, 0);
+        co_scene_end(graph, &scene);
+    }
+}
+
+static void test_cancelling(void)
+{
+    window_bytes = 1;
+    run_graph_test(co_test_cancelling);
+}
+
 /* --- counts --- */
 
 static void test_count_widths(void)
@@ -388,5 +440,6 @@ int main(int argc, char **argv)
         g_test_add_data_func(path, &breakages[i], test_breakage);
     }
     g_test_add_func("/qcow2-check/failures", test_failures);
+    g_test_add_func("/qcow2-check/cancelling", test_cancelling);
     return g_test_run();
 }

@@ -225,6 +225,10 @@ static int CO_FN co_walk_l1(struct qcow2_check *check, uint64_t offset, uint32_t
             uint64_t entry = load_be64(check->l1_buffer + (size_t)i * 8);
 
             ret = entry ? co_walk_l1_entry(check, &walk, entry) : 0;
+            check->l1_done++;
+            if (ret == 0 && entry)
+                ret = qcow2_check_tick_window(check, QCOW2_CHECK_WALK_SHARE * (double)check->l1_done /
+                                                         (double)check->l1_total);
             if (ret < 0)
                 return ret;
         }
@@ -390,6 +394,10 @@ int CO_FN co_qcow2_check_walk(struct qcow2_check *check, bool disk)
     const struct qcow2_header *header = check->header;
     int ret;
 
+    check->l1_done = 0;
+    check->l1_total = header->l1_size;
+    for (size_t i = 0; i < check->snapshots.count; i++)
+        check->l1_total += check->snapshots.items[i].l1_size;
     qcow2_check_refer(check, 0, check->cluster_size);
     ret = co_walk_l1(check, header->l1_table_offset, header->l1_size, true, disk);
     if (ret == 0)

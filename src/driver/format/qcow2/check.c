@@ -15,6 +15,9 @@
 #include "block/node.h"
 #include "driver/format/qcow2/check-internal.h"
 
+/* Where the last part of the work begins: the flags, after the counts. */
+#define FLAGS_FROM 0.75
+
 static void say(struct qcow2_check *check, const char *format, va_list args)
 {
     g_autofree char *text = NULL;
@@ -59,6 +62,30 @@ void qcow2_check_corruption_here(struct qcow2_check *check, const char *format, 
     say(check, format, args);
     va_end(args);
     check->quiet = quiet;
+}
+
+void qcow2_check_part(struct qcow2_check *check, double from, double to)
+{
+    assert(from <= to);
+    check->part_from = from;
+    check->part_to = to;
+}
+
+int qcow2_check_tick(struct qcow2_check *check, double done)
+{
+    double whole = check->part_from + (check->part_to - check->part_from) * CLAMP(done, 0, 1);
+
+    if (!check->report || !check->report->go_on || check->report->go_on(check->report, whole))
+        return 0;
+    error_set(&check->error, "The check was cancelled");
+    return -ECANCELED;
+}
+
+int qcow2_check_tick_window(struct qcow2_check *check, double done)
+{
+    double clusters = (double)check->window_first + done * (double)check->window_count;
+
+    return qcow2_check_tick(check, clusters / (double)MAX(check->cluster_count, 1));
 }
 
 /*
@@ -192,6 +219,7 @@ static int CO_FN co_check_run(struct qcow2_check *check)
 {
     int ret = check->repair ? co_prepare_writing(check) : 0;
 
+    qcow2_check_part(check, 0, FLAGS_FROM);
     if (ret == 0)
         ret = co_qcow2_check_refcounts(check);
     if (ret < 0)
@@ -207,6 +235,7 @@ static int CO_FN co_check_run(struct qcow2_check *check)
         check->result.corruptions -= check->snapshots_incomplete;
         check->result.corruptions_fixed += check->snapshots_incomplete;
     }
+    qcow2_check_part(check, FLAGS_FROM, 1);
     /* Flags can only be judged by refcounts that can be read. */
     if (check->result.check_errors == 0)
         ret = co_qcow2_check_copied(check);
