@@ -97,3 +97,6 @@ int64_t CO_FN co_file_cached_bytes(int fd);
 /* The whole file, NUL-terminated beyond *ret_size; owned. Refused when larger than `limit`. */
 bool CO_FN co_file_load(const char *path, size_t limit, char **ret_data, size_t *ret_size,
                         struct error **err) MUST_CHECK;
+
+/* For functions that run on worker threads: reads at `offset`, or -errno; fewer bytes than asked at the end. Blocks. */
+ssize_t file_read_blocking(int fd, void *to, size_t size, uint64_t offset);

@@ -86,6 +86,23 @@ ssize_t co_posix_transfer(const struct file_request *request)
     return (ssize_t)call.result;
 }
 
+ssize_t file_read_blocking(int fd, void *to, size_t size, uint64_t offset)
+{
+    size_t done = 0;
+
+    while (done < size) {
+        ssize_t got = pread(fd, (char *)to + done, size - done, (off_t)(offset + done));
+
+        if (got < 0 && errno != EINTR)
+            return -errno;
+        if (!got)
+            break;
+        if (got > 0)
+            done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
 static int sync_work(void *opaque)
 {
     const struct file_call *call = opaque;

@@ -65,8 +65,7 @@ enum pool_backend_flags {
     BACKEND_EXACT_PATHS = 1u << 2,   /* look-ups by path compare the text as given, without squeezing slashes */
     BACKEND_COUNTS_ITSELF = 1u << 3, /* creating and deleting volumes refreshes the pool's numbers by itself */
     BACKEND_NO_CAPACITY = 1u << 4,   /* a volume with a backing store may be created without a capacity */
-    BACKEND_KEEPS_STATE = 1u << 5,   /* without co_check(): after a restart as active as it was recorded */
-    BACKEND_TRANSFERS = 1u << 6,     /* volumes can be uploaded and downloaded by their path */
+    BACKEND_TRANSFERS = 1u << 5,     /* volumes can be uploaded and downloaded by their path */
 };
 
 /* Operations on volumes. */
@@ -108,7 +107,8 @@ struct pool_backend {
     enum pool_type type;
     unsigned flags; /* enum pool_backend_flags */
 
-    /* Whether the pool is there and running already. NULL: no (but see BACKEND_KEEPS_STATE). */
+    /* Whether the pool is there and running already. NULL: it is as it was recorded before the
+     * daemon started. */
     bool (*co_check)(struct pool *pool, bool *ret_active, struct pool_error **err);
 
     /* Makes it usable, and not usable. NULL: nothing to do. While co_start() and co_build() run, others see the pool as
@@ -130,7 +130,7 @@ struct pool_backend {
     bool (*co_find_sources)(struct storage *storage, const struct pool_source *source, GPtrArray *sources,
                             struct pool_error **err);
 
-    struct pool_backend_volume volume;
+    const struct pool_backend_volume *volume; /* required; may be empty */
 };
 
 /* All that this build has, in the order in which capabilities list them; ended by NULL. */

@@ -42,8 +42,7 @@ struct pool {
 
     GPtrArray *volumes; /* owns a reference of each */
     GHashTable *by_name, *by_key, *by_path;
-    void *backend_state;      /* of the backend, while active; freed by its co_stop() */
-    struct pool_watch *watch; /* of the target's directory; NULL: none */
+    void *backend_state; /* of the backend, while active; freed by its co_stop() */
 };
 
 /* Takes `def`. One reference. */

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Pools whose volumes are the files of a directory: what dir, fs and netfs have in common. Slots of backend.h. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+#include "pool/backend.h"
+
+/* The target directory: made with the wanted mode and owner, or given those where it is there. */
+bool CO_FN co_files_make_directory(struct pool *pool, struct pool_error **err);
+bool CO_FN co_files_delete_pool(struct pool *pool, unsigned flags, struct pool_error **err);
+bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *scan, struct pool_error **err);
+bool CO_FN co_files_check(struct pool *pool, bool *ret_active, struct pool_error **err);
+
+/* Operations on volumes; the same for all such pools. */
+extern const struct pool_backend_volume files_volume_operations;
+
+/* Reads all that a file shows into `volume`, whose path is set: format, sizes, owner, backing image. Blocks, for
+ * worker threads; 0 or -errno. `full`: also the format and what depends on it; else sizes, owner and times only. */
+int file_volume_probe(struct volume *volume, bool full);

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Definitions in files. A file is written beside its place, brought to the disk and then moved there; so whatever
+ * happens, the place has the old definition or the new one, whole.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "loop/file.h"
+#include "loop/loop.h"
+#include "pool/pool-error.h"
+#include "pool/storage-internal.h"
+#include "pool/xml/document.h"
+
+static const char ending[] = ".xml";
+
+/* --- paths --- */
+
+static char *file_path(const char *directory, const char *name)
+{
+    g_autofree char *file = g_strconcat(name, ending, NULL);
+
+    return g_build_filename(directory, file, NULL);
+}
+
+char *storage_config_path(const struct storage *storage, const char *name)
+{
+    return file_path(storage->config_directory, name);
+}
+
+char *storage_autostart_path(const struct storage *storage, const char *name)
+{
+    return file_path(storage->autostart_directory, name);
+}
+
+char *storage_state_path(const struct storage *storage, const char *name)
+{
+    return file_path(storage->state_directory, name);
+}
+
+/* --- writing --- */
+
+static int make_directory(void *opaque)
+{
+    return g_mkdir_with_parents(opaque, 0777) ? -errno : 0;
+}
+
+static int CO_FN co_write_new(const char *path, const char *text)
+{
+    AUTO(fd) fd = co_file_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+    int ret = fd < 0 ? fd : co_file_write_exact(fd, text, strlen(text), 0);
+
+    return ret ? ret : co_file_sync(fd, false);
+}
+
+static int CO_FN co_sync_directory(const char *path)
+{
+    AUTO(fd) fd = co_file_open(path, O_RDONLY | O_DIRECTORY, 0);
+    int ret = fd < 0 ? fd : co_file_sync(fd, false);
+
+    /* Some file systems cannot sync a directory; there the move is as lasting as it gets. */
+    return ret == -EINVAL || ret == -EROFS ? 0 : ret;
+}
+
+static bool CO_FN co_replace(const char *directory, const char *name, const char *text, struct pool_error **err)
+{
+    g_autofree char *path = file_path(directory, name);
+    g_autofree char *new_path = g_strconcat(path, ".new", NULL);
+    g_autofree char *folder = g_strdup(directory);
+    int ret = co_worker_run(make_directory, folder);
+
+    if (ret)
+        return pool_error_set_errno(err, ret, "cannot create config directory %s", directory);
+    ret = co_write_new(new_path, text);
+    if (ret) {
+        (void)co_file_unlink(new_path);
+        return pool_error_set_errno(err, ret, "cannot create config file '%s'", new_path);
+    }
+    ret = co_file_rename(new_path, path);
+    if (!ret)
+        ret = co_sync_directory(directory);
+    return !ret || pool_error_set_errno(err, ret, "cannot save config file '%s'", path);
+}
+
+/* What the comment calls the pool, so that the line can be typed as it is: nothing where no name is safe for that. */
+static const char *name_in_comment(const struct pool_def *def, const char *uuid)
+{
+    static const char unsafe[] = "\t\n\r \"'\\`$&|;<>()*?[]{}!#~^%=";
+
+    if (!strpbrk(def->name, unsafe) && !strstr(def->name, "--"))
+        return def->name;
+    return strstr(uuid, "--") ? "" : uuid;
+}
+
+static void append_comment(GString *text, const struct pool_def *def)
+{
+    char uuid[XML_UUID_TEXT];
+    const char *name;
+
+    uuid_format(def->uuid, uuid);
+    name = name_in_comment(def, uuid);
+    g_string_append_printf(text,
+                           "<!--\n"
+                           "WARNING: THIS IS AN AUTO-GENERATED FILE. CHANGES TO IT ARE LIKELY TO BE\n"
+                           "OVERWRITTEN AND LOST. Changes to this xml configuration should be made using:\n"
+                           "  virsh pool-edit %s\n"
+                           "or other application using the libvirt API.\n"
+                           "-->\n\n",
+                           name);
+}
+
+bool CO_FN co_storage_write_config(const struct storage *storage, const struct pool_def *def, struct pool_error **err)
+{
+    struct xml_writer writer = {.text = g_string_new(NULL)};
+    g_autofree char *text = NULL;
+    g_autofree char *name = g_strdup(def->name);
+
+    append_comment(writer.text, def);
+    pool_def_append(def, &writer);
+    text = xml_writer_take(&writer);
+    return co_replace(storage->config_directory, name, text, err);
+}
+
+bool CO_FN co_storage_write_state(const struct storage *storage, const struct pool_def *def, struct pool_error **err)
+{
+    struct xml_writer writer = {.text = g_string_new(NULL)};
+    g_autofree char *text = NULL;
+    g_autofree char *name = g_strdup(def->name);
+
+    append_comment(writer.text, def);
+    xml_begin(&writer, "<poolstate>");
+    pool_def_append(def, &writer);
+    xml_end(&writer, "poolstate");
+    text = xml_writer_take(&writer);
+    return co_replace(storage->state_directory, name, text, err);
+}
+
+void CO_FN co_storage_remove_state(const struct storage *storage, const char *name)
+{
+    g_autofree char *path = storage_state_path(storage, name);
+
+    (void)co_file_unlink(path);
+}
+
+/* --- what is there --- */
+
+struct listing {
+    const char *directory;
+    GPtrArray *names;
+};
+
+static int list_names(void *opaque)
+{
+    struct listing *listing = opaque;
+    DIR *directory = opendir(listing->directory);
+    const struct dirent *entry;
+
+    if (!directory)
+        return -errno;
+    while ((entry = readdir(directory))) {
+        size_t size = strlen(entry->d_name);
+
+        if (size >= sizeof(ending) && g_str_has_suffix(entry->d_name, ending))
+            g_ptr_array_add(listing->names, g_strndup(entry->d_name, size - strlen(ending)));
+    }
+    closedir(directory);
+    return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+char **CO_FN co_list_definitions(const char *directory)
+{
+    struct listing listing = {directory, g_ptr_array_new()};
+
+    /* No directory, no definitions. */
+    (void)co_worker_run(list_names, &listing);
+    g_ptr_array_sort(listing.names, compare_names);
+    g_ptr_array_add(listing.names, NULL);
+    return (char **)g_ptr_array_free(listing.names, FALSE);
+}

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Pools and volumes from definition to removal, in a directory of the test's own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "block/graph.h"
+#include "loop/loop.h"
+#include "object/object.h"
+#include "pool/pool-error.h"
+#include "pool/pool-secret.h"
+#include "pool/storage.h"
+
+/* --- secrets: there are none --- */
+
+struct secret_value *CO_FN co_pool_secret_get(struct pool_secrets *secrets, const uint8_t *uuid, enum secret_usage type,
+                                              const char *usage, struct pool_error **err)
+{
+    pool_error_set(err, POOL_ERROR_NO_SECRET, "no secret");
+    return NULL;
+}
+
+bool CO_FN co_pool_secret_find(struct pool_secrets *secrets, enum secret_usage type, const char *usage,
+                               uint8_t uuid[16])
+{
+    return false;
+}
+
+void secret_value_free(struct secret_value *value)
+{
+    g_free(value);
+}
+
+/* --- a daemon's worth of storage --- */
+
+struct fixture {
+    char *top, *config, *state, *target;
+    struct object_registry *objects;
+    struct graph *graph;
+    struct storage *storage;
+    GString *events;
+    struct storage_listener listener;
+};
+
+static struct fixture *current;
+
+static void heard(struct storage_listener *listener, const struct pool_id *pool, enum pool_event event)
+{
+    g_string_append_printf(current->events, "%s:%d ", pool->name, event);
+}
+
+static void heard_refresh(struct storage_listener *listener, const struct pool_id *pool)
+{
+    g_string_append_printf(current->events, "%s:refresh ", pool->name);
+}
+
+static void open_storage(struct fixture *fixture)
+{
+    struct storage_config config = {fixture->config, fixture->state, true};
+    AUTO(pool_error) error = NULL;
+
+    fixture->storage = storage_new(&config, fixture->graph, NULL, &error);
+    g_assert_nonnull(fixture->storage);
+    storage_listen(fixture->storage, &fixture->listener);
+    co_storage_load(fixture->storage);
+}
+
+static void close_storage(struct fixture *fixture)
+{
+    co_storage_close(fixture->storage);
+    storage_free(fixture->storage);
+}
+
+static void run_shell(const char *command)
+{
+    int status = 0;
+
+    g_assert_true(g_spawn_command_line_sync(command, NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+}
+
+static void begin(struct fixture *fixture)
+{
+    *fixture = (struct fixture){.listener = {heard, heard_refresh}};
+    current = fixture;
+    fixture->top = g_dir_make_tmp("ashlar-pool-XXXXXX", NULL);
+    fixture->config = g_build_filename(fixture->top, "etc", "storage", NULL);
+    fixture->state = g_build_filename(fixture->top, "run", "storage", NULL);
+    fixture->target = g_build_filename(fixture->top, "images", NULL);
+    fixture->events = g_string_new(NULL);
+    fixture->objects = object_registry_new();
+    fixture->graph = graph_new(fixture->objects, NULL);
+    open_storage(fixture);
+}
+
+static void finish(struct fixture *fixture)
+{
+    g_autofree char *remove = g_strdup_printf("rm -rf %s", fixture->top);
+
+    close_storage(fixture);
+    co_graph_free(fixture->graph);
+    co_object_registry_free(fixture->objects);
+    run_shell(remove);
+    g_string_free(fixture->events, TRUE);
+    g_free(fixture->top);
+    g_free(fixture->config);
+    g_free(fixture->state);
+    g_free(fixture->target);
+}
+
+static char *pool_xml(const struct fixture *fixture, const char *name)
+{
+    return g_strdup_printf("<pool type='dir'><name>%s</name><target><path>%s</path></target></pool>", name,
+                           fixture->target);
+}
+
+static struct pool_id *start_pool(struct fixture *fixture, const char *name)
+{
+    g_autofree char *xml = pool_xml(fixture, name);
+    AUTO(pool_error) error = NULL;
+    struct pool_id *id = co_storage_pool_define_xml(fixture->storage, xml, 0, &error);
+
+    g_assert_nonnull(id);
+    g_assert_true(co_storage_pool_start(fixture->storage, id, 1, &error));
+    return id;
+}
+
+static void expect(struct pool_error **error, const char *message)
+{
+    g_assert_nonnull(*error);
+    g_assert_cmpstr((*error)->message, ==, message);
+    pool_error_free(*error);
+    *error = NULL;
+}
+
+/* --- pools --- */
+
+static void co_pool_life(void *opaque)
+{
+    struct fixture fixture;
+    struct pool_error *error = NULL;
+    AUTO(pool_id) id = NULL;
+    AUTO(pool_id_array) list = NULL;
+    g_autofree char *xml = NULL;
+    g_autofree char *config_file = NULL;
+    g_autofree char *again = NULL;
+    struct pool_info info;
+    bool autostart = false;
+
+    begin(&fixture);
+    id = start_pool(&fixture, "demo");
+    config_file = g_build_filename(fixture.config, "demo.xml", NULL);
+    g_assert_true(g_file_test(config_file, G_FILE_TEST_IS_REGULAR));
+    g_assert_true(storage_pool_get_info(fixture.storage, id, &info, NULL));
+    g_assert_cmpint(info.state, ==, POOL_RUNNING);
+    g_assert_cmpuint(info.capacity, >, 0);
+    g_assert_cmpuint(info.capacity, ==, info.allocation + info.available);
+    g_assert_false(co_storage_pool_start(fixture.storage, id, 0, &error));
+    expect(&error, "Requested operation is not valid: storage pool 'demo' is already active");
+    g_assert_true(co_storage_pool_set_autostart(fixture.storage, id, true, NULL));
+
+    /* What runs goes on running when the daemon is started again. */
+    close_storage(&fixture);
+    open_storage(&fixture);
+    list = storage_pool_list(fixture.storage, 2, NULL);
+    g_assert_cmpuint(list->count, ==, 1);
+    g_assert_true(storage_pool_get_autostart(fixture.storage, id, &autostart, NULL));
+    g_assert_true(autostart);
+
+    xml = storage_pool_get_xml(fixture.storage, id, 0, NULL);
+    g_assert_nonnull(strstr(xml, "  <source>\n  </source>\n  <target>\n    <path>"));
+    again = pool_xml(&fixture, "other");
+    g_assert_null(co_storage_pool_define_xml(fixture.storage, again, 0, &error));
+    expect(&error, "operation failed: Storage source conflict with pool: 'demo'");
+
+    g_assert_true(co_storage_pool_destroy(fixture.storage, id, NULL));
+    g_assert_false(co_storage_pool_destroy(fixture.storage, id, &error));
+    expect(&error, "Requested operation is not valid: storage pool 'demo' is not active");
+    g_assert_true(co_storage_pool_delete(fixture.storage, id, 0, NULL));
+    g_assert_false(g_file_test(fixture.target, G_FILE_TEST_EXISTS));
+    g_assert_true(co_storage_pool_undefine(fixture.storage, id, NULL));
+    g_assert_false(g_file_test(config_file, G_FILE_TEST_EXISTS));
+    g_assert_cmpstr(fixture.events->str, ==, "demo:0 demo:2 demo:3 demo:5 demo:1 ");
+    finish(&fixture);
+}
+
+static void co_redefined_while_running(void *opaque)
+{
+    struct fixture fixture;
+    AUTO(pool_id) id = NULL;
+    AUTO(pool_id) same = NULL;
+    g_autofree char *xml = NULL;
+    g_autofree char *changed = NULL;
+    g_autofree char *inactive = NULL;
+    g_autofree char *running = NULL;
+    g_autofree char *stopped = NULL;
+    GString *text;
+
+    begin(&fixture);
+    id = start_pool(&fixture, "demo");
+    xml = storage_pool_get_xml(fixture.storage, id, 0, NULL);
+    text = g_string_new(xml);
+    g_string_replace(text, "/images</path>", "/elsewhere</path>", 0);
+    changed = g_string_free(text, FALSE);
+    same = co_storage_pool_define_xml(fixture.storage, changed, 0, NULL);
+    g_assert_nonnull(same);
+    running = storage_pool_get_xml(fixture.storage, id, 0, NULL);
+    inactive = storage_pool_get_xml(fixture.storage, id, 1, NULL);
+    g_assert_nonnull(strstr(running, "/images</path>"));
+    g_assert_nonnull(strstr(inactive, "/elsewhere</path>"));
+    g_assert_true(co_storage_pool_destroy(fixture.storage, id, NULL));
+    stopped = storage_pool_get_xml(fixture.storage, id, 0, NULL);
+    g_assert_nonnull(strstr(stopped, "/elsewhere</path>"));
+    finish(&fixture);
+}
+
+static void co_transient_pool(void *opaque)
+{
+    struct fixture fixture;
+    struct pool_error *error = NULL;
+    g_autofree char *xml = NULL;
+    AUTO(pool_id) id = NULL;
+    bool persistent = true;
+
+    begin(&fixture);
+    xml = pool_xml(&fixture, "fleeting");
+    g_assert_null(co_storage_pool_create_xml(fixture.storage, xml, 0, &error));
+    g_assert_cmpint(error->code, ==, POOL_ERROR_SYSTEM);
+    pool_error_free(TAKE(error));
+    g_assert_null(storage_pool_by_name(fixture.storage, "fleeting", NULL));
+    id = co_storage_pool_create_xml(fixture.storage, xml, 1, NULL);
+    g_assert_nonnull(id);
+    g_assert_true(storage_pool_is_persistent(fixture.storage, id, &persistent, NULL));
+    g_assert_false(persistent);
+    g_assert_false(co_storage_pool_set_autostart(fixture.storage, id, true, &error));
+    expect(&error, "internal error: pool has no config file");
+    close_storage(&fixture);
+    open_storage(&fixture);
+    g_assert_true(co_storage_pool_destroy(fixture.storage, id, NULL));
+    g_assert_null(storage_pool_by_name(fixture.storage, "fleeting", NULL));
+    finish(&fixture);
+}
+
+/* A refresh that fails stops the pool. */
+static void co_lost_directory(void *opaque)
+{
+    struct fixture fixture;
+    struct pool_error *error = NULL;
+    AUTO(pool_id) id = NULL;
+    bool active = true;
+
+    begin(&fixture);
+    id = start_pool(&fixture, "demo");
+    g_assert_cmpint(g_rmdir(fixture.target), ==, 0);
+    g_assert_false(co_storage_pool_refresh(fixture.storage, id, 0, &error));
+    g_assert_cmpint(error->code, ==, POOL_ERROR_SYSTEM);
+    pool_error_free(TAKE(error));
+    g_assert_true(storage_pool_is_active(fixture.storage, id, &active, NULL));
+    g_assert_false(active);
+    g_assert_cmpstr(fixture.events->str, ==, "demo:0 demo:2 demo:3 ");
+    finish(&fixture);
+}
+
+/* --- volumes --- */
+
+static struct volume_id *make(struct fixture *fixture, const struct pool_id *pool, const char *name, const char *rest)
+{
+    g_autofree char *xml = g_strdup_printf("<volume><name>%s</name>%s</volume>", name, rest);
+    struct pool_error *error = NULL;
+    struct volume_id *id = co_storage_volume_create_xml(fixture->storage, pool, xml, 0, &error);
+
+    if (error)
+        g_test_message("%s", error->message);
+    g_assert_null(error);
+    return id;
+}
+
+static void co_volume_life(void *opaque)
+{
+    struct fixture fixture;
+    struct pool_error *error = NULL;
+    AUTO(pool_id) pool = NULL;
+    AUTO(volume_id) raw = NULL;
+    AUTO(volume_id) found = NULL;
+    AUTO(volume_id) image = NULL;
+    AUTO(volume_id) copy = NULL;
+    g_autofree char *path = NULL;
+    g_autofree char *xml = NULL;
+    struct volume_info info;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    raw = make(&fixture, pool, "a.raw", "<capacity unit='M'>8</capacity><allocation>0</allocation>");
+    g_assert_true(co_storage_volume_get_info(fixture.storage, raw, 0, &info, NULL));
+    g_assert_cmpuint(info.capacity, ==, 8 << 20);
+    g_assert_cmpuint(info.allocation, ==, 0);
+    path = storage_volume_get_path(fixture.storage, raw, NULL);
+    g_assert_cmpstr(path, ==, raw->key);
+    found = storage_volume_by_path(fixture.storage, path, NULL);
+    g_assert_cmpstr(found->name, ==, "a.raw");
+
+    image = make(&fixture, pool, "b.qcow2", "<capacity unit='M'>64</capacity><target><format type='qcow2'/></target>");
+    g_assert_true(co_storage_volume_resize(fixture.storage, image, 128 << 20, 0, NULL));
+    g_assert_true(co_storage_volume_get_info(fixture.storage, image, 0, &info, NULL));
+    g_assert_cmpuint(info.capacity, ==, 128 << 20);
+    g_assert_false(co_storage_volume_resize(fixture.storage, image, 64 << 20, 0, &error));
+    expect(&error,
+           "invalid argument: Can't shrink capacity below current capacity unless shrink flag explicitly specified");
+    copy = co_storage_volume_create_xml_from(
+        fixture.storage, pool,
+        "<volume><name>c.raw</name><allocation>0</allocation><target><format type='raw'/></target></volume>", image, 0,
+        &error);
+    g_assert_null(error);
+    g_assert_true(co_storage_pool_refresh(fixture.storage, pool, 0, NULL));
+    xml = co_storage_volume_get_xml(fixture.storage, image, 0, NULL);
+    g_assert_nonnull(strstr(xml, "    <compat>1.1</compat>\n    <clusterSize unit='B'>65536</clusterSize>\n"
+                                 "    <features/>\n"));
+    g_assert_true(co_storage_volume_wipe(fixture.storage, image, 0, 0, NULL));
+    g_assert_false(co_storage_volume_delete(fixture.storage, image, 2, &error));
+    expect(&error, "unsupported flags (0x2) in function virStorageBackendVolDeleteLocal");
+    g_assert_true(co_storage_volume_delete(fixture.storage, image, 0, NULL));
+    g_assert_true(co_storage_volume_delete(fixture.storage, copy, 0, NULL));
+    g_assert_false(co_storage_volume_delete(fixture.storage, copy, 0, &error));
+    expect(&error, "Storage volume not found: no storage vol with matching name 'c.raw'");
+    finish(&fixture);
+}
+
+static void co_bad_volumes(void *opaque)
+{
+    static const struct {
+        const char *xml, *message;
+    } cases[] = {
+        {"<volume><name>../x</name><capacity>1</capacity></volume>",
+         "Requested operation is not valid: volume name '../x' cannot contain '/'"},
+        {"<volume><name>a&#10;b</name><capacity>1</capacity></volume>",
+         "Requested operation is not valid: volume name 'a\nb' cannot contain control characters"},
+        {"<volume><capacity>1</capacity></volume>", "XML error: missing volume name element"},
+        {"<volume><name>a</name><capacity>x</capacity></volume>", "XML error: malformed capacity element"},
+        {"<volume><name>a</name><capacity unit='zorks'>1</capacity></volume>",
+         "invalid argument: unknown suffix 'zorks'"},
+        {"<volume><name>a</name><capacity unit='E'>99</capacity></volume>", "numerical overflow: value too large: 99E"},
+        {"<volume><name>a</name><capacity>1</capacity><target><format type='zork'/></target></volume>",
+         "unsupported configuration: unknown volume format type zork"},
+        {"<volume><name>a</name><capacity>1</capacity><target><format type='vdi'/></target></volume>",
+         "unsupported configuration: volume 'a' cannot be made: there is no driver that writes images of format "
+         "'vdi'"},
+        {"<volume><name>link</name><capacity>1</capacity></volume>", NULL},
+    };
+    struct fixture fixture;
+    AUTO(pool_id) pool = NULL;
+    g_autofree char *link = NULL;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    link = g_build_filename(fixture.target, "link", NULL);
+    g_assert_cmpint(symlink("/nowhere/at/all", link), ==, 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct pool_error *error = NULL;
+
+        g_assert_null(co_storage_volume_create_xml(fixture.storage, pool, cases[i].xml, 0, &error));
+        if (cases[i].message)
+            g_assert_cmpstr(error->message, ==, cases[i].message);
+        g_assert_nonnull(error);
+        pool_error_free(error);
+    }
+    finish(&fixture);
+}
+
+static void co_streams(void *opaque)
+{
+    struct fixture fixture;
+    struct pool_error *error = NULL;
+    AUTO(pool_id) pool = NULL;
+    AUTO(volume_id) id = NULL;
+    struct volume_stream *stream;
+    char text[] = "0123456789";
+    uint64_t hole;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    id = make(&fixture, pool, "a.raw", "<capacity unit='M'>1</capacity><allocation>0</allocation>");
+    stream = co_storage_volume_upload(fixture.storage, id, 0, 10, 0, NULL);
+    g_assert_true(co_volume_stream_write(stream, text, 10, NULL));
+    g_assert_false(co_volume_stream_write(stream, text, 1, &error));
+    expect(&error, "cannot write to stream: No space left on device");
+    g_assert_false(co_volume_stream_write_hole(stream, 5, &error));
+    expect(&error, "internal error: unexpected stream hole");
+    g_assert_true(co_volume_stream_finish(stream, NULL));
+    volume_stream_close(stream);
+
+    stream = co_storage_volume_download(fixture.storage, id, 2, 0, 1, NULL);
+    g_assert_nonnull(stream);
+    memset(text, 0, sizeof(text));
+    g_assert_cmpint(co_volume_stream_read(stream, text, 4, &hole, NULL), ==, 4);
+    g_assert_cmpstr(text, ==, "2345");
+    do {
+        char rest[65536];
+        int64_t got = co_volume_stream_read(stream, rest, sizeof(rest), &hole, NULL);
+
+        g_assert_cmpint(got, >=, 0);
+        if (!got)
+            break;
+    } while (true);
+    g_assert_cmpuint(hole, >, 0);
+    volume_stream_close(stream);
+    finish(&fixture);
+}
+
+/* --- running them --- */
+
+static void run(const void *data)
+{
+    struct loop_options options = {0};
+    AUTO(error) error = NULL;
+    struct loop *loop = loop_new(&options, &error);
+    co_entry *const *entry = data;
+
+    g_assert_nonnull(loop);
+    co_run(loop, *entry, NULL);
+    loop_free(loop);
+}
+
+int main(int argc, char **argv)
+{
+    static co_entry *const entries[] = {
+        co_pool_life, co_redefined_while_running, co_transient_pool, co_lost_directory, co_volume_life, co_bad_volumes,
+        co_streams};
+    static const char *const names[] = {"/pool/life",   "/pool/redefined", "/pool/transient", "/pool/lost-directory",
+                                        "/volume/life", "/volume/bad",     "/volume/streams"};
+
+    g_test_init(&argc, &argv, NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(entries); i++)
+        g_test_add_data_func(names[i], &entries[i], run);
+    return g_test_run();
+}

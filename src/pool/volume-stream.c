@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The content of a volume as a stream. A volume is marked as in use only until its stream is open: a client that is
+ * slow to read or write keeps nobody from the pool.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "loop/file.h"
+#include "loop/loop.h"
+#include "pool/pool-error.h"
+#include "pool/storage-internal.h"
+#include "pool/volume-job.h"
+
+enum { STREAM_SPARSE = 1, ZEROES_BYTES = 256 * 1024 };
+
+struct volume_stream {
+    struct pool *pool; /* referenced */
+    int fd;
+    uint64_t position;
+    uint64_t end; /* UINT64_MAX: none is set */
+    bool upload;
+    bool sparse;
+    bool is_device;
+};
+
+static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct pool_error **err)
+{
+    struct stat status;
+    int ret;
+
+    stream->fd = co_file_open(path, (stream->upload ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_NOCTTY, 0);
+    if (stream->fd < 0)
+        return pool_error_set_errno(err, stream->fd, "Unable to open stream for '%s'", path);
+    ret = co_file_stat(stream->fd, &status);
+    if (!ret && S_ISDIR(status.st_mode))
+        ret = -EISDIR;
+    if (!ret)
+        ret = fd_set_blocking(stream->fd);
+    stream->is_device = !ret && S_ISBLK(status.st_mode);
+    return !ret || pool_error_set_errno(err, ret, "Unable to open stream for '%s'", path);
+}
+
+static struct volume_stream *CO_FN co_stream_new(struct volume_job *job, uint64_t offset, uint64_t length,
+                                                 unsigned flags, bool upload, struct pool_error **err)
+{
+    struct volume_stream *stream = g_new0(struct volume_stream, 1);
+    bool ok;
+
+    stream->fd = -1;
+    stream->upload = upload;
+    stream->sparse = flags & STREAM_SPARSE;
+    stream->position = offset;
+    stream->end = UINT64_MAX;
+    if (length && __builtin_add_overflow(offset, length, &stream->end))
+        stream->end = UINT64_MAX;
+    volume_job_go(job);
+    ok = co_open(stream, job->volume->target.path, err);
+    co_volume_job_return(job);
+    if (ok) {
+        stream->pool = pool_ref(job->pool);
+        return stream;
+    }
+    if (stream->fd >= 0)
+        fd_close(stream->fd);
+    g_free(stream);
+    return NULL;
+}
+
+static bool check_transfers(const struct pool *pool, bool upload, struct pool_error **err)
+{
+    return pool->backend->flags & BACKEND_TRANSFERS ||
+           pool_error_set(err, POOL_ERROR_NO_SUPPORT, "storage pool doesn't support volume %s",
+                          upload ? "upload" : "download");
+}
+
+static struct volume_stream *CO_FN co_open_stream(struct storage *storage, const struct volume_id *id, uint64_t offset,
+                                                  uint64_t length, unsigned flags, bool upload, struct pool_error **err)
+{
+    struct volume_stream *stream = NULL;
+    struct volume_job job;
+    bool ok;
+
+    if (!pool_error_check_flags(err, flags, STREAM_SPARSE, upload ? "storageVolUpload" : "storageVolDownload"))
+        return NULL;
+    if (offset > INT64_MAX || length > INT64_MAX) {
+        pool_error_set(err, POOL_ERROR_OVERFLOW, "offset or length of the stream is too large");
+        return NULL;
+    }
+    if (!co_volume_begin(storage, id, &job, err))
+        return NULL;
+    /* Reading does not mind others who use it. */
+    ok = upload ? volume_check_free(job.volume, err) : volume_check_built(job.volume, err);
+    if (ok && check_transfers(job.pool, upload, err))
+        stream = co_stream_new(&job, offset, length, flags, upload, err);
+    volume_end(&job);
+    return stream;
+}
+
+struct volume_stream *CO_FN co_storage_volume_download(struct storage *storage, const struct volume_id *volume,
+                                                       uint64_t offset, uint64_t length, unsigned flags,
+                                                       struct pool_error **err)
+{
+    return co_open_stream(storage, volume, offset, length, flags, false, err);
+}
+
+struct volume_stream *CO_FN co_storage_volume_upload(struct storage *storage, const struct volume_id *volume,
+                                                     uint64_t offset, uint64_t length, unsigned flags,
+                                                     struct pool_error **err)
+{
+    return co_open_stream(storage, volume, offset, length, flags, true, err);
+}
+
+void volume_stream_close(struct volume_stream *stream)
+{
+    if (!stream)
+        return;
+    fd_close(stream->fd);
+    if (stream->upload && !stream->pool->removed)
+        pool_refresh_later(stream->pool);
+    pool_unref(stream->pool);
+    g_free(stream);
+}
+
+/* --- reading --- */
+
+/* The length of the hole at the stream's position, 0: there is data, or the end, or nobody can tell. -errno. */
+static int64_t CO_FN co_hole_length(const struct volume_stream *stream)
+{
+    int64_t data = co_file_seek(stream->fd, (int64_t)stream->position, SEEK_DATA);
+    int64_t end;
+
+    if (data >= 0)
+        return data - (int64_t)stream->position;
+    if (data != -ENXIO)
+        return 0;
+    end = co_file_seek(stream->fd, 0, SEEK_END);
+    return end > (int64_t)stream->position ? end - (int64_t)stream->position : MIN(end, 0);
+}
+
+int64_t CO_FN co_volume_stream_read(struct volume_stream *stream, void *buffer, size_t size, uint64_t *hole,
+                                    struct pool_error **err)
+{
+    struct iovec segment = {.iov_base = buffer, .iov_len = MIN(size, stream->end - stream->position)};
+    int64_t hole_length;
+    int64_t data_end;
+    ssize_t got;
+
+    assert(!stream->upload);
+    *hole = 0;
+    if (!segment.iov_len)
+        return 0;
+    if (stream->sparse && !stream->is_device) {
+        hole_length = co_hole_length(stream);
+        if (hole_length > 0) {
+            *hole = MIN((uint64_t)hole_length, stream->end - stream->position);
+            stream->position += *hole;
+            return 0;
+        }
+        data_end = co_file_seek(stream->fd, (int64_t)stream->position, SEEK_HOLE);
+        if (data_end > (int64_t)stream->position)
+            segment.iov_len = MIN(segment.iov_len, (uint64_t)data_end - stream->position);
+    }
+    got = co_file_preadv(stream->fd, &segment, 1, stream->position, FILE_ENGINE_DEFAULT);
+    if (got < 0) {
+        pool_error_set_errno(err, (int)got, "cannot read from stream");
+        return -1;
+    }
+    stream->position += (uint64_t)got;
+    return got;
+}
+
+/* --- writing --- */
+
+/* What goes past the length that was announced does not fit. */
+static bool check_room(const struct volume_stream *stream, uint64_t size, struct pool_error **err)
+{
+    assert(stream->upload);
+    return (size <= stream->end - stream->position && stream->position + size <= INT64_MAX) ||
+           pool_error_set_errno(err, ENOSPC, "cannot write to stream");
+}
+
+bool CO_FN co_volume_stream_write(struct volume_stream *stream, const void *buffer, size_t size,
+                                  struct pool_error **err)
+{
+    int ret;
+
+    if (!check_room(stream, size, err))
+        return false;
+    ret = co_file_write_exact(stream->fd, buffer, size, stream->position);
+    if (ret)
+        return pool_error_set_errno(err, ret, "cannot write to stream");
+    stream->position += size;
+    return true;
+}
+
+static int CO_FN co_write_zeroes(const struct volume_stream *stream, uint64_t length)
+{
+    size_t piece = ZEROES_BYTES;
+    void *zeroes = loop_buffer_get(piece);
+    int ret = zeroes ? 0 : -ENOMEM;
+
+    if (zeroes)
+        memset(zeroes, 0, piece);
+    for (uint64_t done = 0; !ret && done < length; done += piece)
+        ret = co_file_write_exact(stream->fd, zeroes, MIN(piece, length - done), stream->position + done);
+    if (zeroes)
+        loop_buffer_put(zeroes, piece);
+    return ret;
+}
+
+/* A file ends with the hole, as libvirt's does: cutting it before the hole first makes sure that it reads as zeroes. */
+static int CO_FN co_cut(const struct volume_stream *stream, uint64_t length)
+{
+    int ret = co_file_truncate(stream->fd, stream->position);
+
+    return ret ? ret : co_file_truncate(stream->fd, stream->position + length);
+}
+
+bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t length, struct pool_error **err)
+{
+    int ret;
+
+    if (!stream->sparse)
+        return pool_error_set(err, POOL_ERROR_INTERNAL, "unexpected stream hole");
+    if (length > INT64_MAX)
+        return pool_error_set(err, POOL_ERROR_OVERFLOW, "the stream has a hole of %llu bytes",
+                              (unsigned long long)length);
+    if (!check_room(stream, length, err))
+        return false;
+    ret = stream->is_device ? co_write_zeroes(stream, length) : co_cut(stream, length);
+    if (ret)
+        return pool_error_set_errno(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
+    stream->position += length;
+    return true;
+}
+
+bool CO_FN co_volume_stream_finish(struct volume_stream *stream, struct pool_error **err)
+{
+    int ret = stream->upload ? co_file_sync(stream->fd, false) : 0;
+
+    return !ret || pool_error_set_errno(err, ret, "cannot finish the stream");
+}
