@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "loop/endpoint.h"
 #include "loop/loop-internal.h"
@@ -71,6 +72,26 @@ ssize_t co_socket_send_message(int fd, const struct msghdr *message, int flags)
 
     CO_ASSERT();
     return loop_self()->ops->co_transfer(&request);
+}
+
+ssize_t fd_read_now(int fd, void *to, size_t size)
+{
+    ssize_t moved;
+
+    do
+        moved = read(fd, to, size);
+    while (moved < 0 && errno == EINTR);
+    return moved < 0 ? -errno : moved;
+}
+
+ssize_t fd_write_now(int fd, const void *from, size_t size)
+{
+    ssize_t moved;
+
+    do
+        moved = write(fd, from, size);
+    while (moved < 0 && errno == EINTR);
+    return moved < 0 ? -errno : moved;
 }
 
 ssize_t co_fd_read(int fd, void *to, size_t size)

@@ -37,6 +37,13 @@ void event_adopt(int fd);
 void event_signal(int fd);
 
 /*
+ * The same on a non-blocking descriptor that is a device or the like, at once and on the calling thread: -EAGAIN where
+ * it would have to wait.
+ */
+ssize_t fd_read_now(int fd, void *to, size_t size);
+ssize_t fd_write_now(int fd, const void *from, size_t size);
+
+/*
  * Who is at the other end of a connected socket, for messages: "127.0.0.1:1234", "process 42" (Unix), "vsock 2:1024";
  * owned.
  */

@@ -20,6 +20,7 @@ struct fuse_export {
     struct fuse_file file;
     const struct fuse_mounter *mounter;
     struct fuse_mount *mount;
+    int fd; /* of the mount; borrowed */
     char *mountpoint;
 };
 
@@ -95,7 +96,7 @@ static bool CO_FN co_try_mount(struct fuse_export *own, bool allow_other, struct
     if (co_worker_run(mount_work, &work))
         return error_set(err, "Failed to mount FUSE session to export");
     own->mount = work.mount;
-    own->file.fd = work.fd;
+    own->fd = work.fd;
     own->file.may_chown = allow_other;
     return true;
 }
@@ -121,9 +122,7 @@ static void set_up_file(struct export *export, const struct block_export_options
 
     own->file.export = export;
     own->file.handle = export_handle(export);
-    own->file.loop = export_loop(export);
     own->file.main = loop_current();
-    own->file.fd = -1;
     own->file.writable = options->has_writable && options->writable;
     own->file.growable = own->file.writable && options->u.fuse.has_growable && options->u.fuse.growable;
     own->file.mode = S_IFREG | S_IRUSR | (own->file.writable ? S_IWUSR : 0);
@@ -137,6 +136,7 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
 {
     struct fuse_export *own = export_state(export);
     const struct block_export_options_fuse *from = &options->u.fuse;
+    struct loop *loops[] = {export_loop(export)};
 
     if (!check_others(export, from->mountpoint, err))
         return false;
@@ -149,6 +149,7 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
         g_free(own->mountpoint);
         return false;
     }
+    co_fuse_file_open_queues(&own->file, own->fd, loops, G_N_ELEMENTS(loops));
     fuse_file_start(&own->file);
     TRACE(fuse_mount, "%s on %s", export_id(export), own->mountpoint);
     return true;
@@ -167,6 +168,7 @@ static void CO_FN co_stop(struct export *export)
     struct mount_work work = {.mounter = own->mounter, .mount = own->mount};
 
     co_fuse_file_stop(&own->file);
+    fuse_file_close_queues(&own->file);
     (void)co_worker_run(unmount_work, &work);
     co_mutex_done(&own->file.resizing);
     g_free(own->mountpoint);

@@ -34,6 +34,7 @@ static struct fixture {
     struct event_sink events;
     struct graph *graph;
     struct fuse_file file;
+    struct fuse_queue queue;
     int answers;
 } fixture = {.events = {.send = ignore_event}};
 
@@ -51,9 +52,9 @@ static void fixture_start(void *opaque)
     fixture.file.handle = co_handle_new(graph_find(fixture.graph, "n", NULL), &handle, NULL);
     g_assert_nonnull(fixture.file.handle);
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), ==, 0);
-    fixture.file.fd = pair[0];
+    fixture.queue.fd = pair[0];
     fixture.answers = pair[1];
-    fixture.file.loop = fixture.file.main = loop_current();
+    fixture.file.main = loop_current();
     fixture.file.may_chown = true;
 }
 
@@ -86,7 +87,7 @@ static void run_input(void *opaque)
         size_t size = load_le16(input->data);
         size_t offset = fuse_request_offset();
         size_t capacity = offset + MAX(size, sizeof(struct fuse_in_header));
-        struct fuse_request request = {.file = &fixture.file, .capacity = capacity};
+        struct fuse_request request = {.file = &fixture.file, .queue = &fixture.queue, .capacity = capacity};
 
         input->data += 2;
         input->size -= 2;

@@ -34,10 +34,10 @@ struct answer {
     } reply;
 };
 
-static void CO_FN co_send(struct fuse_file *file, const void *from, size_t size)
+static void send_answer(const struct fuse_request *request, const void *from, size_t size)
 {
     /* ENOENT: nobody waits for it any more. */
-    (void)!co_fd_write(file->fd, from, size);
+    (void)!fd_write_now(request->queue->fd, from, size);
 }
 
 static const struct fuse_in_header *header_of(const struct fuse_request *request)
@@ -244,7 +244,7 @@ static int CO_FN co_read(struct fuse_request *request)
     if (!result) {
         header.len = (uint32_t)(sizeof(header) + bytes);
         memcpy(buffer + PAGE_BYTES - sizeof(header), &header, sizeof(header));
-        co_send(file, buffer + PAGE_BYTES - sizeof(header), header.len);
+        send_answer(request, buffer + PAGE_BYTES - sizeof(header), header.len);
     }
     loop_buffer_put(buffer, PAGE_BYTES + bytes);
     return result;
@@ -472,5 +472,5 @@ void co_fuse_handle(struct fuse_request *request)
     out.header = (struct fuse_out_header){
         .unique = header->unique, .error = result, .len = (uint32_t)(sizeof(out.header) + answer.size)};
     memcpy((uint8_t *)&out + sizeof(out.header), &answer.reply, answer.size);
-    co_send(request->file, &out, out.header.len);
+    send_answer(request, &out, out.header.len);
 }

@@ -19,18 +19,25 @@ struct export;
 struct handle;
 struct loop;
 
-enum {
-    FUSE_READERS = 4,               /* coroutines that wait for requests, a loop */
-    FUSE_WRITE_BYTES_MAX = 1 << 20, /* data of one request */
+enum { FUSE_WRITE_BYTES_MAX = 1 << 20 }; /* data of one request */
+
+/* A way to the kernel, on a loop of its own. Any of them gets any request; an answer goes where its request came from.
+ */
+struct fuse_queue {
+    struct fuse_file *file;
+    struct loop *loop;
+    int fd; /* non-blocking */
+    struct co_task *reader;
+    struct co_group requests; /* in flight */
 };
 
 struct fuse_file {
     struct export *export;
     struct handle *handle;
-    struct loop *loop; /* that serves it */
+    unsigned queue_count;
+    struct fuse_queue *queues;
     struct loop *main; /* where its length changes */
     struct co_mutex resizing;
-    int fd;
     bool writable;
     bool growable;
     bool may_chown; /* others than us can use it */
@@ -43,14 +50,19 @@ struct fuse_file {
     struct timespec modified;
     struct timespec changed;
 
-    atomic_uint opened; /* files that programs have open */
-    struct co_task *readers[FUSE_READERS];
-    struct co_group requests;                  /* in flight */
+    atomic_uint opened;                        /* files that programs have open */
     atomic_bool gone;                          /* somebody has unmounted it */
-    void (*unmounted)(struct fuse_file *file); /* called then, once, on `loop` */
+    void (*unmounted)(struct fuse_file *file); /* called then, once, on any of the loops */
 };
 
-/* Starts to serve `fd`; all but the readers is set. */
+/*
+ * Makes a queue for each of `loops`: the first has `fd` (borrowed), the others get descriptors of their own, which
+ * fuse_file_close_queues() closes.
+ */
+void CO_FN co_fuse_file_open_queues(struct fuse_file *file, int fd, struct loop *const *loops, unsigned count);
+void fuse_file_close_queues(struct fuse_file *file);
+
+/* Starts to serve; all is set. */
 void fuse_file_start(struct fuse_file *file);
 
 /* Takes no more requests and waits for those in flight. On any loop. */
@@ -59,6 +71,7 @@ void CO_FN co_fuse_file_stop(struct fuse_file *file);
 /* A request as it came: `in` is its header, `size` bytes in all; checked by fuse_request_handle(). */
 struct fuse_request {
     struct fuse_file *file;
+    struct fuse_queue *queue;
     uint8_t *buffer; /* `capacity` bytes from the loop's free lists, which hold the request */
     size_t capacity;
     const uint8_t *in;
