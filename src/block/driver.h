@@ -100,6 +100,12 @@ struct block_driver_bitmaps {
     bool (*co_remove)(struct node *node, const char *name, struct error **err);
 };
 
+/* x-blockdev-change: children that come and go while the node is in use. Each makes its own change of the graph. */
+struct block_driver_children {
+    bool (*co_add)(struct node *node, struct node *child, struct error **err);
+    bool (*co_remove)(struct node *node, struct edge *edge, struct error **err);
+};
+
 /*
  * For filters that watch steps of the drivers above them (co_edge_event(), node.h) and of the core, so that tests can
  * interfere at each. Any loop; may suspend.
@@ -120,6 +126,9 @@ struct block_driver {
      * that child, and the node's limits only tell. Requires all I/O functions but co_flush, which pass all flags on.
      */
     bool passthrough;
+
+    /* co_flush_to_children() flushes the children too, as it sees fit, and the core doesn't. */
+    bool flushes_children;
 
     /*
      * Opens: reads the options of its own branch, adds children (co_node_add_child()), sets the length
@@ -209,6 +218,7 @@ struct block_driver {
     const struct block_driver_permission *permission;
     const struct block_driver_reopen *reopen;
     const struct block_driver_debug *debug;
+    const struct block_driver_children *children;
 };
 
 /* That of a node. Any loop. */

@@ -14,7 +14,8 @@
 #include "schema/schema.h"
 
 /* Options whose value is the definition of a child. */
-static const char *const child_options[] = {"file", "backing", "data-file", "header", "image", "target"};
+static const char *const child_options[] = {"file",   "backing", "data-file", "header", "image",
+                                            "target", "raw",     "test",      "log"};
 
 static const struct block_driver *find_driver(const char *name)
 {

@@ -43,7 +43,7 @@ static int CO_FN co_flush_layers(struct node *node)
         co_edge_event(node->primary, BLKDEBUG_EVENT_FLUSH_TO_DISK);
     if (!ret && node->driver->co_flush && !node->no_flush)
         ret = node->driver->co_flush(node);
-    for (unsigned i = 0; i < node->children->len && !ret; i++) {
+    for (unsigned i = 0; i < node->children->len && !ret && !node->driver->flushes_children; i++) {
         const struct edge *edge = g_ptr_array_index(node->children, i);
 
         if (!(edge->role & EDGE_COW) || __atomic_load_n(&edge->perm, __ATOMIC_RELAXED) & PERM_WRITE_UNCHANGED)

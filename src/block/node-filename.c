@@ -11,6 +11,12 @@
 #include "gen/types.h"
 #include "schema/json.h"
 
+/* Those that a driver has any number of are a list, and their edges are called "children.N". */
+static bool is_list_member(const struct edge *edge)
+{
+    return g_str_has_prefix(edge->name, "children.");
+}
+
 static bool has_option(const struct json *options, const char *name)
 {
     const struct json *value = json_get(options, name);
@@ -67,6 +73,7 @@ static struct json *significant_options(const struct node *node)
     AUTO(json) all = blockdev_options_write(node->options);
     const char *const *names = node->driver->significant_options;
     struct json *result = json_object();
+    AUTO(json) children = json_array();
 
     json_set(result, "driver", json_string(node->driver->name));
     for (unsigned i = 0; names && names[i]; i++) {
@@ -79,9 +86,13 @@ static struct json *significant_options(const struct node *node)
         const struct edge *edge = g_ptr_array_index(node->children, i);
 
         /* A backing image that the image itself names goes without saying. */
-        if (!(edge->role & EDGE_COW) || json_get(all, edge->name))
+        if (is_list_member(edge))
+            json_append(children, significant_options(edge->child));
+        else if (!(edge->role & EDGE_COW) || json_get(all, edge->name))
             json_set(result, edge->name, significant_options(edge->child));
     }
+    if (json_count(children))
+        json_set(result, "children", TAKE(children));
     return result;
 }
 

@@ -476,6 +476,11 @@ bool node_can_compress(const struct node *node)
     return node->write_flags & IO_COMPRESSED;
 }
 
+bool node_has_parents(const struct node *node)
+{
+    return node->parents->len > 0;
+}
+
 bool node_has_handles(const struct node *node)
 {
     for (unsigned i = 0; i < node->parents->len; i++) {

@@ -101,6 +101,9 @@ struct node *node_find_sibling(const struct node *node, const char *name, struct
 /* Whether it takes writes marked IO_COMPRESSED. Main loop. */
 bool node_can_compress(const struct node *node);
 
+/* Whether anybody uses it: another node, or somebody outside of the graph. Main loop. */
+bool node_has_parents(const struct node *node);
+
 /* Whether somebody outside of the graph uses it directly. Main loop. */
 bool node_has_handles(const struct node *node);
 

@@ -163,11 +163,21 @@ static bool check_flags(const struct node *node, const struct flags *flags, stru
     return true;
 }
 
+/* "children.N" of a list; NULL: it was added later, and is the monitor's. */
+static const struct json *list_member(const struct json *list, const char *name)
+{
+    guint64 index = g_ascii_strtoull(strchr(name, '.') + 1, NULL, 10);
+
+    return list && index < json_count(list) ? json_at(list, index) : NULL;
+}
+
 /* Whether the child was defined inside of its parent's options, and takes from them what it does not say itself. */
 static bool child_is_inside(const struct json *options, const struct edge *edge)
 {
     const struct json *value = json_get(options, edge->name);
 
+    if (g_str_has_prefix(edge->name, "children."))
+        value = list_member(json_get(options, "children"), edge->name);
     return !value ? edge->role & EDGE_COW : json_get_kind(value) == JSON_OBJECT;
 }
 

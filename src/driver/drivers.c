@@ -8,6 +8,7 @@
 #include "driver/filter/copy-before-write.h"
 #include "driver/filter/copy-on-read.h"
 #include "driver/filter/preallocate.h"
+#include "driver/filter/quorum.h"
 #include "driver/filter/snapshot-access.h"
 #include "driver/filter/throttle.h"
 #include "driver/format/luks.h"
@@ -32,6 +33,7 @@ const struct block_driver *const block_drivers[] = {
     &null_co_driver,
     &preallocate_driver,
     &qcow2_driver,
+    &quorum_driver,
     &raw_driver,
     &snapshot_access_driver,
     &throttle_filter_driver,

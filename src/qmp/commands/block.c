@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "base/error.h"
+#include "block/driver.h"
 #include "block/graph.h"
 #include "block/node.h"
 #include "block/reopen.h"
@@ -31,6 +32,8 @@ bool CO_FN co_qmp_blockdev_reopen(struct daemon *daemon, const struct blockdev_r
 bool CO_FN co_qmp_x_blockdev_change(struct daemon *daemon, const struct x_blockdev_change_arg *arg, struct error **err)
 {
     struct node *parent = graph_find(daemon->graph, arg->parent, NULL);
+    const struct block_driver_children *children = parent ? node_driver(parent)->children : NULL;
+    struct node *child;
 
     if (!parent)
         return error_set(err, "Cannot find device='%s' nor node-name='%s'", arg->parent, arg->parent);
@@ -40,11 +43,18 @@ bool CO_FN co_qmp_x_blockdev_change(struct daemon *daemon, const struct x_blockd
     if (arg->child) {
         if (!node_child(parent, arg->child))
             return error_set(err, "Node '%s' does not have child '%s'", arg->parent, arg->child);
-        return error_set(err, "The node %s does not support removing a child", arg->parent);
+        if (!children)
+            return error_set(err, "The node %s does not support removing a child", arg->parent);
+        return children->co_remove(parent, node_child(parent, arg->child), err);
     }
-    if (!graph_find(daemon->graph, arg->node, NULL))
+    child = graph_find(daemon->graph, arg->node, NULL);
+    if (!child)
         return error_set(err, "Node '%s' not found", arg->node);
-    return error_set(err, "The node %s does not support adding a child", arg->parent);
+    if (!children)
+        return error_set(err, "The node %s does not support adding a child", arg->parent);
+    if (node_has_parents(child))
+        return error_set(err, "The node %s already has a parent", arg->node);
+    return children->co_add(parent, child, err);
 }
 
 /* Devices are for virtual machines; here a name of one never matches. */
