@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A plan gives out pieces in the order of their places: data to be read, zeroes to be written, and what needs nothing
- * is passed by. Workers, several on each of a few loops, take pieces and carry them out.
+ * is passed by. Workers, several on each of two loops, take pieces and carry them out, each from reading to writing:
+ * what has just been read is in the cache of that processor.
  *
  * Keeps: (1) each byte of the source is in one piece, or passed by; (2) data pieces lie in one source, and begin at
  * multiples of `unit`; (3) unless any order will do, the write of a piece starts when those of all pieces before it
@@ -26,7 +27,7 @@
 #include "loop/loop.h"
 
 enum {
-    PIECE_BYTES = 256 * 1024,
+    PIECE_BYTES = 1024 * 1024, /* smaller ones cost more calls and smaller folios of the page cache */
     COROUTINES_DEFAULT = 8,
     TURNS = 16, /* as many as pieces at the same time, at least */
     SECTOR = 512,
@@ -35,6 +36,9 @@ enum {
 #define SECOND_LOOP_BYTES (UINT64_C(16) << 20)
 #define ZEROES_BYTES_MAX (UINT64_C(1) << 30)
 #define STATUS_BYTES_MAX (UINT64_C(1) << 40)
+/* Of room that is asked for beforehand. */
+#define RESERVE_BYTES_FIRST (UINT64_C(4) << 20)
+#define RESERVE_BYTES_MAX (UINT64_C(64) << 20)
 #define SECOND_NS UINT64_C(1000000000)
 
 enum piece_kind { PIECE_DATA, PIECE_ZEROES, PIECE_NOTHING };
@@ -46,6 +50,7 @@ struct piece {
     uint64_t offset; /* in the target */
     uint64_t bytes;
     uint64_t number; /* of pieces that write */
+    bool holds_room; /* the target holds room for it: what is not written wants to be zeroed */
 };
 
 /* What failed, for the message. */
@@ -54,8 +59,7 @@ enum failure { FAILURE_NONE, FAILURE_STATUS, FAILURE_READ, FAILURE_WRITE };
 struct run {
     const struct img_copy *copy;
     uint64_t piece_bytes;
-    struct loop *main_loop; /* where everything is written */
-    struct loop *read_loop;
+    struct loop *main_loop;
     int64_t started_ns;
 
     struct co_mutex lock;             /* of the following, to `failed_at` */
@@ -66,11 +70,15 @@ struct run {
     uint64_t numbers;                 /* given out */
     uint64_t started;                 /* writes of all pieces below have started */
     struct co_condition turns[TURNS]; /* of the pieces by number: each wakes the next alone */
+    uint64_t reserved_to;             /* room has been asked for up to there ... */
+    bool holds_room;                  /* ... and lies there */
+    bool no_reserve;                  /* it has been tried in vain */
     enum failure failure;
     int result;
     uint64_t failed_at;
 
     uint64_t done;   /* atomic, bytes */
+    uint64_t clean;  /* atomic: bytes of data since the last in which zeroes were found */
     bool no_offload; /* atomic: it has been tried in vain */
 };
 
@@ -188,6 +196,26 @@ static void note_done(struct run *run, uint64_t bytes)
     __atomic_fetch_add(&run->done, bytes, __ATOMIC_RELAXED);
 }
 
+/*
+ * Room for the data from `piece` on, as far as that is known to go on: for the target that is cheaper than to take it
+ * bit by bit. The more zeroes turn up in the data, the less is asked for, since what stays unused must be given back.
+ */
+static void CO_FN co_reserve(struct run *run, struct piece *piece)
+{
+    const struct img_copy *copy = run->copy;
+    uint64_t bytes = MIN(piece->bytes + run->extent.bytes, RESERVE_BYTES_MAX);
+    int result;
+
+    if (piece->offset >= run->reserved_to && !run->no_reserve) {
+        bytes = MIN(bytes, __atomic_load_n(&run->clean, __ATOMIC_RELAXED));
+        result = bytes ? co_handle_reserve(copy->target, piece->offset, bytes) : 0;
+        run->no_reserve = result < 0;
+        run->holds_room = result > 0;
+        run->reserved_to = piece->offset + bytes;
+    }
+    piece->holds_room = run->holds_room && piece->offset < run->reserved_to;
+}
+
 /* The next piece that asks for work; false: there is none, or something has failed. */
 static bool CO_FN co_next_piece(struct run *run, struct piece *ret)
 {
@@ -211,6 +239,8 @@ static bool CO_FN co_next_piece(struct run *run, struct piece *ret)
         run->extent.bytes -= ret->bytes;
         run->extent.offset += ret->bytes;
         run->extent.source_offset += ret->bytes;
+        if (ret->kind == PIECE_DATA && is_zero_already(copy, ret->offset) && !copy->compressed && !copy->offload)
+            co_reserve(run, ret);
         if (ret->kind != PIECE_NOTHING) {
             ret->number = run->numbers++;
             return true;
@@ -280,6 +310,7 @@ static int CO_FN co_write_data(struct run *run, const struct piece *piece, const
 {
     const struct img_copy *copy = run->copy;
     uint64_t unit = MAX(copy->sparse, copy->unit);
+    bool only_data = true;
     uint64_t done = 0;
 
     while (done < piece->bytes) {
@@ -292,12 +323,17 @@ static int CO_FN co_write_data(struct run *run, const struct piece *piece, const
         if (!zero)
             result = co_handle_pwrite(copy->target, piece->offset + done, bytes, data + done,
                                       copy->compressed ? IO_COMPRESSED : 0);
-        else if (!is_zero_already(copy, piece->offset + done))
+        else if (piece->holds_room || !is_zero_already(copy, piece->offset + done))
             result = co_write_zeroes(run, piece->offset + done, bytes);
         if (result < 0)
             return result;
+        only_data &= !zero;
         done += bytes;
     }
+    if (only_data)
+        __atomic_fetch_add(&run->clean, piece->bytes, __ATOMIC_RELAXED);
+    else
+        __atomic_store_n(&run->clean, 0, __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -316,20 +352,12 @@ static void CO_FN co_read_salvaging(struct run *run, const struct piece *piece, 
     }
 }
 
-/*
- * Reads on one thread and writes on the other: two that write to one file would take turns at its lock in the kernel,
- * spinning.
- */
 static bool CO_FN co_copy_data(struct run *run, const struct piece *piece, uint8_t *buffer)
 {
-    int result;
-
-    co_move_to(run->read_loop);
-    result = co_handle_pread(piece->source, piece->source_offset, piece->bytes, buffer, 0);
+    int result = co_handle_pread(piece->source, piece->source_offset, piece->bytes, buffer, 0);
 
     if (result < 0 && run->copy->salvage)
         co_read_salvaging(run, piece, buffer);
-    co_move_to(run->main_loop);
     if (result < 0 && !run->copy->salvage) {
         co_note_failure(run, FAILURE_READ, result, piece->offset);
         return false;
@@ -385,11 +413,12 @@ static void CO_FN co_keep_rate(struct run *run)
         (void)!co_sleep_ns(ahead_ns);
 }
 
+/* On the main loop, which has its part of the pieces. */
 static void show_progress(struct run *run)
 {
     uint64_t done = __atomic_load_n(&run->done, __ATOMIC_RELAXED);
 
-    if (run->copy->progress && done > run->copy->progress->done)
+    if (run->copy->progress && loop_current() == run->main_loop && done > run->copy->progress->done)
         progress_add(run->copy->progress, done - run->copy->progress->done);
 }
 
@@ -440,12 +469,11 @@ static void CO_FN co_run_workers(struct run *run)
 {
     unsigned count = run->copy->coroutines ? run->copy->coroutines : COROUTINES_DEFAULT;
     g_autofree struct co_task **tasks = g_new0(struct co_task *, count);
-    struct loop_options options = {.name = "copy"};
+    struct loop_options options = {.name = "copy", .may_block = true};
     struct loop_thread *thread = second_thread_pays(run->copy) ? loop_thread_new(&options, NULL) : NULL;
 
-    run->read_loop = thread ? loop_thread_loop(thread) : run->main_loop;
     for (unsigned i = 0; i < count; i++)
-        tasks[i] = co_task_start(run->main_loop, co_work, run);
+        tasks[i] = co_task_start(thread && i % 2 ? loop_thread_loop(thread) : run->main_loop, co_work, run);
     for (unsigned i = 0; i < count; i++)
         co_task_join(tasks[i]);
     if (thread)
@@ -459,6 +487,7 @@ bool CO_FN co_img_copy(const struct img_copy *copy, struct error **err)
         .piece_bytes = MAX(PIECE_BYTES, copy->unit),
         .main_loop = loop_current(),
         .started_ns = loop_now_ns(),
+        .clean = RESERVE_BYTES_FIRST,
     };
 
     assert(!copy->unit || is_power_of_two(copy->unit));

@@ -374,7 +374,7 @@ static int run_command(const char *program, const struct option_list *global, in
     start.options = options;
     if (command->handles_signals)
         block_signals();
-    return tool_run(program, co_img_main, &start);
+    return tool_run(program, true, co_img_main, &start);
 }
 
 /* How many words before the command are options, with their arguments. */

@@ -294,5 +294,5 @@ int main(int argc, char **argv)
         }
     }
     program.options = options;
-    return tool_run(name, co_io_main, &program);
+    return tool_run(name, false, co_io_main, &program);
 }

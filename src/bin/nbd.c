@@ -141,5 +141,5 @@ int main(int argc, char **argv)
             tool_report(error);
         return status;
     }
-    return tool_run(name, co_nbd_main, &program);
+    return tool_run(name, false, co_nbd_main, &program);
 }

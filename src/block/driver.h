@@ -153,6 +153,13 @@ struct block_driver {
     int (*co_copy_from)(struct node *node, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
                         unsigned flags);
 
+    /*
+     * A hint: the range, to which nothing was written before, is about to be written to from its start on, nearly all
+     * of it. 1: there is room in this very range now, so what is not written to after all wants to be zeroed; 0: there
+     * is nothing to be done later. NULL, or -ENOTSUP: of no use here.
+     */
+    int (*co_reserve)(struct node *node, uint64_t offset, uint64_t bytes);
+
     /* NULL, or -ENOTSUP: nothing happens, which is no error. Content afterwards is undefined. */
     int (*co_pdiscard)(struct node *node, uint64_t offset, uint64_t bytes);
 

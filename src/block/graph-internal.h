@@ -252,6 +252,7 @@ int CO_FN co_node_preadv(struct node *node, uint64_t offset, uint64_t bytes, con
 int CO_FN co_node_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                           unsigned flags);
 int CO_FN co_node_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags);
+int CO_FN co_node_reserve(struct node *node, uint64_t offset, uint64_t bytes);
 int CO_FN co_node_pdiscard(struct node *node, uint64_t offset, uint64_t bytes);
 int CO_FN co_node_flush(struct node *node);
 int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,

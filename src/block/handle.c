@@ -348,6 +348,17 @@ int CO_FN co_handle_call(struct handle *handle, int (*co_call)(struct node *node
     return ret;
 }
 
+int CO_FN co_handle_reserve(struct handle *handle, uint64_t offset, uint64_t bytes)
+{
+    struct handle_part *part = co_enter(handle);
+    int ret = check_change(handle, offset, bytes, 0);
+
+    if (!ret)
+        ret = co_node_reserve(handle->root.child, offset, bytes);
+    leave(handle, part);
+    return ret;
+}
+
 /* --- between two handles: see copy.c --- */
 
 /* Into both. Nobody waits at one gate while inside the other: a drain of both would wait for that for ever. */

@@ -82,6 +82,9 @@ int CO_FN co_handle_pwrite_zeroes(struct handle *handle, uint64_t offset, uint64
 int CO_FN co_handle_pdiscard(struct handle *handle, uint64_t offset, uint64_t bytes);
 int CO_FN co_handle_flush(struct handle *handle);
 
+/* As co_reserve of drivers (driver.h), inside of the node: a hint that a large range will be written to. */
+int CO_FN co_handle_reserve(struct handle *handle, uint64_t offset, uint64_t bytes);
+
 /*
  * Copies: by the system or the storage where both ends lie there as they are, zeroes as zeroes, and else through
  * memory (with IO_NO_FALLBACK: then -ENOTSUP, and a part may have been copied). Flags as of a write. Who writes to the

@@ -555,6 +555,16 @@ int CO_FN co_edge_copy_from(struct edge *edge, uint64_t offset, uint64_t bytes, 
     return co_node_copy_from(edge->child, offset, bytes, from, from_offset, flags);
 }
 
+int CO_FN co_node_reserve(struct node *node, uint64_t offset, uint64_t bytes)
+{
+    return node->driver->co_reserve ? node->driver->co_reserve(node, offset, bytes) : -ENOTSUP;
+}
+
+int CO_FN co_edge_reserve(struct edge *edge, uint64_t offset, uint64_t bytes)
+{
+    return may_change(edge, offset, bytes, 0) ? co_node_reserve(edge->child, offset, bytes) : -EIO;
+}
+
 int CO_FN co_edge_pread(struct edge *edge, uint64_t offset, uint64_t bytes, void *to, unsigned flags)
 {
     struct iovec segment = {.iov_base = to, .iov_len = bytes};

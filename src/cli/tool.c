@@ -37,9 +37,9 @@ static void CO_FN co_run_main(void *opaque)
     co_object_registry_free(run->tool.objects);
 }
 
-int tool_run(const char *program, tool_main *co_main, void *opaque)
+int tool_run(const char *program, bool may_block, tool_main *co_main, void *opaque)
 {
-    struct loop_options options = {.name = "main"};
+    struct loop_options options = {.name = "main", .may_block = may_block};
     struct run run = {.tool = {.program = program}, .co_main = co_main, .opaque = opaque};
     AUTO(error) error = NULL;
     struct loop *loop;

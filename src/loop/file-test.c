@@ -257,7 +257,7 @@ static void co_test_engines(void *opaque)
 {
     g_autofree char *path = loop_test_path("engines");
 
-    for (enum file_engine engine = FILE_ENGINE_DEFAULT; engine <= FILE_ENGINE_IO_URING; engine++) {
+    for (enum file_engine engine = FILE_ENGINE_DEFAULT; engine <= FILE_ENGINE_AT_ONCE; engine++) {
         co_use_engine(path, 0, engine);
         co_use_engine(path, O_DIRECT, engine);
     }

@@ -40,6 +40,14 @@ bool file_engine_available(enum file_engine engine, struct error **err)
     return engine == FILE_ENGINE_DEFAULT || file_ops()->engine_available(loop_self(), engine, err);
 }
 
+/* A read may find nothing in memory, and then others had better go on; so it is left to the loop in any case. */
+static ssize_t CO_FN co_transfer_at_once(const struct file_request *request)
+{
+    if (request->write && loop_self()->may_block)
+        return posix_transfer(request);
+    return file_ops()->co_transfer(request, FILE_ENGINE_DEFAULT);
+}
+
 ssize_t co_file_preadv(int fd, const struct iovec *iov, int count, uint64_t offset, enum file_engine engine)
 {
     struct file_request request = {.fd = fd, .iov = iov, .iov_count = count, .offset = offset};
@@ -48,7 +56,7 @@ ssize_t co_file_preadv(int fd, const struct iovec *iov, int count, uint64_t offs
     assert(count > 0);
     assert(count <= IOV_MAX);
     assert(offset <= INT64_MAX);
-    return file_ops()->co_transfer(&request, engine);
+    return engine == FILE_ENGINE_AT_ONCE ? co_transfer_at_once(&request) : file_ops()->co_transfer(&request, engine);
 }
 
 ssize_t co_file_pwritev(int fd, const struct iovec *iov, int count, uint64_t offset, int rwf_flags,
@@ -61,7 +69,7 @@ ssize_t co_file_pwritev(int fd, const struct iovec *iov, int count, uint64_t off
     assert(count > 0);
     assert(count <= IOV_MAX);
     assert(offset <= INT64_MAX);
-    return file_ops()->co_transfer(&request, engine);
+    return engine == FILE_ENGINE_AT_ONCE ? co_transfer_at_once(&request) : file_ops()->co_transfer(&request, engine);
 }
 
 void file_limit_batch(uint32_t requests)

@@ -25,8 +25,18 @@ int CO_FN co_file_open(const char *path, int flags, mode_t mode);
 void fd_close(int fd);
 AUTO_DEFINE(fd, int, fd_close)
 
-/* How requests of a file travel; `aio` of the file driver. Zero: the fastest that the loop has. */
-enum file_engine { FILE_ENGINE_DEFAULT, FILE_ENGINE_THREADS, FILE_ENGINE_NATIVE, FILE_ENGINE_IO_URING };
+/*
+ * How requests of a file travel; `aio` of the file driver. Zero: the fastest that the loop has. At once: writes by the
+ * calling thread itself, where its loop may block, and else as by default. For the page cache that is the cheapest way:
+ * the data is still in the processor's cache, and no other thread has to be woken.
+ */
+enum file_engine {
+    FILE_ENGINE_DEFAULT,
+    FILE_ENGINE_THREADS,
+    FILE_ENGINE_NATIVE,
+    FILE_ENGINE_IO_URING,
+    FILE_ENGINE_AT_ONCE,
+};
 
 /* Whether the running loop and the kernel can do it; the error says why not. */
 bool file_engine_available(enum file_engine engine, struct error **err) MUST_CHECK;
@@ -87,8 +97,14 @@ int fd_set_direct(int fd, bool direct);
 /* What direct I/O demands of memory and of offsets and lengths, in bytes; -ENOTSUP where the system does not tell. */
 int CO_FN co_file_direct_alignment(int fd, uint32_t *ret_memory, uint32_t *ret_offset);
 
-/* Whether other hosts may write to the file, by the kind of its file system: 1 or 0, or -errno. */
-int CO_FN co_file_is_shared(int fd);
+/* What a file can expect, by the kind of its file system. */
+enum file_traits {
+    FILE_IS_SHARED = 1u << 0,         /* other hosts may write to it */
+    FILE_ALLOCATES_CHEAPLY = 1u << 1, /* co_file_allocate() of a large run costs less than writing saves by it */
+};
+
+/* Of enum file_traits, or -errno. */
+int CO_FN co_file_traits(int fd);
 
 /* Writes back and drops what the system has in memory of the file; and how many bytes that is now, or -errno. */
 int CO_FN co_file_drop_cache(int fd);

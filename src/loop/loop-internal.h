@@ -343,6 +343,7 @@ struct loop {
     struct private_ring *private_ring; /* the same */
     _Atomic uint32_t aio_max_batch;    /* 0: no limit; any thread */
     uint32_t batch_hint;               /* the same for the next file request only */
+    bool may_block;                    /* as loop_options says */
     bool trimmed;                      /* nothing has been pooled since the last trim */
     int64_t trimmed_ns;                /* when that was */
     struct context context;

@@ -191,6 +191,7 @@ struct loop *loop_new(const struct loop_options *options, struct error **err)
     }
     worker_pool_init(&loop->workers);
     if (loop_configure(loop, options, err) && loop_open(loop, options, err)) {
+        loop->may_block = options->may_block && loop->backend != LOOP_SIM;
         ignore_sigpipe();
         context_adopt_thread(&loop->context);
         loop_set_current(loop);

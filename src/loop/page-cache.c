@@ -26,12 +26,19 @@ static const unsigned long shared_types[] = {
     0x5346414f, /* AFS */
 };
 
+/*
+ * Here a buffered write into a hole reserves room and counts it block by block of 4 KiB; that is half of its cost, and
+ * much more than allocating the run in one call (measured on Linux 6.18). ext2 and ext3 have the same number, and no
+ * such call.
+ */
+static const unsigned long ext4_type = 0xef53;
+
 struct page_cache_call {
     int fd;
     int64_t result;
 };
 
-static int is_shared_work(void *opaque)
+static int traits_work(void *opaque)
 {
     const struct page_cache_call *call = opaque;
     struct statfs status;
@@ -40,9 +47,9 @@ static int is_shared_work(void *opaque)
         return -errno;
     for (size_t i = 0; i < sizeof(shared_types) / sizeof(shared_types[0]); i++) {
         if ((unsigned long)status.f_type == shared_types[i])
-            return 1;
+            return FILE_IS_SHARED;
     }
-    return 0;
+    return (unsigned long)status.f_type == ext4_type ? FILE_ALLOCATES_CHEAPLY : 0;
 }
 
 static int drop_work(void *opaque)
@@ -99,11 +106,11 @@ static bool is_simulated(void)
     return loop_get_backend(loop_current()) == LOOP_SIM;
 }
 
-int CO_FN co_file_is_shared(int fd)
+int CO_FN co_file_traits(int fd)
 {
     struct page_cache_call call = {.fd = fd};
 
-    return is_simulated() ? 0 : co_worker_run(is_shared_work, &call);
+    return is_simulated() ? 0 : co_worker_run(traits_work, &call);
 }
 
 int CO_FN co_file_drop_cache(int fd)

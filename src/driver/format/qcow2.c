@@ -48,6 +48,7 @@ const struct block_driver qcow2_driver = {
     .co_preadv = co_qcow2_preadv,
     .co_pwritev = co_qcow2_pwritev,
     .co_pwrite_zeroes = co_qcow2_pwrite_zeroes,
+    .co_reserve = co_qcow2_reserve,
     .co_pdiscard = co_qcow2_pdiscard,
     .co_flush_to_children = co_qcow2_flush_to_children,
     .co_block_status = co_qcow2_block_status,

@@ -216,6 +216,13 @@ static int CO_FN raw_co_copy_from(struct node *node, uint64_t offset, uint64_t b
     return co_edge_copy_from(raw->file, offset + raw->offset, bytes, from, from_offset, flags);
 }
 
+static int CO_FN raw_co_reserve(struct node *node, uint64_t offset, uint64_t bytes)
+{
+    const struct raw_node *raw = node_state(node);
+
+    return raw_may_write(raw, offset, bytes) ? co_edge_reserve(raw->file, offset + raw->offset, bytes) : -ENOTSUP;
+}
+
 static int CO_FN raw_co_pdiscard(struct node *node, uint64_t offset, uint64_t bytes)
 {
     const struct raw_node *raw = node_state(node);
@@ -290,6 +297,7 @@ const struct block_driver raw_driver = {
     .co_pwritev = raw_co_pwritev,
     .co_pwrite_zeroes = raw_co_pwrite_zeroes,
     .co_copy_from = raw_co_copy_from,
+    .co_reserve = raw_co_reserve,
     .co_pdiscard = raw_co_pdiscard,
     .co_block_status = raw_co_block_status,
     .co_truncate = raw_co_truncate,

@@ -108,12 +108,12 @@ static void CO_FN co_scene(void *opaque)
     co_object_registry_free(scene->objects);
 }
 
-static void scene_run(void (*co_test)(struct scene *scene), enum loop_backend backend)
+static void scene_run(void (*co_test)(struct scene *scene), enum loop_backend backend, bool may_block)
 {
     AUTO(error) error = NULL;
     struct scene scene = {.co_test = co_test};
 
-    scene.loop = loop_new(&(struct loop_options){.backend = backend}, &error);
+    scene.loop = loop_new(&(struct loop_options){.backend = backend, .may_block = may_block}, &error);
     g_assert_nonnull(scene.loop);
     scene.folder = g_mkdtemp(g_strdup("/var/tmp/ashlar-file-XXXXXX"));
     g_assert_nonnull(scene.folder);
@@ -641,11 +641,48 @@ static void CO_FN co_page_cache(struct scene *scene)
     close(fd);
 }
 
+/* Room changes neither content nor length, and what lies unused beyond the end is gone when the node is. */
+static void CO_FN co_reserve(struct scene *scene)
+{
+    struct block_extent extent;
+    int64_t before;
+    int result;
+
+    image_make(scene, "", 0, 8 * MIB);
+    co_open(scene, "");
+    before = image_allocated(scene);
+    result = co_handle_reserve(scene->handle, MIB, 4 * MIB);
+    if (result > 0)
+        g_assert_cmpint(image_allocated(scene), >=, before + 4 * MIB);
+    else
+        g_assert_cmpint(image_allocated(scene), ==, before);
+    g_assert_cmpint(co_handle_block_status(scene->handle, 0, 8 * MIB, &extent), ==, 0);
+    g_assert_true(extent.flags & BLOCK_ZERO);
+    g_assert_cmpuint(extent.bytes, ==, 8 * MIB);
+    co_check_pattern(scene, MIB, 4 * MIB, 0);
+    co_write_pattern(scene, 2 * MIB, MIB, 'x', 0);
+    co_check_pattern(scene, MIB, MIB, 0);
+    co_check_pattern(scene, 2 * MIB, MIB, 'x');
+    g_assert_cmpint(co_handle_pwrite_zeroes(scene->handle, MIB, MIB, IO_MAY_UNMAP), ==, 0);
+    g_assert_cmpint(co_handle_pwrite_zeroes(scene->handle, 3 * MIB, 2 * MIB, IO_MAY_UNMAP), ==, 0);
+    before = image_allocated(scene);
+
+    /* The handle may let the file grow. */
+    g_assert_cmpint(co_handle_reserve(scene->handle, 8 * MIB, 4 * MIB), ==, result);
+    g_assert_cmpuint(handle_length(scene->handle), ==, 8 * MIB);
+    co_write_pattern(scene, 8 * MIB, MIB, 'y', 0);
+    co_close(scene);
+    g_assert_cmpint(image_allocated(scene), <=, before + MIB + 64 * 1024);
+    co_open(scene, "");
+    g_assert_cmpuint(handle_length(scene->handle), ==, 9 * MIB);
+}
+
 #define TEST(name)                                                                                                     \
     static void test_##name(void)                                                                                      \
     {                                                                                                                  \
-        scene_run(co_##name, LOOP_AUTO);                                                                               \
-        scene_run(co_##name, LOOP_EPOLL);                                                                              \
+        scene_run(co_##name, LOOP_AUTO, false);                                                                        \
+        scene_run(co_##name, LOOP_AUTO, true);                                                                         \
+        scene_run(co_##name, LOOP_EPOLL, false);                                                                       \
     }
 TEST(data_round_trip)
 TEST(odd_end)
@@ -662,6 +699,7 @@ TEST(locks_follow_permissions)
 TEST(locked_by_others)
 TEST(auto_read_only)
 TEST(page_cache)
+TEST(reserve)
 
 int main(int argc, char **argv)
 {
@@ -681,5 +719,6 @@ int main(int argc, char **argv)
     g_test_add_func("/file/locked-by-others", test_locked_by_others);
     g_test_add_func("/file/auto-read-only", test_auto_read_only);
     g_test_add_func("/file/page-cache", test_page_cache);
+    g_test_add_func("/file/reserve", test_reserve);
     return g_test_run();
 }

@@ -50,6 +50,7 @@ const struct block_driver file_driver = {
     .co_pwritev = file_co_pwritev,
     .co_pwrite_zeroes = file_co_pwrite_zeroes,
     .co_copy_from = file_co_copy_from,
+    .co_reserve = file_co_reserve,
     .co_pdiscard = file_co_pdiscard,
     .co_flush = file_co_flush,
     .co_block_status = file_co_block_status,

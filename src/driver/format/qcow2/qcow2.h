@@ -121,6 +121,7 @@ struct qcow2_image {
     struct qcow2_window window;
     uint64_t free_hint;       /* number of a cluster below which none is free */
     uint64_t fresh_from;      /* host offset: beyond it nothing was ever written, and the file reads as zeroes */
+    uint64_t reserved_to;     /* host offset: up to there the file has been asked to hold room; see reserve.c */
     uint64_t compressed_next; /* host offset at which the next compressed cluster can go on; 0: none */
 
     struct spin_lock freed_spin;     /* of the lists; taken last */

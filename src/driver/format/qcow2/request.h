@@ -13,6 +13,7 @@ int CO_FN co_qcow2_pwritev(struct node *node, uint64_t offset, uint64_t bytes, c
                            unsigned flags);
 int CO_FN co_qcow2_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags);
 int CO_FN co_qcow2_pdiscard(struct node *node, uint64_t offset, uint64_t bytes);
+int CO_FN co_qcow2_reserve(struct node *node, uint64_t offset, uint64_t bytes);
 int CO_FN co_qcow2_flush_to_children(struct node *node);
 int CO_FN co_qcow2_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
                                 struct block_extent *ret);

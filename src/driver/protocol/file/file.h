@@ -69,9 +69,10 @@ struct file_node {
     enum file_engine engine;
     bool direct;
     bool no_flush;
-    bool is_shared;  /* other hosts may write to it */
-    bool dynamic;    /* open for writing only while somebody writes */
-    bool drop_cache; /* the host's page cache is not trusted when the image is taken over */
+    bool is_shared;         /* other hosts may write to it */
+    bool allocates_cheaply; /* see file_traits (loop/file.h) */
+    bool dynamic;           /* open for writing only while somebody writes */
+    bool drop_cache;        /* the host's page cache is not trusted when the image is taken over */
     bool check_cache_dropped;
     uint32_t batch_max; /* requests handed to the system in one go; 0: the loop's own limit */
     struct object *pr_manager;
@@ -95,7 +96,8 @@ struct file_node {
     atomic_uint unsupported;     /* enum file_operation */
     struct co_rwlock growth;     /* read: writing beyond the end; write: moving the end */
     struct file_status_cache status;
-    struct file_pace pace; /* of questions for data and holes */
+    atomic_uint_fast64_t reserved_to; /* room may be held up to there that nobody has written to; see reserve.c */
+    struct file_pace pace;            /* of questions for data and holes */
     struct file_discard_stats discards;
 };
 
@@ -130,6 +132,10 @@ int CO_FN file_co_copy_from(struct node *node, uint64_t offset, uint64_t bytes, 
 /* zeroes.c */
 int CO_FN file_co_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags);
 int CO_FN file_co_pdiscard(struct node *node, uint64_t offset, uint64_t bytes);
+
+/* reserve.c */
+int CO_FN file_co_reserve(struct node *node, uint64_t offset, uint64_t bytes);
+void CO_FN file_co_release_reserved(struct file_node *file); /* before closing: what lies beyond the end */
 
 /* status.c. The other two tell the cache what has been done to the file, after it has been done. */
 int CO_FN file_co_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,

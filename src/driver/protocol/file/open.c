@@ -154,7 +154,7 @@ static bool CO_FN co_open_with(struct node *node, const struct blockdev_options_
                                struct error **err)
 {
     struct file_node *file = node_state(node);
-    int fd;
+    int fd, traits;
 
     if (!take_options(node, options, err))
         return false;
@@ -167,7 +167,9 @@ static bool CO_FN co_open_with(struct node *node, const struct blockdev_options_
     file->fd = fd;
     if (!co_check_kind(node, device, err))
         return false;
-    file->is_shared = file->kind == FILE_REGULAR && co_file_is_shared(fd) > 0;
+    traits = file->kind == FILE_REGULAR ? co_file_traits(fd) : 0;
+    file->is_shared = traits > 0 && traits & FILE_IS_SHARED;
+    file->allocates_cheaply = traits > 0 && traits & FILE_ALLOCATES_CHEAPLY;
     if (!options->has_locking || options->locking != ON_OFF_AUTO_OFF)
         return file_co_locks_open(file, options->has_locking && options->locking == ON_OFF_AUTO_ON, err);
     return true;
@@ -196,6 +198,7 @@ void CO_FN file_co_close(struct node *node)
     struct file_node *file = node_state(node);
 
     assert(file->next.fd == -1);
+    file_co_release_reserved(file);
     if (file->fd != file->lock_fd)
         fd_close(file->fd);
     fd_close(file->lock_fd);

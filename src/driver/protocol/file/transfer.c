@@ -116,6 +116,8 @@ int CO_FN file_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, con
 /* The whole write, however many calls it takes. */
 static int CO_FN co_write_all(struct file_node *file, uint64_t offset, const struct io_vector *iov, int rwf_flags)
 {
+    bool at_once = file->engine == FILE_ENGINE_DEFAULT && !file->direct;
+    enum file_engine engine = at_once ? FILE_ENGINE_AT_ONCE : file->engine;
     struct cursor cursor = {.iov = iov};
     size_t done = 0;
 
@@ -126,7 +128,7 @@ static int CO_FN co_write_all(struct file_node *file, uint64_t offset, const str
         ssize_t put;
 
         limit_batch(file);
-        put = co_file_pwritev(file->fd, segments, count, offset + done, rwf_flags, file->engine);
+        put = co_file_pwritev(file->fd, segments, count, offset + done, rwf_flags, engine);
         if (put < 0)
             return (int)put;
         /* The system has taken nothing of what it has room for: it would go on so for ever. */
