@@ -4,11 +4,11 @@
 
 #include "pool/backend.h"
 #include "pool/backend/types.h"
+#include "pool/backends-built.h"
 #include "pool/pool-error.h"
 
-/* In this order capabilities list them. */
 const struct pool_backend *const pool_backends[] = {
-    &dir_backend,
+    POOL_BACKENDS_BUILT,
     NULL,
 };
 

@@ -170,6 +170,7 @@ static bool check_options(const struct pool *pool, const struct volume *volume, 
 struct backing_look {
     const char *path;
     uint64_t capacity;
+    struct stat status;
 };
 
 static int look_at_backing(void *opaque)
@@ -177,15 +178,14 @@ static int look_at_backing(void *opaque)
     struct backing_look *look = opaque;
     AUTO(fd) fd = open(look->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     struct image_header header;
-    struct stat status;
     int ret;
 
-    if (fd < 0 || fstat(fd, &status))
+    if (fd < 0 || fstat(fd, &look->status))
         return -errno;
     ret = image_header_read(fd, &header);
     if (ret)
         return ret;
-    look->capacity = header.has_capacity ? header.capacity : (uint64_t)status.st_size;
+    look->capacity = header.has_capacity ? header.capacity : (uint64_t)look->status.st_size;
     image_header_clear(&header);
     return 0;
 }
@@ -204,6 +204,7 @@ static bool CO_FN co_check_backing(const struct pool *pool, struct volume *volum
     ret = co_worker_run(look_at_backing, &look);
     if (ret)
         return pool_error_set_errno(err, ret, "inaccessible backing store volume %s", volume->backing->path);
+    volume_target_from_stat(volume->backing, &look.status);
     if (!volume->has_capacity)
         volume->capacity = look.capacity;
     return true;
