@@ -2,7 +2,8 @@
 /*
  * qcow2 on the simulated machine: several writers at once, and the power fails at every point of the disk's record.
  * What is left must open; what had been flushed must be there; of what had not, old or new; and a check may find leaks
- * and nothing else.
+ * and nothing else. Version 2 has no bit by which to say that a snapshot is being taken or dropped: there, flags may
+ * disagree with counts, too, which repairing leaks sets right.
  *
  * A seed says all of a run: the kind of image, what is done, in which order the loop does it, what a cut leaves.
  * QCOW2_CRASH_SEED is the first one (default 1), QCOW2_CRASH_CUTS how many cuts are made at least (default 2000);
@@ -24,6 +25,7 @@
 #include "block/handle.h"
 #include "block/image.h"
 #include "block/transaction.h"
+#include "driver/format/qcow2/amend.h"
 #include "driver/format/qcow2/check.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/qcow2.h"
@@ -241,14 +243,28 @@ static void print_line(struct image_report *report, const char *text)
     g_test_message("%s", text);
 }
 
-static void CO_FN co_check_image(struct scene *scene)
+static struct qcow2_check_result CO_FN co_check(struct scene *scene, unsigned repair)
 {
     struct image_report report = {.line = print_line};
     struct qcow2_check_result result;
     AUTO(error) error = NULL;
 
-    if (!co_qcow2_check(image_of(scene)->file, 0, &report, &result, &error))
+    if (!co_qcow2_check(image_of(scene)->file, repair, &report, &result, &error))
         g_error("seed %u, position %zu: cannot check: %s", scene->seed, scene->position, error_message(error));
+    return result;
+}
+
+static void CO_FN co_check_image(struct scene *scene)
+{
+    struct qcow2_check_result result = co_check(scene, 0);
+
+    if (result.corruptions && image_of(scene)->header->version == 2 && scene->position != SIZE_MAX) {
+        (void)co_check(scene, IMAGE_REPAIR_LEAKS);
+        result = co_check(scene, 0);
+        /* What is in memory is of before. */
+        co_close(scene);
+        co_must_open(scene);
+    }
     if (result.corruptions || result.check_errors)
         g_error("seed %u, position %zu: %" PRIu64 " corruptions, %" PRIu64 " errors", scene->seed, scene->position,
                 result.corruptions, result.check_errors);
@@ -570,18 +586,55 @@ static void CO_FN co_reopen(struct scene *scene)
     dirty_bitmap_unref(before);
 }
 
+/* Changes what the image was made with. */
+static void CO_FN co_amend(struct scene *scene)
+{
+    static const unsigned widths[] = {8, 16, 32, 64};
+    struct config *config = &scene->config;
+    unsigned width = widths[g_rand_int_range(scene->random, 0, G_N_ELEMENTS(widths))];
+    g_autofree char *text = NULL;
+    AUTO(json) json = NULL;
+    AUTO(error) error = NULL;
+
+    switch (g_rand_int_range(scene->random, 0, 3)) {
+    case 0:
+        if (config->version < 3)
+            return;
+        text = g_strdup_printf("{'refcount-bits': %u}", width);
+        config->refcount_bits = width;
+        break;
+    case 1:
+        /* What only version 3 has must not be there. */
+        if (config->lazy || config->no_unref || config->data_file || config->subclusters || scene->has_bitmap)
+            return;
+        config->version = config->version == 2 ? 3 : 2;
+        text = g_strdup_printf("{'version': 'v%u', 'refcount-bits': 16, 'lazy-refcounts': false}", config->version);
+        config->refcount_bits = 16;
+        break;
+    default:
+        if (config->version < 3)
+            return;
+        text = g_strdup_printf("{'lazy-refcounts': %s}", g_rand_boolean(scene->random) ? "true" : "false");
+        break;
+    }
+    json = json_parse(text, strlen(text), &error);
+    if (!json || !qcow2_co_amend_image(handle_node(scene->handle), json, false, NULL, &error))
+        g_error("seed %u: cannot amend by %s: %s", scene->seed, text, error_message(error));
+}
+
 static void CO_FN co_between(struct scene *scene)
 {
     if (scene->config.version > 2 && scene->bitmaps < BITMAPS && g_rand_boolean(scene->random))
         co_change_bitmaps(scene);
-    switch (g_rand_int_range(scene->random, 0, 6)) {
+    switch (g_rand_int_range(scene->random, 0, 8)) {
     case 0:
-        co_resize(scene);
+        /* Version 2 does not say how large a snapshot's disk was. */
+        if (scene->config.version > 2 || !scene->snapshot)
+            co_resize(scene);
         break;
     case 1:
     case 2:
-        /* Version 2 has no bit to say that flags and counts are being changed, so a cut in the middle shows. */
-        if (scene->config.refcount_bits <= 2 || scene->config.version == 2 || scene->config.data_file)
+        if (scene->config.refcount_bits <= 2 || scene->config.data_file)
             break;
         if (!scene->snapshot)
             co_snapshot_take(scene);
@@ -594,6 +647,10 @@ static void CO_FN co_between(struct scene *scene)
         break;
     case 4:
         co_reopen(scene);
+        break;
+    case 5:
+    case 6:
+        co_amend(scene);
         break;
     default:
         break;
