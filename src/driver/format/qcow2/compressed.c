@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/error.h"
+#include "base/log.h"
 #include "driver/format/qcow2/allocation.h"
 #include "driver/format/qcow2/compress.h"
 #include "driver/format/qcow2/request.h"
@@ -64,6 +66,16 @@ static void keep_inflated(struct qcow2_image *image, struct qcow2_inflated *infl
     inflated_unref(before);
 }
 
+/* Says once why compressed clusters cannot be had, where that is this build's fault. */
+static void tell_unavailable(struct qcow2_image *image)
+{
+    AUTO(error) error = NULL;
+
+    if (!qcow2_compression_available(image->header->compression_type, &error) &&
+        !__atomic_exchange_n(&image->told_unavailable, true, __ATOMIC_RELAXED))
+        log_warning("Node '%s': %s", node_name(image->node), error_message(error));
+}
+
 /* Reads and inflates. The data may end with the file, in the middle of its last sector. */
 static int CO_FN co_inflate(struct qcow2_image *image, struct qcow2_compressed_extent where, uint8_t *to)
 {
@@ -79,6 +91,8 @@ static int CO_FN co_inflate(struct qcow2_image *image, struct qcow2_compressed_e
     ret = co_edge_pread(image->file, where.offset, where.bytes, raw, 0);
     if (!ret)
         ret = co_qcow2_decompress(image->header->compression_type, raw, where.bytes, to, image->cluster_size);
+    if (unlikely(ret == -ENOTSUP))
+        tell_unavailable(image);
     loop_buffer_put(raw, where.bytes);
     return ret;
 }
@@ -135,6 +149,8 @@ static int CO_FN co_deflate(struct qcow2_image *image, uint64_t bytes, const str
     /* One byte is saved at least. */
     ret = co_qcow2_compress(image->header->compression_type, from, image->cluster_size, to, image->cluster_size - 1,
                             ret_size);
+    if (unlikely(ret == -ENOTSUP))
+        tell_unavailable(image);
     loop_buffer_put(from, image->cluster_size);
     return ret;
 }

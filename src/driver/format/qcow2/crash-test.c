@@ -27,6 +27,7 @@
 #include "block/transaction.h"
 #include "driver/format/qcow2/amend.h"
 #include "driver/format/qcow2/check.h"
+#include "driver/format/qcow2/compress.h"
 #include "driver/format/qcow2/create.h"
 #include "driver/format/qcow2/qcow2.h"
 #include "driver/format/qcow2/snapshot.h"
@@ -762,7 +763,7 @@ static struct config config_of(GRand *random)
     config.data_file = config.version == 3 && !g_rand_int_range(random, 0, 4);
     config.raw = config.data_file && g_rand_boolean(random);
     config.backing &= !config.raw;
-    config.compressed &= !config.data_file;
+    config.compressed &= !config.data_file && qcow2_compression_available(QCOW2_COMPRESSION_ZLIB, NULL);
     config.sectors = (unsigned)g_rand_int_range(random, 100, 700);
     return config;
 }

@@ -130,6 +130,7 @@ struct qcow2_image {
     struct qcow2_freed_list resting; /* write_back_lock: as `durable`; their grace period runs */
 
     struct spin_lock compressed_spin; /* of the next */
+    bool told_unavailable;            /* atomic: that this build cannot (de)compress it */
     struct qcow2_inflated *inflated;  /* the compressed cluster that was read last; NULL: none */
 
     struct co_mutex write_back_lock; /* one write-back at a time */
