@@ -347,21 +347,25 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
 {
     uint64_t start = align_down(offset, copy->cluster_size);
     uint64_t end = MIN(align_up(offset + bytes, copy->cluster_size), copy->length);
+    uint64_t at = start; /* what lies before has been copied: who marks it again does not keep us here */
     int ret = 0;
 
     spin_lock(&copy->spin);
     while (!ret) {
         struct block_copy_claim claim = {.copies = true};
 
-        if (!find_marked(copy, start, end, &claim.offset, &claim.bytes)) {
+        if (!find_marked(copy, at, end, &claim.offset, &claim.bytes)) {
             if (!wait || !overlaps_claim(copy, start, end))
                 break;
             co_waiter_wait(&copy->waiters, &copy->spin);
+            /* What somebody else could not copy is marked again. */
+            at = start;
         } else if (overlaps_claim(copy, claim.offset, claim.offset + claim.bytes)) {
             /* Marked again while it is being copied: what was read first must not be written last. */
             co_waiter_wait(&copy->waiters, &copy->spin);
         } else {
             ret = co_copy_and_release(copy, &claim, ret_is_read);
+            at = claim.offset + claim.bytes;
         }
     }
     spin_unlock(&copy->spin);

@@ -145,7 +145,7 @@ static bool take_format(struct json *options, const char *format, struct error *
     if (!format)
         return true;
     if (json_get(options, "driver"))
-        return error_set(err, "Driver specified twice");
+        return !g_strcmp0(string_option(options, "driver"), format) || error_set(err, "Driver specified twice");
     json_set(options, "driver", json_string(format));
     return true;
 }

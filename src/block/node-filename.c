@@ -24,6 +24,14 @@ static bool has_option(const struct json *options, const char *name)
     return value && json_get_kind(value) != JSON_NULL;
 }
 
+/* Filters show what lies below; those of jobs come and go, and no other program can open them. */
+static const struct node *skip_filters(const struct node *node)
+{
+    while (node->driver->kind == BLOCK_DRIVER_FILTER && node->primary)
+        node = node->primary->child;
+    return node;
+}
+
 /* Whether the image's header names just this child as its backing image. */
 static bool is_named_by_header(const struct node *node, const struct node *child)
 {
@@ -31,7 +39,7 @@ static bool is_named_by_header(const struct node *node, const struct node *child
     g_autofree char *header = image && image->backing_file ? image->backing_file(node) : NULL;
     g_autofree char *base = header && node->primary ? node_plain_filename(node->primary->child) : NULL;
     g_autofree char *named = header ? filename_resolve(base, header, NULL) : NULL;
-    g_autofree char *plain = named ? node_plain_filename(child) : NULL;
+    g_autofree char *plain = named ? node_plain_filename(skip_filters(child)) : NULL;
 
     return plain && !strcmp(named, plain);
 }
@@ -89,7 +97,8 @@ static struct json *significant_options(const struct node *node)
         if (is_list_member(edge))
             json_append(children, significant_options(edge->child));
         else if (!(edge->role & EDGE_COW) || json_get(all, edge->name))
-            json_set(result, edge->name, significant_options(edge->child));
+            json_set(result, edge->name,
+                     significant_options(edge->role & EDGE_COW ? skip_filters(edge->child) : edge->child));
     }
     if (json_count(children))
         json_set(result, "children", TAKE(children));

@@ -74,6 +74,16 @@ static bool check_overlay(const struct node *overlay, struct error **err)
     return true;
 }
 
+/* What was written before the snapshot: flushes of the overlay do not reach down to it. */
+static bool CO_FN co_settle_data(struct graph_change *change, struct node *node, struct error **err)
+{
+    int ret;
+
+    co_graph_change_drain(change, node);
+    ret = co_node_flush(node);
+    return !ret || error_set_errno(err, ret, "Could not flush node '%s'", node->name);
+}
+
 /* On failure an overlay that nobody needs has been closed. */
 static bool CO_FN co_attach(struct transaction *transaction, struct node *node, struct node *overlay,
                             struct error **err)
@@ -97,7 +107,7 @@ static bool CO_FN co_attach(struct transaction *transaction, struct node *node, 
         if (!edge->handle || !edge->handle->stays)
             g_ptr_array_add(step->moved, edge);
     }
-    ok = ok && co_graph_change_replace(change, node, overlay, err) &&
+    ok = ok && co_settle_data(change, node, err) && co_graph_change_replace(change, node, overlay, err) &&
          co_graph_change_add_child(change, overlay, "backing", node, EDGE_COW, err);
     ok = co_graph_change_end(change, ok, err);
     if (ok) {

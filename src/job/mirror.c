@@ -34,6 +34,9 @@ enum {
     GRANULARITY_MAX = 64 * 1024 * 1024,
     GRANULARITY_CLUSTER_MIN = 4096,
     GRANULARITY_DEFAULT = 64 * 1024,
+    LAST_BYTES = 8 * 1024 * 1024,
+    LAST_ROUNDS = 8,
+    READY_ROUNDS = 16,
 };
 
 struct mirror_job {
@@ -48,6 +51,8 @@ struct mirror_job {
     struct job_pump pump;
     uint64_t chunk_max;
     uint64_t counted_bytes; /* that progress has been told of */
+    unsigned rounds;        /* over all that was marked */
+    unsigned last_rounds;   /* of them, since it was told to end */
     bool target_is_zero;
     bool swapped;
     bool takes_backing;
@@ -206,13 +211,27 @@ static bool CO_FN co_in_sync(struct job *job)
     return true;
 }
 
+/*
+ * Whether the rest can be copied while the users wait: one who writes all the time would never let it become nothing.
+ * After some rounds it is as small as it will get.
+ */
+static bool may_stop(struct job *job)
+{
+    struct mirror_job *mirror = job_state(job);
+
+    return job_is_ready(job) && job_should_complete(job) &&
+           (block_copy_remaining(mirror->copy) <= LAST_BYTES || mirror->last_rounds > LAST_ROUNDS);
+}
+
 /* Nothing is left to be started. True: the work is done. */
 static bool CO_FN co_come_to_end(struct job *job)
 {
     struct mirror_job *mirror = job_state(job);
 
     co_pump_idle(&mirror->pump);
-    if (mirror->pump.error || block_copy_remaining(mirror->copy))
+    if (mirror->pump.error)
+        return false;
+    if (block_copy_remaining(mirror->copy))
         return false;
     if (mirror->one_shot)
         return true;
@@ -243,7 +262,11 @@ static bool CO_FN co_follow(struct job *job, struct error **err)
         if (verdict == PUMP_AGAIN)
             cursor = 0;
         show_progress(job);
-        if (block_copy_next(mirror->copy, cursor, &offset, &bytes)) {
+        if (may_stop(job)) {
+            co_pump_idle(&mirror->pump);
+            if (!mirror->pump.error)
+                return true;
+        } else if (block_copy_next(mirror->copy, cursor, &offset, &bytes)) {
             bytes = co_choose_chunk(mirror, offset, bytes);
             co_job_throttle(job, bytes);
             if (job_is_cancelled(job) || job_should_pause(job))
@@ -252,6 +275,11 @@ static bool CO_FN co_follow(struct job *job, struct error **err)
             cursor = offset + bytes;
         } else if (cursor) {
             cursor = 0;
+            mirror->last_rounds += job_should_complete(job);
+            /* One who writes all the time does not keep it from being ready for ever: the last is copied at the end. */
+            if (!job_is_ready(job) && !mirror->one_shot && ++mirror->rounds > READY_ROUNDS &&
+                block_copy_remaining(mirror->copy) <= LAST_BYTES)
+                (void)co_in_sync(job);
         } else if (co_come_to_end(job)) {
             return true;
         }

@@ -172,15 +172,25 @@ static bool CO_FN stream_co_run(struct job *job, struct error **err)
 
 /* --- the end --- */
 
+static int CO_FN co_call_flush(struct node *node, void *opaque)
+{
+    return co_edge_flush(node_primary(node));
+}
+
+/* What has been copied is on the medium before the header says that nothing else is needed. */
 static bool CO_FN stream_co_prepare(struct job *job, struct error **err)
 {
     struct stream_job *stream = job_state(job);
     struct edge *backing = node_backing(stream->top);
     struct graph_change *change;
     bool ok = true;
+    int ret;
 
     if (!backing)
         return true;
+    ret = co_handle_call(stream->filter.handle, co_call_flush, NULL);
+    if (ret)
+        return error_set_errno(err, ret, "Could not flush node '%s'", node_name(stream->top));
     change = co_graph_change_begin(node_graph(stream->top));
     co_graph_change_drain(change, stream->top);
     ok = co_chain_write_backing(stream->top, stream->base, stream->backing_file, stream->mask, err);
