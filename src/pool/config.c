@@ -258,8 +258,8 @@ static bool check_auth(const struct parser *parser, const struct key *key, const
 /* A wrong kind of value, or one out of range. */
 static bool check_number(const struct parser *parser, const struct key *key, int64_t number, struct error **err)
 {
-    int64_t min = key->type == KEY_INT ? INT32_MIN : key->min;
-    int64_t max = key->type == KEY_INT ? INT32_MAX : key->max ? key->max : UINT32_MAX;
+    int64_t min = key->type == KEY_INT ? INT32_MIN : (int64_t)key->min;
+    int64_t max = key->type == KEY_INT ? INT32_MAX : key->max ? (int64_t)key->max : (int64_t)UINT32_MAX;
 
     if (number < min || number > max)
         return error_set(err, "%s:%u: %s: %" PRId64 " is not from %" PRId64 " to %" PRId64, parser->path, parser->line,
