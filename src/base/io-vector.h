@@ -34,3 +34,6 @@ void io_vector_fill(const struct io_vector *vector, size_t offset, int byte, siz
 /* Whether all bytes of the range are zero. */
 bool io_vector_is_zero(const struct io_vector *vector, size_t offset, size_t size);
 bool memory_is_zero(const void *memory, size_t size);
+
+/* Where the two begin to differ, bytes; their size: nowhere. Both are of one size. */
+size_t io_vector_difference(const struct io_vector *a, const struct io_vector *b);

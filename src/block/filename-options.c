@@ -265,6 +265,29 @@ static const char *CO_FN co_probe_definition(struct graph *graph, const struct n
     return co_probe_node(node, filename, err);
 }
 
+static bool CO_FN co_probe_below(struct graph *graph, const struct node *parent, struct json *options,
+                                 bool *ret_guessed_raw, struct error **err);
+
+/* What is inside of options that say their own driver; the image that blkverify tries may be of any format. */
+static bool CO_FN co_probe_inside(struct graph *graph, const struct node *parent, struct json *options,
+                                  struct error **err)
+{
+    static const char *const names[] = {"file", "test"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        const struct json *child = json_get(options, names[i]);
+        AUTO(json) completed = is_object(child) ? json_clone(child) : NULL;
+        bool guessed;
+
+        if (!completed)
+            continue;
+        if (!co_probe_below(graph, parent, completed, &guessed, err))
+            return false;
+        json_set(options, names[i], TAKE(completed));
+    }
+    return true;
+}
+
 /* As co_image_options_probe(), for what `parent` (NULL: nobody) opens. */
 static bool CO_FN co_probe_below(struct graph *graph, const struct node *parent, struct json *options,
                                  bool *ret_guessed_raw, struct error **err)
@@ -274,7 +297,7 @@ static bool CO_FN co_probe_below(struct graph *graph, const struct node *parent,
 
     *ret_guessed_raw = false;
     if (json_get(options, "driver"))
-        return true;
+        return co_probe_inside(graph, parent, options, err);
     if (is_object(file)) {
         AUTO(json) completed = json_clone(file);
         bool guessed;
@@ -284,7 +307,7 @@ static bool CO_FN co_probe_below(struct graph *graph, const struct node *parent,
             return false;
         format = co_probe_definition(graph, parent, completed, err);
         json_set(options, "file", TAKE(completed));
-    } else if (json_get_kind(file) == JSON_STRING) {
+    } else if (file && json_get_kind(file) == JSON_STRING) {
         format = co_probe_named(graph, json_get_string(file), err);
     } else {
         return error_set(err, "Parameter 'file' expects a node or its definition");
@@ -294,6 +317,11 @@ static bool CO_FN co_probe_below(struct graph *graph, const struct node *parent,
     *ret_guessed_raw = !strcmp(format, "raw");
     json_set(options, "driver", json_string(format));
     return true;
+}
+
+bool CO_FN co_image_options_probe_inside(struct graph *graph, struct json *options, struct error **err)
+{
+    return co_probe_inside(graph, NULL, options, err);
 }
 
 bool CO_FN co_image_options_probe(struct graph *graph, struct json *options, bool *ret_guessed_raw, struct error **err)

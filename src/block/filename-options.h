@@ -2,8 +2,9 @@
 /*
  * From the names by which people and images call images to the options with which the graph opens them. A name is a
  * path, "file:PATH", a URL ("nbd://host:10809/export", "nbd+unix:///export?socket=path"), the old forms
- * "nbd:host:port[:exportname=x]" and "nbd:unix:path[:exportname=x]", "null-co://", "blkdebug:CONFIG:IMAGE" and "blkverify:RAW:IMAGE" for tests (the parts are names too), or "json:{...}" with options as
- * JSON, whose keys may have dots instead of objects inside. Main loop.
+ * "nbd:host:port[:exportname=x]" and "nbd:unix:path[:exportname=x]", "null-co://", "blkdebug:CONFIG:IMAGE" and
+ * "blkverify:RAW:IMAGE" for tests (the parts are names too), or "json:{...}" with options as JSON, whose keys may have
+ * dots instead of objects inside. Main loop.
  */
 #pragma once
 
@@ -38,6 +39,9 @@ struct json *CO_FN co_image_options(const struct image_name *name, struct error 
  */
 bool CO_FN co_image_options_probe(struct graph *graph, struct json *options, bool *ret_guessed_raw,
                                   struct error **err) MUST_CHECK;
+
+/* The same for definitions inside that lack their "driver" ("test" of blkverify); the outermost one is left alone. */
+bool CO_FN co_image_options_probe_inside(struct graph *graph, struct json *options, struct error **err) MUST_CHECK;
 
 /* The typed form of complete options; owned. */
 struct blockdev_options *image_options_parse(const struct json *options, struct error **err) MUST_CHECK;

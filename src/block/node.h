@@ -164,6 +164,13 @@ int CO_FN co_edge_preadv(struct edge *edge, uint64_t offset, uint64_t bytes, con
                          unsigned flags);
 int CO_FN co_edge_pwritev(struct edge *edge, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                           unsigned flags);
+/*
+ * For drivers whose blocks are larger than the child's: where the edge may not resize, what of the range lies beyond
+ * the child's end is padding, and left out.
+ */
+int CO_FN co_edge_pwritev_padded(struct edge *edge, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                                 unsigned flags);
+int CO_FN co_edge_pwrite_zeroes_padded(struct edge *edge, uint64_t offset, uint64_t bytes, unsigned flags);
 int CO_FN co_edge_pread(struct edge *edge, uint64_t offset, uint64_t bytes, void *to, unsigned flags);
 int CO_FN co_edge_pwrite(struct edge *edge, uint64_t offset, uint64_t bytes, const void *from, unsigned flags);
 int CO_FN co_edge_pwrite_zeroes(struct edge *edge, uint64_t offset, uint64_t bytes, unsigned flags);

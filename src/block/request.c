@@ -547,6 +547,39 @@ int CO_FN co_edge_pdiscard(struct edge *edge, uint64_t offset, uint64_t bytes)
     return may_change(edge, offset, bytes, 0) ? co_node_pdiscard(edge->child, offset, bytes) : -EIO;
 }
 
+/* What of the range is no padding. */
+static uint64_t without_padding(const struct edge *edge, uint64_t offset, uint64_t bytes)
+{
+    uint64_t length = node_length(edge->child);
+
+    if (likely(range_fits(offset, bytes, length)) || __atomic_load_n(&edge->perm, __ATOMIC_RELAXED) & PERM_RESIZE)
+        return bytes;
+    return offset < length ? length - offset : 0;
+}
+
+int CO_FN co_edge_pwritev_padded(struct edge *edge, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
+                                 unsigned flags)
+{
+    uint64_t inside = without_padding(edge, offset, bytes);
+    size_t size = io_vector_slice_count(iov, 0, inside) * sizeof(struct iovec);
+    struct iovec *segments;
+    struct io_vector part;
+    int ret;
+
+    if (likely(inside == bytes))
+        return co_edge_pwritev(edge, offset, bytes, iov, flags);
+    segments = loop_alloc(size);
+    part = io_vector_slice(iov, 0, inside, segments);
+    ret = co_edge_pwritev(edge, offset, inside, &part, flags);
+    loop_release(segments, size);
+    return ret;
+}
+
+int CO_FN co_edge_pwrite_zeroes_padded(struct edge *edge, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    return co_edge_pwrite_zeroes(edge, offset, without_padding(edge, offset, bytes), flags);
+}
+
 int CO_FN co_edge_copy_from(struct edge *edge, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
                             unsigned flags)
 {

@@ -213,6 +213,8 @@ static bool CO_FN co_open_format(struct tool *tool, struct image *image, const s
     if (probe && json_get_kind(file) == JSON_STRING)
         return error_set(err, "Cannot find device='%s' nor node-name='%s'", json_get_string(file),
                          json_get_string(file));
+    if (!co_image_options_probe_inside(tool->graph, options, err))
+        return false;
     if (probe) {
         look = co_open_file(tool, image, open, options, err);
         if (!look)

@@ -4,6 +4,8 @@
 
 #include "block/driver.h"
 #include "driver/filter/blkdebug.h"
+#include "driver/filter/blklogwrites.h"
+#include "driver/filter/blkverify.h"
 #include "driver/filter/compress.h"
 #include "driver/filter/copy-before-write.h"
 #include "driver/filter/copy-on-read.h"
@@ -21,6 +23,8 @@
 
 const struct block_driver *const block_drivers[] = {
     &blkdebug_driver,
+    &blklogwrites_driver,
+    &blkverify_driver,
     &compress_driver,
     &copy_before_write_driver,
     &copy_on_read_driver,

@@ -462,34 +462,15 @@ static int CO_FN blkdebug_co_preadv(struct node *node, uint64_t offset, uint64_t
     return ret ? ret : co_edge_preadv(debug->image, offset, bytes, iov, flags);
 }
 
-/* Blocks of ours may reach beyond the child's end, where there is nothing to write. */
-static uint64_t cut_at_end(const struct blkdebug_node *debug, const struct node *node, uint64_t offset, uint64_t bytes)
-{
-    uint64_t length = node_length(edge_child(debug->image));
-
-    if (offset + bytes <= length || node_used_permissions(node) & PERM_RESIZE)
-        return bytes;
-    return offset < length ? length - offset : 0;
-}
-
 static int CO_FN blkdebug_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                                      unsigned flags)
 {
     struct blkdebug_node *debug = node_state(node);
-    uint64_t inside = cut_at_end(debug, node, offset, bytes);
     int ret = co_check(debug, BLKDEBUG_IO_TYPE_WRITE, offset, bytes);
 
     assert(is_aligned(offset | bytes, node_get_limits(node)->request_alignment));
     assert(!debug->transfer_max || bytes <= debug->transfer_max);
-    if (ret)
-        return ret;
-    if (unlikely(inside < bytes)) {
-        g_autofree struct iovec *segments = g_new(struct iovec, io_vector_slice_count(iov, 0, inside));
-        struct io_vector slice = io_vector_slice(iov, 0, inside, segments);
-
-        return co_edge_pwritev(debug->image, offset, inside, &slice, flags);
-    }
-    return co_edge_pwritev(debug->image, offset, bytes, iov, flags);
+    return ret ? ret : co_edge_pwritev_padded(debug->image, offset, bytes, iov, flags);
 }
 
 static int CO_FN blkdebug_co_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags)
@@ -502,9 +483,7 @@ static int CO_FN blkdebug_co_pwrite_zeroes(struct node *node, uint64_t offset, u
     assert(!debug->zeroes_alignment || !(offset % debug->zeroes_alignment));
     assert(!debug->zeroes_max || bytes <= debug->zeroes_max);
     ret = co_check(debug, BLKDEBUG_IO_TYPE_WRITE_ZEROES, offset, bytes);
-    if (ret)
-        return ret;
-    return co_edge_pwrite_zeroes(debug->image, offset, cut_at_end(debug, node, offset, bytes), flags);
+    return ret ? ret : co_edge_pwrite_zeroes_padded(debug->image, offset, bytes, flags);
 }
 
 static int CO_FN blkdebug_co_pdiscard(struct node *node, uint64_t offset, uint64_t bytes)
@@ -515,7 +494,7 @@ static int CO_FN blkdebug_co_pdiscard(struct node *node, uint64_t offset, uint64
     assert(!debug->discard_alignment || !(offset % debug->discard_alignment));
     assert(!debug->discard_max || bytes <= debug->discard_max);
     ret = co_check(debug, BLKDEBUG_IO_TYPE_DISCARD, offset, bytes);
-    return ret ? ret : co_edge_pdiscard(debug->image, offset, cut_at_end(debug, node, offset, bytes));
+    return ret ? ret : co_edge_pdiscard(debug->image, offset, bytes);
 }
 
 /* The core flushes the child afterwards. */

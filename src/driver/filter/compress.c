@@ -12,7 +12,6 @@
 #include "block/describe.h"
 #include "block/driver.h"
 #include "block/node.h"
-#include "loop/loop.h"
 
 struct compress_node {
     struct edge *file; /* const after open */
@@ -61,46 +60,27 @@ static int CO_FN compress_co_preadv(struct node *node, uint64_t offset, uint64_t
     return co_edge_preadv(compress->file, offset, bytes, iov, flags);
 }
 
-/* What the image has of the range: its last cluster may be a part of one. */
-static uint64_t inside(const struct compress_node *compress, uint64_t offset, uint64_t bytes)
-{
-    uint64_t length = node_length(edge_child(compress->file));
-
-    return offset < length ? MIN(bytes, length - offset) : 0;
-}
-
 static int CO_FN compress_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                                      unsigned flags)
 {
     const struct compress_node *compress = node_state(node);
-    uint64_t here = inside(compress, offset, bytes);
-    struct iovec *segments;
-    struct io_vector part;
-    size_t size;
-    int ret;
 
-    if (here == bytes)
-        return co_edge_pwritev(compress->file, offset, bytes, iov, flags | IO_COMPRESSED);
-    size = io_vector_slice_count(iov, 0, here) * sizeof(*segments);
-    segments = loop_alloc(size);
-    part = io_vector_slice(iov, 0, here, segments);
-    ret = co_edge_pwritev(compress->file, offset, here, &part, flags | IO_COMPRESSED);
-    loop_release(segments, size);
-    return ret;
+    /* Its last cluster may be a part of one. */
+    return co_edge_pwritev_padded(compress->file, offset, bytes, iov, flags | IO_COMPRESSED);
 }
 
 static int CO_FN compress_co_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t bytes, unsigned flags)
 {
     const struct compress_node *compress = node_state(node);
 
-    return co_edge_pwrite_zeroes(compress->file, offset, inside(compress, offset, bytes), flags);
+    return co_edge_pwrite_zeroes_padded(compress->file, offset, bytes, flags);
 }
 
 static int CO_FN compress_co_pdiscard(struct node *node, uint64_t offset, uint64_t bytes)
 {
     const struct compress_node *compress = node_state(node);
 
-    return co_edge_pdiscard(compress->file, offset, inside(compress, offset, bytes));
+    return co_edge_pdiscard(compress->file, offset, bytes);
 }
 
 const struct block_driver compress_driver = {

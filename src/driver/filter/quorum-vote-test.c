@@ -77,27 +77,10 @@ static void test_errors(void)
     }
 }
 
-/* Segments that begin and end at different places. */
-static void test_difference(void)
-{
-    char left[] = "0123456789", right[] = "0123456789";
-    struct iovec of_left[] = {{left, 3}, {left + 3, 0}, {left + 3, 7}};
-    struct iovec of_right[] = {{right, 5}, {right + 5, 5}};
-    struct io_vector a = io_vector_of(of_left, 3), b = io_vector_of(of_right, 2);
-
-    g_assert_cmpuint(quorum_first_difference(&a, &b), ==, 10);
-    for (size_t at = 0; at < 10; at++) {
-        right[at] = 'x';
-        g_assert_cmpuint(quorum_first_difference(&a, &b), ==, at);
-        right[at] = left[at];
-    }
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/quorum-vote/winners", test_winners);
     g_test_add_func("/quorum-vote/errors", test_errors);
-    g_test_add_func("/quorum-vote/difference", test_difference);
     return g_test_run();
 }

@@ -21,6 +21,3 @@ int quorum_vote(struct quorum_answer *answers, unsigned count);
 
 /* The error that most have; of several the first one's. 0: none has. */
 int quorum_vote_error(const struct quorum_answer *answers, unsigned count);
-
-/* Where the two begin to differ, bytes; their size: nowhere. Both are of one size. */
-size_t quorum_first_difference(const struct io_vector *a, const struct io_vector *b);

@@ -336,7 +336,7 @@ static int verify(struct ballot *ballot)
 
     if (ballot->answers[0].result || ballot->answers[1].result)
         return quorum_vote_error(ballot->answers, ballot->count);
-    at = quorum_first_difference(a, b);
+    at = io_vector_difference(a, b);
     if (at == a->size)
         return 0;
     log_error("quorum: node '%s': offset=%" PRIu64 " bytes=%" PRIu64 " contents mismatch at offset %" PRIu64,

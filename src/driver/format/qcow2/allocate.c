@@ -259,25 +259,57 @@ static int CO_FN co_find_row(struct qcow2_image *image, uint64_t from, uint64_t 
     return 0;
 }
 
-/* Raises the counts of clusters that are free; the first `missing` become the blocks that are missing to count all. */
+/* Raises the counts of those clusters of [first, end) that existing blocks count, or none. */
+static int CO_FN co_count_row(struct qcow2_image *image, uint64_t first, uint64_t end, int64_t delta)
+{
+    int ret = 0;
+
+    for (uint64_t at = first, stop; at < end && !ret; at = stop) {
+        uint64_t index = at >> image->refcount_block_bits;
+
+        stop = MIN(end, (index + 1) << image->refcount_block_bits);
+        if (!qcow2_refcount_table_entry(image, index))
+            continue;
+        ret = co_qcow2_refcount_add(image, at << image->cluster_bits, (stop - at) << image->cluster_bits, delta);
+        /* What cannot be lowered again is a leak. */
+        if (ret && delta > 0)
+            (void)co_count_row(image, first, at, -delta);
+    }
+    return ret;
+}
+
+/*
+ * Raises the counts of clusters that are free; the first `missing` become the blocks that are missing to count all.
+ * These are named when nothing can fail any more.
+ */
 static int CO_FN co_take_row(struct qcow2_image *image, uint64_t first, uint64_t missing, uint64_t wanted)
 {
-    uint64_t count = missing + wanted, place = first;
+    uint64_t count = missing + wanted, place = first, end = first + count;
+    uint64_t first_block = first >> image->refcount_block_bits, last_block = (end - 1) >> image->refcount_block_bits;
     int ret = co_check_free(image, first, count);
 
-    for (uint64_t i = first >> image->refcount_block_bits;
-         !ret && i <= (first + count - 1) >> image->refcount_block_bits; i++) {
-        if (!qcow2_refcount_table_entry(image, i))
-            ret = co_qcow2_refcount_block_place(image, i, place++ << image->cluster_bits);
-    }
     if (!ret)
-        ret = co_qcow2_refcount_add(image, first << image->cluster_bits, count << image->cluster_bits, 1);
+        ret = co_count_row(image, first, end, 1);
     if (ret)
         return ret;
+    for (uint64_t i = first_block; !ret && i <= last_block; i++) {
+        if (!qcow2_refcount_table_entry(image, i))
+            ret = co_qcow2_refcount_block_write(image, i, place++ << image->cluster_bits, first, end);
+    }
+    if (ret) {
+        (void)co_count_row(image, first, end, -1);
+        return ret;
+    }
+    assert(place == first + missing);
+    place = first;
+    for (uint64_t i = first_block; i <= last_block; i++) {
+        if (!qcow2_refcount_table_entry(image, i))
+            qcow2_refcount_block_name(image, i, place++ << image->cluster_bits);
+    }
     spin_lock(&image->alloc_spin);
-    note_taken(image, first + count);
+    note_taken(image, end);
     if (image->free_hint == first)
-        image->free_hint = first + count;
+        image->free_hint = end;
     spin_unlock(&image->alloc_spin);
     return 0;
 }

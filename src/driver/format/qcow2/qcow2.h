@@ -239,7 +239,10 @@ int CO_FN co_qcow2_refcount_block_load(struct qcow2_image *image, uint64_t index
 /* Under alloc_lock: that there be a table with the entry; and a block; a block of zeroes at `offset`. */
 int CO_FN co_qcow2_refcount_table_reserve(struct qcow2_image *image, uint64_t index) MUST_CHECK;
 int CO_FN co_qcow2_refcount_block_ensure(struct qcow2_image *image, uint64_t index) MUST_CHECK;
-int CO_FN co_qcow2_refcount_block_place(struct qcow2_image *image, uint64_t index, uint64_t offset) MUST_CHECK;
+int CO_FN co_qcow2_refcount_block_write(struct qcow2_image *image, uint64_t index, uint64_t offset, uint64_t first,
+                                        uint64_t end) MUST_CHECK;
+/* Enters it in the table. Under alloc_lock. */
+void qcow2_refcount_block_name(struct qcow2_image *image, uint64_t index, uint64_t offset);
 
 /* --- allocate.c --- */
 

@@ -141,34 +141,49 @@ static void note_used(struct qcow2_image *image, uint64_t offset, uint64_t bytes
     spin_unlock(&image->alloc_spin);
 }
 
-/* A block of zeroes for table entry `index`, at `offset`, which it need not count itself. */
-int CO_FN co_qcow2_refcount_block_place(struct qcow2_image *image, uint64_t index, uint64_t offset)
+/*
+ * A block for table entry `index`, written to `offset` with a count of 1 for those clusters of [first, end) that it
+ * counts; nothing names it yet. It counts itself from the start: what comes later may fail.
+ */
+int CO_FN co_qcow2_refcount_block_write(struct qcow2_image *image, uint64_t index, uint64_t offset, uint64_t first,
+                                        uint64_t end)
 {
+    uint64_t start = index << image->refcount_block_bits, stop = (index + 1) << image->refcount_block_bits;
+    uint8_t *block = loop_buffer_get(image->cluster_size);
     int ret;
 
     assert(!qcow2_refcount_table_entry(image, index));
+    if (!block)
+        return -ENOMEM;
     note_used(image, offset, image->cluster_size);
+    memset(block, 0, image->cluster_size);
+    for (uint64_t cluster = MAX(first, start); cluster < MIN(end, stop); cluster++)
+        qcow2_refcount_store(block, image->header->refcount_order, cluster - start, 1);
     co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC_WRITE);
-    /* In the file as zeroes first: a part of it may leave the cache and be loaded again. */
-    ret = co_edge_pwrite_zeroes(image->file, offset, image->cluster_size, 0);
-    if (ret)
-        return ret;
+    ret = co_edge_pwrite(image->file, offset, image->cluster_size, block, 0);
+    loop_buffer_put(block, image->cluster_size);
+    return ret;
+}
+
+void qcow2_refcount_block_name(struct qcow2_image *image, uint64_t index, uint64_t offset)
+{
     qcow2_overlap_add(&image->overlap, offset, image->cluster_size);
     table_entry_set(image, index, offset);
-    return 0;
 }
 
 /* A block in the first cluster that it counts. Under alloc_lock. */
 static int CO_FN co_block_make(struct qcow2_image *image, uint64_t index)
 {
-    uint64_t offset = index << image->refcount_block_bits << image->cluster_bits;
+    uint64_t first = index << image->refcount_block_bits, offset = first << image->cluster_bits;
     int ret;
 
     co_edge_event(image->file, BLKDEBUG_EVENT_REFBLOCK_ALLOC);
     ret = co_qcow2_overlap_check(image, offset, image->cluster_size, 0);
     if (!ret)
-        ret = co_qcow2_refcount_block_place(image, index, offset);
-    return ret ? ret : co_qcow2_refcount_add(image, offset, image->cluster_size, 1);
+        ret = co_qcow2_refcount_block_write(image, index, offset, first, first + 1);
+    if (!ret)
+        qcow2_refcount_block_name(image, index, offset);
+    return ret;
 }
 
 /* --- a larger table --- */
@@ -330,7 +345,10 @@ int CO_FN co_qcow2_refcount_get(struct qcow2_image *image, uint64_t offset, uint
     return 0;
 }
 
-/* Adds to the counts of clusters [first, end) of one block. On failure those before *ret_done have been changed. */
+/*
+ * Adds to the counts of clusters [first, end) of one block. On failure those before *ret_done have been changed.
+ * -ERANGE: one is lower than what is taken away.
+ */
 static int CO_FN co_add_in_block(struct qcow2_image *image, uint64_t first, uint64_t end, int64_t delta,
                                  uint64_t *ret_done)
 {
@@ -346,7 +364,7 @@ static int CO_FN co_add_in_block(struct qcow2_image *image, uint64_t first, uint
         uint64_t count = qcow2_refcount_of(image, block, cluster);
 
         if (delta < 0 ? count < (uint64_t)-delta : (uint64_t)delta > image->refcount_max - count) {
-            ret = delta < 0 ? -EIO : -EINVAL;
+            ret = delta < 0 ? -ERANGE : -EINVAL;
             break;
         }
         qcow2_refcount_change(image, shard, block, cluster, count + (uint64_t)delta);
@@ -382,7 +400,7 @@ static int CO_FN co_add_range(struct qcow2_image *image, uint64_t first, uint64_
         if (delta > 0)
             ret = co_ensure_locked(image, index);
         else if (!qcow2_refcount_table_entry(image, index))
-            ret = -EIO;
+            ret = -ERANGE;
         if (!ret)
             ret = co_add_in_block(image, *ret_done, stop, delta, ret_done);
     }
@@ -403,8 +421,9 @@ int CO_FN co_qcow2_refcount_add(struct qcow2_image *image, uint64_t offset, uint
             qcow2_alloc_hint(image, first);
         return 0;
     }
-    if (ret == -EIO && delta < 0)
-        (void)co_qcow2_corrupt(image, done << image->cluster_bits, image->cluster_size,
+    /* The file may fail too, which says nothing about the counts. */
+    if (ret == -ERANGE)
+        ret = co_qcow2_corrupt(image, done << image->cluster_bits, image->cluster_size,
                                "Reference count of the cluster at %#" PRIx64 " would fall below zero",
                                done << image->cluster_bits);
     if (done > first)
