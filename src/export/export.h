@@ -55,7 +55,10 @@ const char *export_id(const struct export *export);
 void *export_state(struct export *export);
 struct graph *export_graph(struct export *export);
 struct handle *export_handle(struct export *export);
-struct loop *export_loop(struct export *export); /* of its iothread, or the main loop */
+struct loop *export_loop(struct export *export); /* of its first iothread, or the main loop */
+
+/* Those of all its iothreads, each once; at least one. */
+struct loop *const *export_loops(struct export *export, unsigned *ret_count);
 
 /* The next export of the same driver after `previous` (NULL: the first), without `export` itself; NULL: no more. */
 struct export *export_sibling(const struct export *export, const struct export *previous);

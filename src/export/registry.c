@@ -33,8 +33,9 @@ struct export
     char *id;
     char *node_name;
     struct handle *handle; /* NULL: it is being freed */
-    struct loop *loop;
-    struct object *iothread; /* held; NULL: the main loop's */
+    unsigned loop_count;
+    struct loop **loops;
+    struct object **iothreads; /* held, one for each loop; NULL: the main loop's */
     bool shutting_down;
     void *state;
 };
@@ -115,7 +116,10 @@ static bool id_is_valid(const char *id)
 static void CO_FN co_export_free(struct export *export)
 {
     co_handle_free(TAKE(export->handle));
-    object_release(export->iothread);
+    for (unsigned i = 0; i < export->loop_count; i++)
+        object_release(export->iothreads[i]);
+    g_free(export->iothreads);
+    g_free(export->loops);
     g_free(export->state);
     g_free(export->id);
     g_free(export->node_name);
@@ -131,6 +135,43 @@ static void export_resized(void *opaque, uint64_t length)
 }
 
 static const struct handle_ops export_handle_ops = {.resized = export_resized};
+
+static bool hold_iothread(struct export *export, const char *id, struct error **err)
+{
+    struct object *object = NULL;
+    struct loop *loop = iothread_hold_loop(export->registry->objects, id, &object, err);
+
+    if (!loop)
+        return false;
+    for (unsigned i = 0; i < export->loop_count; i++) {
+        if (export->loops[i] != loop)
+            continue;
+        object_release(object);
+        return error_set(err, "iothread '%s' is named twice", id);
+    }
+    export->loops[export->loop_count] = loop;
+    export->iothreads[export->loop_count++] = object;
+    return true;
+}
+
+/* The loops that serve the export, each once. */
+static bool take_loops(struct export *export, const struct block_export_iothreads *from, struct error **err)
+{
+    bool several = from && from->kind == BLOCK_EXPORT_IOTHREADS_KIND_MULTI;
+    size_t count = several ? from->u.multi->count : 1;
+
+    if (!count || count > LOOP_COUNT_MAX)
+        return error_set(err, "An export cannot be served by %zu iothreads", count);
+    export->loops = g_new0(struct loop *, count);
+    export->iothreads = g_new0(struct object *, count);
+    for (size_t i = 0; from && i < count; i++) {
+        if (!hold_iothread(export, several ? from->u.multi->items[i] : from->u.single, err))
+            return false;
+    }
+    if (!from)
+        export->loops[export->loop_count++] = loop_current();
+    return true;
+}
 
 static bool CO_FN co_export_open(struct export *export, const struct block_export_options *options, struct error **err)
 {
@@ -148,13 +189,8 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
     };
     struct node *node = graph_find(registry->graph, options->node_name, err);
 
-    if (!node)
+    if (!node || !take_loops(export, options->iothread, err))
         return false;
-    if (options->iothread) {
-        export->loop = iothread_hold_loop(registry->objects, options->iothread, &export->iothread, err);
-        if (!export->loop)
-            return false;
-    }
     if (options->has_writable && options->writable) {
         if (node_read_only(node))
             return error_set(err, "Cannot export read-only node as writable");
@@ -184,7 +220,6 @@ bool co_export_add(struct export_registry *registry, const struct block_export_o
     export->id = g_strdup(options->id);
     export->node_name = g_strdup(options->node_name);
     export->state = g_malloc0(driver->state_size);
-    export->loop = loop_current();
     if (!co_export_open(export, options, err) || !driver->co_start(export, options, err)) {
         co_export_free(export);
         return false;
@@ -332,7 +367,13 @@ struct handle *export_handle(struct export *export)
 
 struct loop *export_loop(struct export *export)
 {
-    return export->loop;
+    return export->loops[0];
+}
+
+struct loop *const *export_loops(struct export *export, unsigned *ret_count)
+{
+    *ret_count = export->loop_count;
+    return export->loops;
 }
 
 struct export *export_sibling(const struct export *export, const struct export *previous)

@@ -49,9 +49,9 @@ class Mounted:
         return self.mountpoint.stat().st_dev != self.mountpoint.parent.stat().st_dev
 
 
-@pytest.fixture(params=['', ',iothread=t0'])
+@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1'])
 def mounted(tmp_path, request):
-    with Mounted(tmp_path, 'writable=on' + request.param, ['--object', 'iothread,id=t0']) as mounted:
+    with Mounted(tmp_path, 'writable=on' + request.param, ['--object', 'iothread,id=t0', '--object', 'iothread,id=t1']) as mounted:
         yield mounted
 
 
@@ -289,6 +289,20 @@ def test_bad_mountpoints(mounted, tmp_path, make, complaint):
     with pytest.raises(QmpError) as error:
         mounted.qmp.command('block-export-add', type='fuse', id='e', node_name='disk', mountpoint=str(path))
     assert error.value.desc == complaint.format(path)
+
+
+@pytest.mark.parametrize('iothreads, complaint', [
+    ([], 'cannot be served by 0 iothreads'),
+    (['t0', 't0'], "iothread 't0' is named twice"),
+    (['t0', 'none'], 'iothread "none" not found'),
+])
+def test_bad_iothreads(mounted, tmp_path, iothreads, complaint):
+    (tmp_path / 'other').write_bytes(b'')
+    with pytest.raises(QmpError, match=complaint):
+        mounted.qmp.command('block-export-add', type='fuse', id='other', node_name='disk', mountpoint=str(tmp_path / 'other'),
+                            iothread=iothreads)
+    mounted.qmp.command('object-add', qom_type='iothread', id='t9')
+    mounted.qmp.command('object-del', id='t9')
 
 
 def test_mounted_twice(mounted):

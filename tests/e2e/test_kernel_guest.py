@@ -88,7 +88,7 @@ def disk(guest):
 
 
 def vduse(disk, options='', writable='on'):
-    return (f'--blockdev file,node-name=disk,filename={disk},discard=unmap --object iothread,id=t0 '
+    return (f'--blockdev file,node-name=disk,filename={disk},discard=unmap --object iothread,id=t0 --object iothread,id=t1 '
             f'--export type=vduse-blk,id=e,name=d0,node-name=disk,writable={writable}{options}')
 
 
@@ -97,7 +97,7 @@ def attach(guest):
     guest.do('while ! [ -b /dev/vda ]; do usleep 10000; done')
 
 
-@pytest.mark.parametrize('options', ['', ',num-queues=2,queue-size=16,iothread=t0', ',logical-block-size=4096'])
+@pytest.mark.parametrize('options', ['', ',num-queues=2,queue-size=16,iothread.0=t0,iothread.1=t1', ',logical-block-size=4096'])
 def test_vduse(guest, disk, options):
     """Reading, writing, trimming, resizing; and nothing is left."""
     guest.serve(vduse(disk, ',serial=abc' + options), qmp=True)

@@ -136,7 +136,8 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
 {
     struct fuse_export *own = export_state(export);
     const struct block_export_options_fuse *from = &options->u.fuse;
-    struct loop *loops[] = {export_loop(export)};
+    unsigned loop_count;
+    struct loop *const *loops = export_loops(export, &loop_count);
 
     if (!check_others(export, from->mountpoint, err))
         return false;
@@ -149,7 +150,7 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
         g_free(own->mountpoint);
         return false;
     }
-    co_fuse_file_open_queues(&own->file, own->fd, loops, G_N_ELEMENTS(loops));
+    co_fuse_file_open_queues(&own->file, own->fd, loops, loop_count);
     fuse_file_start(&own->file);
     TRACE(fuse_mount, "%s on %s", export_id(export), own->mountpoint);
     return true;

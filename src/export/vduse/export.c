@@ -64,14 +64,15 @@ static bool check_queue_size(uint16_t size, struct error **err)
 static bool CO_FN co_serve(struct export *export, uint16_t queue_size, bool found, struct error **err)
 {
     struct vduse_export *own = export_state(export);
-    struct loop *loops[] = {export_loop(export)};
+    unsigned loop_count;
+    struct loop *const *loops = export_loops(export, &loop_count);
     struct vduse_kernel kernel = {.fd = own->fd, .call = vduse_kernel_call};
     bool in_use = found && vduse_kernel_in_use(&kernel, own->blk.queues);
 
     own->log = co_vduse_log_open(own->name, own->blk.queues, queue_size, in_use, err);
     if (!own->log)
         return false;
-    own->device = vduse_device_new(&own->blk, export_id(export), &kernel, own->log, loops, G_N_ELEMENTS(loops));
+    own->device = vduse_device_new(&own->blk, export_id(export), &kernel, own->log, loops, loop_count);
     if (found && !in_use)
         vduse_device_changed(own->device);
     if (in_use && !co_vduse_device_resume(own->device, err))

@@ -31,13 +31,14 @@ struct vhost_user_export {
 
 static void CO_FN co_serve_front_end(struct vhost_user_export *own, int socket)
 {
-    struct loop *loops[] = {export_loop(own->export)};
+    unsigned loop_count;
+    struct loop *const *loops = export_loops(own->export, &loop_count);
     AUTO(error) why = NULL;
     struct vhost_user_message *message = g_new(struct vhost_user_message, 1);
     struct vhost_user_device *device;
     bool going = true;
 
-    own->device = vhost_user_device_new(&own->blk, export_id(own->export), socket, loops, G_N_ELEMENTS(loops));
+    own->device = vhost_user_device_new(&own->blk, export_id(own->export), socket, loops, loop_count);
     TRACE(vhost_user_connect, "%s", export_id(own->export));
     while (going && co_vhost_user_receive(socket, false, message, &why) == 1) {
         going = co_vhost_user_device_handle(own->device, message, &why);
