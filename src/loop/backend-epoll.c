@@ -49,12 +49,18 @@ static struct epoll *epoll_of(struct loop *loop)
 
 /* --- watches --- */
 
-static void epoll_watch(struct loop *loop, struct watch *watch)
+static int epoll_watch(struct loop *loop, struct watch *watch)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = (uintptr_t)watch | EPOLL_DATA_WATCH};
-    int failed = epoll_ctl(epoll_of(loop)->fd, EPOLL_CTL_ADD, watch->fd, &event);
 
-    assert(!failed);
+    return epoll_ctl(epoll_of(loop)->fd, EPOLL_CTL_ADD, watch->fd, &event) ? -errno : 0;
+}
+
+static void epoll_unwatch(struct loop *loop, struct watch *watch)
+{
+    assert(watch->ending);
+    (void)epoll_ctl(epoll_of(loop)->fd, EPOLL_CTL_DEL, watch->fd, NULL);
+    watch->ended = true;
 }
 
 static void epoll_wake_ready(struct watch *watch)
@@ -385,7 +391,7 @@ static ssize_t epoll_co_write(int fd, const void *from, size_t size)
 }
 
 /* Where the other side has made it block, and full, it is awake or does not want to be woken. */
-static void epoll_signal(struct loop *loop, int fd)
+static void epoll_signal(struct loop *loop, int fd, bool nonblocking)
 {
     struct pollfd ready = {.fd = fd, .events = POLLOUT};
 
@@ -440,7 +446,7 @@ static bool epoll_open(struct loop *loop, const struct loop_options *options, st
     }
     loop->state = epoll;
     epoll->wake.ready = epoll_wake_ready;
-    epoll_watch(loop, &epoll->wake);
+    (void)epoll_watch(loop, &epoll->wake);
     return true;
 }
 
@@ -481,6 +487,7 @@ const struct loop_backend_ops epoll_backend_ops = {
     .kick = epoll_kick,
     .now_ns = clock_now_ns,
     .watch = epoll_watch,
+    .unwatch = epoll_unwatch,
     .co_accept = epoll_co_accept,
     .co_connect = epoll_co_connect,
     .co_transfer = epoll_co_transfer,

@@ -85,12 +85,38 @@ static struct io_uring_sqe *uring_sqe(struct loop *loop)
 
 /* --- watches --- */
 
-static void uring_watch(struct loop *loop, struct watch *watch)
+static uint64_t watch_data(const struct watch *watch)
+{
+    return (uintptr_t)watch | USER_DATA_WATCH;
+}
+
+static int uring_watch(struct loop *loop, struct watch *watch)
 {
     struct io_uring_sqe *sqe = uring_sqe(loop);
 
     io_uring_prep_poll_multishot(sqe, watch->fd, POLLIN);
-    sqe->user_data = (uintptr_t)watch | USER_DATA_WATCH;
+    sqe->user_data = watch_data(watch);
+    return 0;
+}
+
+static void uring_unwatch(struct loop *loop, struct watch *watch)
+{
+    struct io_uring_sqe *sqe = uring_sqe(loop);
+
+    assert(watch->ending);
+    io_uring_prep_cancel64(sqe, watch_data(watch), 0);
+    sqe->user_data = 0;
+}
+
+static void uring_watch_event(struct loop *loop, struct watch *watch, const struct io_uring_cqe *cqe)
+{
+    if (!(cqe->flags & IORING_CQE_F_MORE)) {
+        watch->error = watch->removable && cqe->res < 0 ? cqe->res : 0;
+        watch->ended = watch->ending || watch->error;
+        if (!watch->ended)
+            (void)uring_watch(loop, watch);
+    }
+    watch->ready(watch);
 }
 
 static void uring_wake_ready(struct watch *watch)
@@ -108,11 +134,7 @@ static void uring_kick(struct loop *loop)
 static void uring_complete(struct loop *loop, const struct io_uring_cqe *cqe)
 {
     if (cqe->user_data & USER_DATA_WATCH) {
-        struct watch *watch = (struct watch *)(uintptr_t)(cqe->user_data & ~(uint64_t)USER_DATA_WATCH);
-
-        if (!(cqe->flags & IORING_CQE_F_MORE))
-            uring_watch(loop, watch);
-        watch->ready(watch);
+        uring_watch_event(loop, (struct watch *)(uintptr_t)(cqe->user_data & ~(uint64_t)USER_DATA_WATCH), cqe);
     } else if (cqe->user_data) {
         struct uring_op *op = (struct uring_op *)(uintptr_t)cqe->user_data;
 
@@ -346,14 +368,17 @@ static ssize_t uring_co_write(int fd, const void *from, size_t size)
     return uring_co_run(fd, POLLOUT, uring_prepare_descriptor, &request);
 }
 
-/* Nobody waits for it, and a failure says that the other side is awake or does not want to be woken. */
-static void uring_signal(struct loop *loop, int fd)
+/*
+ * Nobody waits for it, and a failure says that the other side is awake or does not want to be woken. Where it may
+ * block, a thread of the kernel's does.
+ */
+static void uring_signal(struct loop *loop, int fd, bool nonblocking)
 {
     static const uint64_t one = 1;
     struct io_uring_sqe *sqe = uring_sqe(loop);
 
     io_uring_prep_write(sqe, fd, &one, sizeof(one), (uint64_t)-1);
-    sqe->rw_flags = RWF_NOWAIT;
+    sqe->rw_flags = nonblocking ? RWF_NOWAIT : 0;
     sqe->user_data = 0;
     if (uring_of(loop)->ring.features & IORING_FEAT_CQE_SKIP)
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
@@ -476,7 +501,7 @@ static bool uring_open(struct loop *loop, const struct loop_options *options, st
     (void)io_uring_register_ring_fd(&uring->ring);
     loop->state = uring;
     uring->wake.ready = uring_wake_ready;
-    uring_watch(loop, &uring->wake);
+    (void)uring_watch(loop, &uring->wake);
     return true;
 }
 
@@ -517,6 +542,7 @@ const struct loop_backend_ops uring_backend_ops = {
     .kick = uring_kick,
     .now_ns = clock_now_ns,
     .watch = uring_watch,
+    .unwatch = uring_unwatch,
     .co_accept = uring_co_accept,
     .co_connect = uring_co_connect,
     .co_transfer = uring_co_transfer,

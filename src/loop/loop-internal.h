@@ -210,8 +210,18 @@ void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
  * time. */
 struct watch {
     int fd;
+    bool removable;
+    bool ending; /* removable: by unwatch() */
+    bool ended;  /* nothing refers to it any more; told by a last call of `ready` */
+    int error;   /* why it ended by itself; 0: it has not */
     void (*ready)(struct watch *watch);
 };
+
+/* --- event sources: each of the two looks at all that are waited for, and wakes; whether it woke somebody --- */
+
+struct event_source;
+bool event_sources_look(struct loop *loop);
+bool event_sources_rest(struct loop *loop);
 
 /* --- back ends --- */
 
@@ -275,7 +285,9 @@ struct loop_backend_ops {
     void (*random_bytes)(struct loop *loop, void *to, size_t size);
     struct coroutine *(*pick)(struct loop *loop); /* the next to run of the ready ones; NULL: the first */
 
-    void (*watch)(struct loop *loop, struct watch *watch); /* until the loop ends; real ones only */
+    /* Until the loop ends, or it is taken back, which takes a while: see `ended`. 0 or -errno. Real ones only. */
+    int (*watch)(struct loop *loop, struct watch *watch);
+    void (*unwatch)(struct loop *loop, struct watch *watch);
     bool (*buffer_fails)(struct loop *loop); /* whether loop_buffer_get() is to say that there is no memory; or NULL */
 
     int (*co_accept)(int fd);
@@ -284,8 +296,8 @@ struct loop_backend_ops {
     ssize_t (*co_read)(int fd, void *to, size_t size);
     ssize_t (*co_write)(int fd, const void *from, size_t size);
     int (*co_poll)(int fd, int events);
-    void (*signal)(struct loop *loop, int fd); /* of an event descriptor, by the end of the turn; never waits */
-    void (*shutdown)(int fd, int how);         /* shutdown(2); any thread */
+    void (*signal)(struct loop *loop, int fd, bool nonblocking); /* see event_signal() */
+    void (*shutdown)(int fd, int how);                           /* shutdown(2); any thread */
 
     /* Where sockets are not the system's: a listening and a connected one, by the endpoint's name; or -errno. */
     int (*listen)(const char *name, int backlog);
@@ -337,6 +349,7 @@ struct loop {
     void *state;          /* the back end's */
     struct stack_pool stacks;
     struct timer_heap timers;
+    struct event_source *sources; /* that are waited for */
     struct polling polling;
     struct memory_lists memory;
     struct native_aio *native;         /* NULL: not used yet */

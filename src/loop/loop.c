@@ -246,7 +246,7 @@ static int64_t loop_timeout_ns(struct loop *loop)
 
 static bool loop_has_events(struct loop *loop)
 {
-    if (!inbox_is_empty(loop))
+    if (!inbox_is_empty(loop) || event_sources_look(loop))
         return true;
     if (!loop->ops->has_events || loop->ops->has_events(loop))
         loop->ops->turn(loop, 0);
@@ -310,7 +310,7 @@ static void loop_block(struct loop *loop, int64_t timeout_ns)
             timeout_ns = TRIM_DELAY_NS;
     }
     atomic_store(&loop->inbox.sleeping, true);
-    if (!inbox_is_empty(loop))
+    if (!inbox_is_empty(loop) || (timeout_ns && event_sources_rest(loop)))
         timeout_ns = 0;
     loop->ops->turn(loop, timeout_ns);
     atomic_store_explicit(&loop->inbox.sleeping, false, memory_order_relaxed);
@@ -349,6 +349,7 @@ void loop_run_until(struct loop *loop, const bool *done)
         coroutines_run(loop);
         if (*done)
             break;
+        (void)event_sources_look(loop);
         timeout_ns = loop_timeout_ns(loop);
         if (timeout_ns)
             loop_sleep(loop, timeout_ns);

@@ -99,6 +99,7 @@ static void native_ready(struct watch *watch)
 static bool native_open(struct loop *loop, struct error **err)
 {
     struct native_aio *native;
+    int result;
 
     if (loop->native)
         return true;
@@ -117,7 +118,8 @@ static bool native_open(struct loop *loop, struct error **err)
         g_free(native);
         return false;
     }
-    loop->ops->watch(loop, &native->watch);
+    result = loop->ops->watch(loop, &native->watch);
+    assert(!result);
     loop->native = native;
     return true;
 }

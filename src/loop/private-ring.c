@@ -82,7 +82,8 @@ bool private_ring_available(struct loop *loop, struct error **err)
         return false;
     }
     io_uring_ring_dontfork(&private->ring);
-    loop->ops->watch(loop, &private->watch);
+    result = loop->ops->watch(loop, &private->watch);
+    assert(!result);
     loop->private_ring = private;
     return true;
 }

@@ -9,7 +9,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "loop/endpoint.h"
 #include "loop/loop-internal.h"
 
 int co_socket_accept(int fd)
@@ -104,16 +103,6 @@ ssize_t co_fd_write(int fd, const void *from, size_t size)
 {
     CO_ASSERT();
     return loop_self()->ops->co_write(fd, from, size);
-}
-
-void event_adopt(int fd)
-{
-    fd_set_nonblocking(fd);
-}
-
-void event_signal(int fd)
-{
-    loop_self()->ops->signal(loop_self(), fd);
 }
 
 int co_fd_poll(int fd, int events)

@@ -29,15 +29,7 @@ ssize_t CO_FN co_fd_read(int fd, void *to, size_t size);
 ssize_t CO_FN co_fd_write(int fd, const void *from, size_t size);
 
 /*
- * Event descriptors (eventfd(2)) that another process may have, too. event_adopt(): to be called once for one that came
- * from there. event_signal(): wakes who waits for it, at the end of the loop's turn; until then it must stay open
- * (co_yield() sees to that). Whatever the other process does to the descriptor, nothing waits: at worst, nobody wakes.
- */
-void event_adopt(int fd);
-void event_signal(int fd);
-
-/*
- * The same on a non-blocking descriptor that is a device or the like, at once and on the calling thread: -EAGAIN where
+ * read(2) and write(2) of a non-blocking descriptor that is a device or the like, at once and on the calling thread: -EAGAIN where
  * it would have to wait.
  */
 ssize_t fd_read_now(int fd, void *to, size_t size);

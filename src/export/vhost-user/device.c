@@ -20,6 +20,7 @@
 #include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
+#include "loop/event.h"
 #include "loop/shared-memory.h"
 #include "loop/socket.h"
 
@@ -469,7 +470,10 @@ static bool CO_FN co_set_vring_call(struct vhost_user_device *device, struct vho
 
     if (!queue)
         return false;
+    /* What is right for the old one and the new one, while they change places. */
+    atomic_store(&queue->call_nonblocking, false);
     co_virtio_blk_queue_set_fd(&queue->work, &queue->call_fd, fd);
+    atomic_store(&queue->call_nonblocking, fd >= 0 && event_is_nonblocking(fd));
     return true;
 }
 

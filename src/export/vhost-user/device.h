@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,6 +33,7 @@ struct vhost_user_queue {
     uint64_t log_address;
     bool log_used;
     int call_fd; /* -1: none */
+    atomic_bool call_nonblocking;
     int error_fd;
 };
 

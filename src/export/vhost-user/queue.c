@@ -8,25 +8,23 @@
 #include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
+#include "loop/event.h"
 #include "loop/shared-memory.h"
-#include "loop/socket.h"
-
-static void CO_FN co_signal(int fd)
-{
-    uint64_t one = 1;
-
-    if (fd >= 0)
-        (void)!co_fd_write(fd, &one, sizeof(one));
-}
 
 static void CO_FN co_interrupt(struct virtio_blk_queue *work)
 {
-    co_signal(container_of(work, struct vhost_user_queue, work)->call_fd);
+    struct vhost_user_queue *queue = container_of(work, struct vhost_user_queue, work);
+
+    if (queue->call_fd >= 0)
+        event_signal(queue->call_fd, atomic_load(&queue->call_nonblocking));
 }
 
 static void CO_FN co_broken(struct virtio_blk_queue *work)
 {
-    co_signal(container_of(work, struct vhost_user_queue, work)->error_fd);
+    const struct vhost_user_queue *queue = container_of(work, struct vhost_user_queue, work);
+
+    if (queue->error_fd >= 0)
+        event_signal(queue->error_fd, event_is_nonblocking(queue->error_fd));
 }
 
 const struct virtio_blk_queue_ops vhost_user_queue_ops = {.co_interrupt = co_interrupt, .co_broken = co_broken};

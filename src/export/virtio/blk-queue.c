@@ -7,12 +7,14 @@
 
 #include <assert.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
 #include "export/virtio/blk.h"
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
 #include "loop/coroutine.h"
+#include "loop/event.h"
 #include "loop/loop.h"
 #include "loop/socket.h"
 
@@ -42,6 +44,9 @@ static void tell(struct virtio_blk_queue *queue)
 
 static void CO_FN co_declare_broken(struct virtio_blk_queue *queue)
 {
+    if (queue->declared_broken)
+        return;
+    queue->declared_broken = true;
     log_warning("export '%s': queue %u is broken: %s", queue->name, queue->index, virtqueue_why(queue->ring));
     queue->ops->co_broken(queue);
 }
@@ -88,27 +93,46 @@ static bool CO_FN co_take_requests(struct virtio_blk_queue *queue)
     return false;
 }
 
-/* Everything that is there, also what comes between the last look and the wish to be woken. */
-static bool CO_FN co_process(struct virtio_blk_queue *queue)
+static bool has_available(void *opaque)
 {
-    virtqueue_want_kicks(queue->ring, false);
-    if (!co_take_requests(queue))
-        return false;
-    virtqueue_want_kicks(queue->ring, true);
-    return co_take_requests(queue);
+    const struct virtio_blk_queue *queue = opaque;
+
+    return virtqueue_has_available(queue->ring);
 }
 
+static bool want_kicks(void *opaque)
+{
+    struct virtio_blk_queue *queue = opaque;
+
+    if (!queue->kicks_wanted) {
+        queue->kicks_wanted = true;
+        virtqueue_want_kicks(queue->ring, true);
+    }
+    return virtqueue_has_available(queue->ring);
+}
+
+static const struct event_source_ops kick_ops = {.look = has_available, .rest = want_kicks};
+
+/* Kicks are wanted only while the loop sleeps; else it looks. */
 static void serve_run(void *opaque)
 {
     struct virtio_blk_queue *queue = opaque;
-    bool working = co_process(queue);
+    AUTO(error) error = NULL;
+    struct event_source *source = event_source_new(queue->kick_fd, &kick_ops, queue, &error);
 
-    while (working) {
-        uint64_t kicks;
-        ssize_t got = co_fd_read(queue->kick_fd, &kicks, sizeof(kicks));
-
-        working = got > 0 && co_process(queue);
+    if (!source) {
+        virtqueue_break(queue->ring, "kicks: %s", error_message(error));
+        co_declare_broken(queue);
+        return;
     }
+    queue->kicks_wanted = false;
+    virtqueue_want_kicks(queue->ring, false);
+    while (co_take_requests(queue) && !co_event_wait(source)) {
+        if (queue->kicks_wanted)
+            virtqueue_want_kicks(queue->ring, false);
+        queue->kicks_wanted = false;
+    }
+    co_event_source_free(source);
 }
 
 void co_virtio_blk_queue_start(struct virtio_blk_queue *queue, struct virtqueue *ring)
@@ -119,6 +143,7 @@ void co_virtio_blk_queue_start(struct virtio_blk_queue *queue, struct virtqueue 
     queue->started = true;
     co_move_to(queue->loop);
     queue->ring = ring;
+    queue->declared_broken = false;
     queue->server = co_task_start(queue->loop, serve_run, queue);
     co_move_to(home);
     TRACE(virtio_blk_queue_start, "%s queue %u", queue->name, queue->index);
@@ -137,6 +162,8 @@ uint32_t co_virtio_blk_queue_stop(struct virtio_blk_queue *queue)
         co_condition_wait_always(&queue->idle, NULL);
     base = virtqueue_base(queue->ring);
     virtqueue_free(TAKE(queue->ring));
+    /* Signals leave with the turn, before anybody closes their descriptors. */
+    co_yield ();
     co_move_to(home);
     queue->started = false;
     TRACE(virtio_blk_queue_stop, "%s queue %u at 0x%x", queue->name, queue->index, base);
@@ -164,6 +191,7 @@ void co_virtio_blk_queue_set_fd(struct virtio_blk_queue *queue, int *slot, int f
         co_move_to(queue->loop);
     while (queue->telling)
         co_condition_wait_always(&queue->idle, NULL);
+    co_yield ();
     fd_close(*slot);
     *slot = fd;
     if (started)

@@ -41,7 +41,9 @@ struct virtio_blk_queue {
     struct virtqueue *ring;
     struct co_task *server;
     struct co_condition idle; /* nothing is in flight, and nobody is being told of it any more */
-    bool telling;             /* a coroutine that tells the driver is under way */
+    bool declared_broken;
+    bool kicks_wanted; /* the driver has been asked for them */
+    bool telling;      /* a coroutine that tells the driver is under way */
 };
 
 /* Takes `ring` and serves it; what is in it already, too. */

@@ -26,6 +26,7 @@ struct virtq_done {
 
 struct virtqueue_ops {
     bool (*start)(struct virtqueue *queue, uint32_t base, struct error **err); /* indices; requests in flight */
+    bool (*has_available)(const struct virtqueue *queue);
     int (*pop)(struct virtqueue *queue, struct virtq_buffer *ret);
     void (*push)(struct virtqueue *queue, const struct virtq_done *done);
     bool (*must_notify)(struct virtqueue *queue, uint32_t fresh, bool first);

@@ -181,6 +181,13 @@ static int pop_again(struct virtqueue *queue, struct virtq_buffer *ret)
     return 1;
 }
 
+static bool has_available(const struct virtqueue *queue)
+{
+    const uint8_t *next = queue->descriptors + (size_t)queue->avail_index * VIRTQ_DESCRIPTOR_BYTES;
+
+    return flags_are_available(shared_load16(next + VIRTQ_PACKED_FLAGS, __ATOMIC_ACQUIRE), queue->avail_wrap);
+}
+
 static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
 {
     uint16_t index = queue->avail_index;
@@ -189,10 +196,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
 
     if (unlikely(queue->resubmit_next < queue->resubmit_count))
         return pop_again(queue, ret);
-    if (!flags_are_available(
-            shared_load16(queue->descriptors + (size_t)index * VIRTQ_DESCRIPTOR_BYTES + VIRTQ_PACKED_FLAGS,
-                          __ATOMIC_ACQUIRE),
-            wrap))
+    if (!has_available(queue))
         return 0;
     if (table_of(queue))
         ret->entry = table_of(queue)->old_free_head;
@@ -295,6 +299,7 @@ static uint32_t base_of(const struct virtqueue *queue)
 
 const struct virtqueue_ops virtqueue_packed_ops = {
     .start = start,
+    .has_available = has_available,
     .pop = pop,
     .push = push,
     .must_notify = must_notify,

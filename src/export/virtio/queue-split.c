@@ -68,6 +68,11 @@ static bool start(struct virtqueue *queue, uint32_t base, struct error **err)
     return !queue->setup.inflight || recover(queue, err);
 }
 
+static bool has_available(const struct virtqueue *queue)
+{
+    return shared_load16(queue->driver_area + VIRTQ_SPLIT_INDEX, __ATOMIC_ACQUIRE) != queue->avail_index;
+}
+
 /* The head of the next chain: 1, 0 or -EIO. */
 static int next_head(struct virtqueue *queue, uint16_t *ret)
 {
@@ -187,6 +192,7 @@ static uint32_t base_of(const struct virtqueue *queue)
 
 const struct virtqueue_ops virtqueue_split_ops = {
     .start = start,
+    .has_available = has_available,
     .pop = pop,
     .push = push,
     .must_notify = must_notify,

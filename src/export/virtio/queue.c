@@ -327,6 +327,11 @@ bool virtqueue_must_notify(struct virtqueue *queue)
     return queue->ops->must_notify(queue, fresh, first);
 }
 
+bool virtqueue_has_available(const struct virtqueue *queue)
+{
+    return !queue->why && queue->outstanding < queue->setup.size && queue->ops->has_available(queue);
+}
+
 void virtqueue_want_kicks(struct virtqueue *queue, bool wanted)
 {
     queue->ops->want_kicks(queue, wanted);

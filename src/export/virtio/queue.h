@@ -86,6 +86,9 @@ void virtqueue_push(struct virtqueue *queue, struct virtq_buffer *buffer, uint32
 /* Whether the driver wants to hear of what has been pushed since this was last asked. */
 bool virtqueue_must_notify(struct virtqueue *queue);
 
+/* Whether virtqueue_pop() would find something: a few instructions. */
+bool virtqueue_has_available(const struct virtqueue *queue);
+
 /* Asks the driver to notify us or not to bother. */
 void virtqueue_want_kicks(struct virtqueue *queue, bool wanted);
 

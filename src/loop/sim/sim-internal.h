@@ -193,7 +193,7 @@ int CO_FN sim_co_connect(int fd, const struct sockaddr *address, socklen_t size)
 ssize_t CO_FN sim_co_transfer(const struct socket_request *request);
 ssize_t CO_FN sim_co_read(int fd, void *to, size_t size);
 ssize_t CO_FN sim_co_write(int fd, const void *from, size_t size);
-void sim_signal(struct loop *loop, int fd);
+void sim_signal(struct loop *loop, int fd, bool nonblocking);
 int CO_FN sim_co_poll(int fd, int events);
 void sim_shutdown(int fd, int how);
 int sim_listen(const char *name, int backlog);

@@ -256,7 +256,7 @@ ssize_t sim_co_write(int fd, const void *from, size_t size)
 }
 
 /* There are no event descriptors in the simulation. */
-void sim_signal(struct loop *loop, int fd)
+void sim_signal(struct loop *loop, int fd, bool nonblocking)
 {
     assert(!sim_handle_get(fd));
 }

@@ -25,6 +25,7 @@
 #include "driver/protocol/virtio-blk/ring.h"
 #include "driver/protocol/virtio-blk/transport.h"
 #include "loop/coroutine.h"
+#include "loop/event.h"
 #include "loop/loop.h"
 #include "loop/socket.h"
 
@@ -203,6 +204,16 @@ static bool anything_under_way(const struct virtio_queue *queue)
     return vring_outstanding(queue->ring);
 }
 
+/* Others hear of it first, with the turn; what is under way here fails last, and then nothing of the queue runs. */
+static void CO_FN co_lose(struct virtio_queue *queue)
+{
+    if (!is_lost(queue))
+        log_warning("virtio disk: queue %u: the device has written nonsense into the ring", queue->setup.index);
+    virtio_disk_lose(queue->disk);
+    co_yield ();
+    fail_all(queue);
+}
+
 static void reap_run(void *opaque)
 {
     struct virtio_queue *queue = opaque;
@@ -217,20 +228,15 @@ static void reap_run(void *opaque)
         vring_want_calls(queue->ring, false);
         good = reap(queue);
     }
-    if (!good) {
-        if (!is_lost(queue))
-            log_warning("virtio disk: queue %u: the device has written nonsense into the ring", queue->setup.index);
-        virtio_disk_lose(queue->disk);
-        fail_all(queue);
-        co_yield ();
-    }
+    if (!good)
+        co_lose(queue);
     queue->reaping = false;
     virtio_disk_unref(queue->disk);
 }
 
 void virtio_queue_wake(struct virtio_queue *queue)
 {
-    event_signal(queue->call_fd);
+    event_signal(queue->call_fd, true);
 }
 
 /* --- requests --- */
@@ -241,7 +247,7 @@ static void kick_run(void *opaque)
 
     queue->kicking = false;
     if (vring_must_kick(queue->ring)) {
-        event_signal(queue->kick_fd);
+        event_signal(queue->kick_fd, true);
         co_yield ();
     }
     virtio_disk_unref(queue->disk);
