@@ -31,3 +31,12 @@ def daemon(tmp_path):
     yield start
     for one in running:
         one.stop()
+
+
+@pytest.fixture
+def pool_daemon(tmp_path):
+    """A pool daemon that is still to be started; it is stopped when the test ends."""
+    from pool_daemon import PoolDaemon
+    one = PoolDaemon(tmp_path)
+    yield one
+    one.stop()

@@ -30,7 +30,7 @@
 #include "pool/storage-internal.h"
 #include "schema/json.h"
 
-enum { KIB = 1024, COPY_WORKERS = 4, COPY_PIECE = 16 * 1024 * 1024 };
+enum { KIB = 1024, COPY_WORKERS = 4, COPY_PIECE = 16 * 1024 * 1024, COPY_BUFFER = 1024 * 1024, COPY_UNIT = 16 * 1024 };
 
 /* --- keys --- */
 
@@ -437,8 +437,51 @@ struct copying {
     uint64_t length;
     uint64_t next;
     bool is_zero; /* the target reads as zeroes where nothing was written */
+    bool sparse;  /* zeroes that the source has as data are looked for, too */
     int error;
 };
+
+static bool is_all_zero(const uint8_t *data, size_t size)
+{
+    return !data[0] && !memcmp(data, data + 1, size - 1);
+}
+
+/* The units of the buffer that are not zero, in runs. */
+static int CO_FN co_write_runs(const struct copying *copying, const uint8_t *buffer, uint64_t offset, size_t size)
+{
+    size_t at = 0;
+    int ret = 0;
+
+    while (!ret && at < size) {
+        size_t end = at;
+
+        while (end < size && !is_all_zero(buffer + end, MIN(COPY_UNIT, size - end)))
+            end += MIN(COPY_UNIT, size - end);
+        if (end > at)
+            ret = co_handle_pwrite(copying->to, offset + at, end - at, buffer + at, 0);
+        at = end;
+        while (at < size && is_all_zero(buffer + at, MIN(COPY_UNIT, size - at)))
+            at += MIN(COPY_UNIT, size - at);
+    }
+    return ret;
+}
+
+static int CO_FN co_copy_looking(const struct copying *copying, uint64_t offset, uint64_t bytes)
+{
+    void *buffer = loop_buffer_get(COPY_BUFFER);
+    int ret = buffer ? 0 : -ENOMEM;
+
+    for (uint64_t done = 0; !ret && done < bytes; done += COPY_BUFFER) {
+        size_t size = MIN(COPY_BUFFER, bytes - done);
+
+        ret = co_handle_pread(copying->from, offset + done, size, buffer, 0);
+        if (!ret)
+            ret = co_write_runs(copying, buffer, offset + done, size);
+    }
+    if (buffer)
+        loop_buffer_put(buffer, COPY_BUFFER);
+    return ret;
+}
 
 static int CO_FN co_copy_piece(const struct copying *copying, uint64_t offset, uint64_t bytes)
 {
@@ -449,7 +492,10 @@ static int CO_FN co_copy_piece(const struct copying *copying, uint64_t offset, u
         ret = co_handle_block_status(copying->from, offset + done, bytes - done, &extent);
         if (ret || (extent.flags & BLOCK_ZERO && copying->is_zero))
             continue;
-        ret = co_handle_copy_range(copying->from, offset + done, copying->to, offset + done, extent.bytes, 0);
+        if (copying->sparse)
+            ret = co_copy_looking(copying, offset + done, extent.bytes);
+        else
+            ret = co_handle_copy_range(copying->from, offset + done, copying->to, offset + done, extent.bytes, 0);
     }
     return ret;
 }
@@ -498,6 +544,7 @@ bool CO_FN co_image_copy(struct pool *pool, struct volume *volume, struct pool *
     copying.from = from.handle;
     copying.to = to.handle;
     copying.length = handle_length(from.handle);
+    copying.sparse = copying.is_zero && (is_qcow2(pool, volume) || volume->allocation < source->capacity);
     ret = co_copy_all(&copying);
     co_close(&to);
     co_close(&from);

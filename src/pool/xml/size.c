@@ -34,6 +34,7 @@ uint64_t size_unit(const char *unit)
 static bool parse_number(const char *text, uint64_t *ret)
 {
     uint64_t value = 0;
+    bool fits = true;
 
     while (g_ascii_isspace(*text))
         text++;
@@ -42,12 +43,12 @@ static bool parse_number(const char *text, uint64_t *ret)
     if (!g_ascii_isdigit(*text))
         return false;
     for (; g_ascii_isdigit(*text); text++) {
-        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
-            value = UINT64_MAX / 10 + 1;
+        fits = fits && !__builtin_mul_overflow(value, 10, &value) &&
+               !__builtin_add_overflow(value, (uint64_t)(*text - '0'), &value);
     }
     while (g_ascii_isspace(*text))
         text++;
-    *ret = value;
+    *ret = fits ? value : UINT64_MAX;
     return !*text;
 }
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Pools of directories: what virsh shows, and what libvirt's library gets."""
+import re
+
+import libvirt
+from harness import run
+from pool_daemon import error_of, pool_xml, volume_xml
+
+MIB = 1 << 20
+
+
+def test_session_of_virsh(pool_daemon, tmp_path):
+    """The commands that people use, from the definition of a pool to its end."""
+    daemon = pool_daemon.start()
+    target = tmp_path / 'srv'
+    upload = tmp_path / 'up.bin'
+    upload.write_bytes(bytes(range(256)) * 4096)
+    for words, answer in [
+        (f'pool-define-as images dir --target {target}', 'Pool images defined\n'),
+        ('pool-build images', 'Pool images built\n'),
+        ('pool-start images', 'Pool images started\n'),
+        ('pool-autostart images', 'Pool images marked as autostarted\n'),
+        ('pool-list --all', ' Name     State    Autostart\n------------------------------\n images   active   yes\n'),
+        ('vol-create-as images a.raw 4M', 'Vol a.raw created\n'),
+        ('vol-create-as images s.raw 64M --allocation 0', 'Vol s.raw created\n'),
+        ('vol-create-as images base.qcow2 1G --format qcow2', 'Vol base.qcow2 created\n'),
+        ('vol-create-as images over.qcow2 1G --format qcow2 --backing-vol base.qcow2 --backing-vol-format qcow2',
+         'Vol over.qcow2 created\n'),
+        ('vol-info s.raw images --bytes',
+         'Name:           s.raw\nType:           file\nCapacity:       67108864 bytes\nAllocation:     0 bytes\n'),
+        ('vol-info base.qcow2 images --bytes --physical',
+         'Name:           base.qcow2\nType:           file\nCapacity:       1073741824 bytes\nPhysical:       196624 bytes\n'),
+        ('vol-key a.raw images', f'{target}/a.raw\n'),
+        ('vol-path a.raw images', f'{target}/a.raw\n'),
+        (f'vol-name {target}/a.raw', 'a.raw\n'),
+        (f'vol-pool {target}/a.raw', 'images\n'),
+        ('pool-refresh images', 'Pool images refreshed\n'),
+        ('vol-clone base.qcow2 copy.qcow2 images', 'Vol copy.qcow2 cloned from base.qcow2\n'),
+        ('vol-resize base.qcow2 2G images', "Size of volume 'base.qcow2' successfully changed to 2G\n"),
+        ('vol-resize s.raw 16M images --delta', "Size of volume 's.raw' successfully changed by 16M\n"),
+        ('vol-resize s.raw 32M images --shrink', "Size of volume 's.raw' successfully changed to 32M\n"),
+        ('vol-wipe s.raw images', 'Vol s.raw wiped\n'),
+        ('vol-wipe a.raw images --algorithm random', 'Vol a.raw wiped\n'),
+        (f'vol-upload a.raw {upload} images', ''),
+        (f'vol-download a.raw {tmp_path}/down.bin images --offset 0 --length 1048576', ''),
+        ('vol-delete copy.qcow2 images', 'Vol copy.qcow2 deleted\n'),
+        ('pool-destroy images', 'Pool images destroyed\n'),
+        ('pool-list --all', ' Name     State      Autostart\n--------------------------------\n images   inactive   yes\n'),
+        ('pool-autostart images --disable', 'Pool images unmarked as autostarted\n'),
+        ('pool-undefine images', 'Pool images has been undefined\n'),
+        (f'pool-create-as scratch dir --target {tmp_path}/scratch --build', 'Pool scratch created\n'),
+        ('pool-destroy scratch', 'Pool scratch destroyed\n'),
+    ]:
+        assert re.sub(r' +\n', '\n', daemon.virsh(*words.split())).strip() == re.sub(r' +\n', '\n', answer).strip(), words
+    assert (tmp_path / 'down.bin').read_bytes() == upload.read_bytes()
+
+
+def test_errors_of_virsh(pool_daemon, tmp_path):
+    daemon = pool_daemon.start()
+    daemon.virsh('pool-create-as', 'demo', 'dir', '--target', daemon.images)
+    daemon.virsh('vol-create-as', 'demo', 'e.raw', '1M')
+    for words, text in [
+        ('pool-start demo', "error: Requested operation is not valid: storage pool 'demo' is already active"),
+        (f'pool-define-as demo2 dir --target {daemon.images}', "error: operation failed: Storage source conflict with pool: 'demo'"),
+        ('vol-create-as demo e.raw 1M', "error: storage volume 'e.raw' exists already"),
+        ('vol-info nope', "error: Storage volume not found: no storage vol with matching path 'nope'"),
+        ('vol-delete e.raw demo --delete-snapshots', 'error: unsupported flags (0x2) in function virStorageBackendVolDeleteLocal'),
+        ('vol-wipe e.raw demo --algorithm trim', "error: argument unsupported: 'trim' algorithm not supported"),
+        ('find-storage-pool-sources dir', "pool type 'dir' does not support source discovery"),
+        ('pool-create-as x dir --target /nowhere/at/all', 'cannot open directory \'/nowhere/at/all\': No such file or directory'),
+        ('vol-resize e.raw 1K demo', "error: invalid argument: can't shrink capacity below existing allocation"),
+    ]:
+        assert text in daemon.virsh(*words.split(), check=False), words
+
+
+def test_xml_of_volumes(pool_daemon):
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    base = pool.createXML(volume_xml('b.qcow2', 1 << 30, 'qcow2'))
+    path = pool_daemon.images / 'c.qcow2'
+    backing = f"<backingStore><path>{base.path()}</path><format type='qcow2'/></backingStore>"
+    over = pool.createXML(volume_xml('c.qcow2', 1 << 30, 'qcow2', backing))
+    times = r"      <[amc]time>\d+(\.\d{9})?</[amc]time>\n" * 3 + '      <btime>0</btime>\n'
+    shape = (f"<volume type='file'>\n  <name>c.qcow2</name>\n  <key>{path}</key>\n"
+             "  <capacity unit='bytes'>1073741824</capacity>\n  <allocation unit='bytes'>\\d+</allocation>\n"
+             "  <physical unit='bytes'>196624</physical>\n  <target>\n"
+             f"    <path>{path}</path>\n    <format type='qcow2'/>\n    <permissions>\n      <mode>0600</mode>\n"
+             '      <owner>\\d+</owner>\n      <group>\\d+</group>\n    </permissions>\n'
+             f'    <timestamps>\n{times}    </timestamps>\n%s  </target>\n  <backingStore>\n'
+             f"    <path>{base.path()}</path>\n    <format type='qcow2'/>\n    <permissions>\n"
+             '      <mode>0600</mode>\n      <owner>\\d+</owner>\n      <group>\\d+</group>\n    </permissions>\n'
+             f'    <timestamps>\n{times}    </timestamps>\n  </backingStore>\n</volume>\n')
+    assert re.fullmatch(shape % '', over.XMLDesc())
+    pool.refresh()
+    probed = "    <compat>1.1</compat>\n    <clusterSize unit='B'>65536</clusterSize>\n    <features/>\n"
+    assert re.fullmatch(shape % probed, over.XMLDesc())
+
+
+def test_options_of_qcow2(pool_daemon):
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    xml = ("<volume><name>o.qcow2</name><capacity unit='MiB'>64</capacity><target><format type='qcow2'/>"
+           "<permissions><mode>0640</mode></permissions><clusterSize unit='KiB'>128</clusterSize>"
+           '<features><lazy_refcounts/><extended_l2/></features></target></volume>')
+    pool.createXML(xml)
+    old = pool.createXML("<volume><name>old.qcow2</name><capacity>1048576</capacity><target><format type='qcow2'/>"
+                         '<compat>0.10</compat></target></volume>', libvirt.VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA)
+    pool.refresh()
+    shown = pool.storageVolLookupByName('o.qcow2').XMLDesc()
+    assert "<clusterSize unit='B'>131072</clusterSize>" in shown
+    assert '<lazy_refcounts/>' in shown and '<extended_l2/>' in shown and '<mode>0640</mode>' in shown
+    assert '<compat>0.10</compat>' in old.XMLDesc()
+    run('qemu-img', 'check', '-f', 'qcow2', pool_daemon.images / 'o.qcow2')
+    run('qemu-img', 'check', '-f', 'qcow2', pool_daemon.images / 'old.qcow2')
+
+
+def test_copies_between_formats(pool_daemon, tmp_path):
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    source = pool.createXML(volume_xml('a.raw', 8 * MIB))
+    content = tmp_path / 'content'
+    content.write_bytes(b''.join(bytes([i]) * 65536 for i in range(64)) + bytes(4 * MIB))
+    pool_daemon.virsh('vol-upload', 'a.raw', content, 'demo')
+    image = pool.createXMLFrom(volume_xml('b.qcow2', 0, 'qcow2'), source)
+    back = pool.createXMLFrom(volume_xml('c.raw', 0, 'raw', allocation=0), image)
+    over = pool.createXML(volume_xml('d.qcow2', 8 * MIB, 'qcow2', f"<backingStore><path>{image.path()}</path>"
+                                     "<format type='qcow2'/></backingStore>"))
+    flat = pool.createXMLFrom(volume_xml('e.raw', 16 * MIB, 'raw'), over)
+    assert (pool_daemon.images / 'c.raw').read_bytes() == content.read_bytes()
+    assert (pool_daemon.images / 'e.raw').read_bytes() == content.read_bytes() + bytes(8 * MIB)
+    assert back.info()[1] == 8 * MIB and back.info()[2] < 8 * MIB and flat.info()[2] >= 16 * MIB
+    run('qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', pool_daemon.images / 'a.raw', pool_daemon.images / 'b.qcow2')
+    assert error_of(pool.createXMLFrom, volume_xml('c.raw', 0), source) == \
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: storage volume name 'c.raw' already in use.")
+
+
+def test_what_is_not_a_volume(pool_daemon):
+    """Odd files are passed over; links and folders are volumes."""
+    images = pool_daemon.images
+    (images / 'plain').write_bytes(b'x' * 1000)
+    (images / 'folder').mkdir()
+    (images / 'link').symlink_to('plain')
+    (images / 'lost').symlink_to('nowhere')
+    (images / 'new\nline').write_bytes(b'')
+    (images / 'round').symlink_to('round')
+    run('mkfifo', images / 'fifo')
+    (images / 'luks').write_bytes(b'LUKS\xba\xbe\0\1' + bytes(96) + (8).to_bytes(4, 'big') + bytes(8192))
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', images), 0)
+    assert sorted(pool.listVolumes()) == ['folder', 'link', 'luks', 'plain']
+    assert pool.storageVolLookupByName('plain').info()[:2] == [0, 1000]
+    assert pool.storageVolLookupByName('folder').info() == [2, 0, 0]
+    assert "<encryption format='luks'>" in pool.storageVolLookupByName('luks').XMLDesc()
+
+
+def test_streams_with_holes(pool_daemon, tmp_path):
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    pool.createXML(volume_xml('big.raw', 64 * MIB, allocation=0))
+    content = tmp_path / 'content'
+    with open(content, 'wb') as file:
+        file.write(b'a' * MIB)
+        file.truncate(32 * MIB)
+        file.seek(40 * MIB)
+        file.write(b'b' * 5000)
+    pool_daemon.virsh('vol-upload', 'big.raw', content, 'demo', '--sparse')
+    pool_daemon.virsh('vol-download', 'big.raw', tmp_path / 'back', 'demo', '--sparse', '--length', 40 * MIB + 5000)
+    assert (tmp_path / 'back').read_bytes() == content.read_bytes()
+    assert (tmp_path / 'back').stat().st_blocks * 512 < 8 * MIB
+    assert pool_daemon.virsh('vol-upload', 'big.raw', content, 'demo', '--length', '4096', check=False)
+    assert pool.storageVolLookupByName('big.raw').info()[1] >= 40 * MIB
