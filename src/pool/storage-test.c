@@ -246,6 +246,20 @@ static void co_transient_pool(void *opaque)
     finish(&fixture);
 }
 
+static void co_second_daemon(void *opaque)
+{
+    struct fixture fixture;
+    struct pool_error *error = NULL;
+    struct storage_config config;
+
+    begin(&fixture);
+    config = (struct storage_config){fixture.config, fixture.state, true};
+    g_assert_null(storage_new(&config, fixture.graph, NULL, &error));
+    g_assert_cmpint(error->code, ==, POOL_ERROR_OPERATION_FAILED);
+    pool_error_free(error);
+    finish(&fixture);
+}
+
 /* A refresh that fails stops the pool. */
 static void co_lost_directory(void *opaque)
 {
@@ -427,14 +441,22 @@ static void run(const void *data)
 
 int main(int argc, char **argv)
 {
-    static co_entry *const entries[] = {
-        co_pool_life, co_redefined_while_running, co_transient_pool, co_lost_directory, co_volume_life, co_bad_volumes,
-        co_streams};
-    static const char *const names[] = {"/pool/life",   "/pool/redefined", "/pool/transient", "/pool/lost-directory",
-                                        "/volume/life", "/volume/bad",     "/volume/streams"};
+    static const struct {
+        const char *name;
+        co_entry *entry;
+    } cases[] = {
+        {"/pool/life", co_pool_life},
+        {"/pool/redefined", co_redefined_while_running},
+        {"/pool/transient", co_transient_pool},
+        {"/pool/second-daemon", co_second_daemon},
+        {"/pool/lost-directory", co_lost_directory},
+        {"/volume/life", co_volume_life},
+        {"/volume/bad", co_bad_volumes},
+        {"/volume/streams", co_streams},
+    };
 
     g_test_init(&argc, &argv, NULL);
-    for (size_t i = 0; i < G_N_ELEMENTS(entries); i++)
-        g_test_add_data_func(names[i], &entries[i], run);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+        g_test_add_data_func(cases[i].name, &cases[i].entry, run);
     return g_test_run();
 }

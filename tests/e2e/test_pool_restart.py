@@ -84,8 +84,9 @@ def test_autostart_once_a_boot(pool_daemon, tmp_path):
 
 
 def test_one_daemon_for_the_same_pools(pool_daemon):
-    pool_daemon.start()
-    command = [program('ashlar-poold')]
+    pid_file = pool_daemon.folder / 'poold.pid'
+    pool_daemon.start('--pid-file', pid_file)
+    command = [program('ashlar-poold'), '--pid-file', str(pid_file)]
     environment = {**os.environ, **pool_daemon.environment()}
     if pool_daemon.privileged:
         command = ['nsenter', '--mount', f'--target={pool_daemon.process.pid}', *command]
