@@ -4,27 +4,82 @@
 #include <assert.h>
 #include <errno.h>
 #include <gcrypt.h>
+#include <string.h>
 
+#include "base/bytes.h"
 #include "crypto/algorithm.h"
 #include "crypto/library.h"
 #include "crypto/secure-memory.h"
 #include "loop/loop.h"
 
-enum { KEY_BYTES_MAX = 64 };
+enum { KEY_BYTES_MAX = 64, STOP_ITERATIONS = 4096 };
 #define NS_PER_SECOND UINT64_C(1000000000)
 #define MEASURE_NS (NS_PER_SECOND / 50)
 
-int kdf_pbkdf2(enum q_crypto_hash_algorithm hash, const uint8_t *passphrase, size_t passphrase_size,
-               const uint8_t *salt, size_t salt_size, uint32_t iterations, uint8_t *to, size_t size)
+static int failure_of(gcry_error_t failure)
 {
-    assert(iterations > 0);
-    if (!crypto_library_ready(NULL) || !hash_library_id(hash))
-        return -ENOTSUP;
-    gcry_error_t failure = gcry_kdf_derive(passphrase, passphrase_size, GCRY_KDF_PBKDF2, hash_library_id(hash), salt,
-                                           salt_size, iterations, size, to);
-    if (!failure)
-        return 0;
     return gcry_err_code(failure) == GPG_ERR_ENOMEM ? -ENOMEM : -ENOTSUP;
+}
+
+/* HMAC of `first` and then of `counter` (NULL: nothing) under the key that `mac` has. */
+static void mac_of(gcry_md_hd_t mac, const uint8_t *first, size_t size, const uint8_t counter[4], uint8_t *to,
+                   size_t digest_bytes)
+{
+    gcry_md_reset(mac);
+    gcry_md_write(mac, first, size);
+    if (counter)
+        gcry_md_write(mac, counter, 4);
+    memcpy(to, gcry_md_read(mac, 0), digest_bytes);
+}
+
+/* One block of the key, of `digest_bytes`: the exclusive or of all iterations (RFC 8018, 5.2). */
+static int derive_block(gcry_md_hd_t mac, size_t digest_bytes, const struct kdf_request *request, uint32_t index,
+                        uint8_t *block)
+{
+    uint8_t counter[4], last[HASH_BYTES_MAX];
+    int result = 0;
+
+    store_be32(counter, index);
+    mac_of(mac, request->salt, request->salt_size, counter, last, digest_bytes);
+    memcpy(block, last, digest_bytes);
+    for (uint32_t i = 1; i < request->iterations && !result; i++) {
+        mac_of(mac, last, digest_bytes, NULL, last, digest_bytes);
+        for (size_t j = 0; j < digest_bytes; j++)
+            block[j] ^= last[j];
+        if (i % STOP_ITERATIONS == 0 && request->stop && request->stop(request->opaque))
+            result = -ECANCELED;
+    }
+    secure_memory_wipe(last, sizeof(last));
+    return result;
+}
+
+int kdf_pbkdf2(const struct kdf_request *request, uint8_t *to, size_t size)
+{
+    size_t digest_bytes = hash_bytes(request->hash);
+    uint8_t block[HASH_BYTES_MAX];
+    gcry_md_hd_t mac;
+    int result = 0;
+
+    assert(request->iterations > 0);
+    if (!crypto_library_ready(NULL) || !hash_library_id(request->hash))
+        return -ENOTSUP;
+    /* Its secure memory would be locked and unlocked anew for each iteration; the library wipes what it had, too. */
+    gcry_error_t failure = gcry_md_open(&mac, hash_library_id(request->hash), GCRY_MD_FLAG_HMAC);
+    if (failure)
+        return failure_of(failure);
+    failure = gcry_md_setkey(mac, request->passphrase, request->passphrase_size);
+    result = failure ? failure_of(failure) : 0;
+    for (uint32_t index = 1; size && !result; index++) {
+        size_t bytes = MIN(size, digest_bytes);
+
+        result = derive_block(mac, digest_bytes, request, index, block);
+        memcpy(to, block, bytes);
+        to += bytes;
+        size -= bytes;
+    }
+    gcry_md_close(mac);
+    secure_memory_wipe(block, sizeof(block));
+    return result;
 }
 
 int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_bytes, uint64_t *ret)
@@ -35,7 +90,15 @@ int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_byte
     assert(key_bytes <= sizeof(key));
     for (uint32_t iterations = KDF_ITERATIONS_MIN;; iterations *= 2) {
         int64_t begin = loop_thread_cpu_ns();
-        int result = kdf_pbkdf2(hash, sample, sizeof(sample), sample, sizeof(sample), iterations, key, key_bytes);
+        const struct kdf_request request = {
+            .hash = hash,
+            .passphrase = sample,
+            .passphrase_size = sizeof(sample),
+            .salt = sample,
+            .salt_size = sizeof(sample),
+            .iterations = iterations,
+        };
+        int result = kdf_pbkdf2(&request, key, key_bytes);
         uint64_t took = (uint64_t)(loop_thread_cpu_ns() - begin);
 
         if (result)

@@ -12,16 +12,20 @@
 #include "crypto/kdf.h"
 #include "crypto/library.h"
 #include "crypto/secure-memory.h"
+#include "loop/coroutine.h"
 #include "loop/loop.h"
 
 /* --- a disk in memory --- */
 
-enum { DISK_BYTES = 4 * 1024 * 1024 };
+enum { DISK_BYTES = 4 * 1024 * 1024, SECTOR = 512 };
 
 struct memory {
     uint8_t bytes[DISK_BYTES];
     unsigned writes;
     unsigned fail_write; /* the so manieth; 0: none */
+    unsigned
+        torn_write; /* of this one, only sectors [torn_first, torn_end) arrive, and nothing of those after; 0: none */
+    unsigned torn_first, torn_end;
 };
 
 static int CO_FN co_memory_read(void *opaque, uint64_t offset, void *to, size_t size)
@@ -40,6 +44,15 @@ static int CO_FN co_memory_write(void *opaque, uint64_t offset, const void *from
     g_assert_true(offset + size <= DISK_BYTES);
     if (++memory->writes == memory->fail_write)
         return -EIO;
+    if (memory->torn_write && memory->writes >= memory->torn_write) {
+        size_t first = MIN(size, (size_t)memory->torn_first * SECTOR),
+               end = MIN(size, (size_t)memory->torn_end * SECTOR);
+
+        g_assert_true(offset % SECTOR == 0);
+        if (memory->writes == memory->torn_write && first < end)
+            memcpy(memory->bytes + offset + first, (const uint8_t *)from + first, end - first);
+        return 0;
+    }
     memcpy(memory->bytes + offset, from, size);
     return 0;
 }
@@ -118,9 +131,16 @@ static void test_pbkdf2(void)
         uint8_t key[25];
         g_autoptr(GString) hex = g_string_new(NULL);
 
-        g_assert_cmpint(kdf_pbkdf2(answers[i].hash, (const uint8_t *)secret, strlen(secret), (const uint8_t *)salt,
-                                   strlen(salt), 4096, key, sizeof(key)),
-                        ==, 0);
+        const struct kdf_request request = {
+            .hash = answers[i].hash,
+            .passphrase = (const uint8_t *)secret,
+            .passphrase_size = strlen(secret),
+            .salt = (const uint8_t *)salt,
+            .salt_size = strlen(salt),
+            .iterations = 4096,
+        };
+
+        g_assert_cmpint(kdf_pbkdf2(&request, key, sizeof(key)), ==, 0);
         for (unsigned j = 0; j < sizeof(key); j++)
             g_string_append_printf(hex, "%02x", key[j]);
         g_assert_cmpstr(hex->str, ==, answers[i].hex);
@@ -422,6 +442,116 @@ static void CO_FN co_test_failures(void *opaque)
     }
 }
 
+/* --- the power fails --- */
+
+/* Whoever could open the volume before the change and can after it could at any time between. False: there was no such
+ * write. */
+static bool CO_FN co_cut(const struct memory *before, const struct luks_header *header, const struct change *change,
+                         unsigned write, unsigned first, unsigned end, const char *const *keep)
+{
+    g_autofree struct memory *memory = g_memdup2(before, sizeof(*before));
+    struct luks_header copy = *header;
+
+    memory->torn_write = memory->writes + write;
+    memory->torn_first = first;
+    memory->torn_end = end;
+    co_expect_change(memory, &copy, change);
+    if (memory->writes < memory->torn_write)
+        return false;
+    for (; *keep; keep++)
+        g_assert_true(co_opens(memory, *keep));
+    return true;
+}
+
+/* A header has two sectors, between which the last slot but one lies; a slot's material has 500 of them. */
+static void CO_FN co_test_power_cuts(void *opaque)
+{
+    static const struct {
+        struct change change;
+        const char *keep[4];
+    } steps[] = {
+        {{ADD, .options.new_secret = (char *)"second"}, {"first"}},
+        {{ADD, .options.new_secret = (char *)"sixth", SLOT(6)}, {"first", "second"}},
+        {{ADD, .options.new_secret = (char *)"seventh", SLOT(7)}, {"first", "second", "sixth"}},
+        {{ERASE, .options.old_secret = (char *)"first"}, {"second", "sixth", "seventh"}},
+        {{ERASE, SLOT(6)}, {"second", "seventh"}},
+        {{ADD, .options.new_secret = (char *)"again", SLOT(6), .unlock = "second"}, {"second", "seventh"}},
+        {{ADD, .options.new_secret = (char *)"instead", SLOT(6), .unlock = "second", .force = true},
+         {"second", "seventh"}},
+    };
+    static const unsigned cuts[][2] = {{0, 1}, {1, 2}, {0, 250}};
+    struct luks_header header;
+    g_autofree struct memory *memory = co_new_volume(&usual, Q_CRYPTO_HASH_ALGORITHM_SHA256, "first", &header);
+
+    (void)opaque;
+    for (unsigned i = 0; i < G_N_ELEMENTS(steps); i++) {
+        for (unsigned write = 1, there = 1; there; write++) {
+            for (unsigned j = 0; j < G_N_ELEMENTS(cuts) && there; j++)
+                there = co_cut(memory, &header, &steps[i].change, write, cuts[j][0], cuts[j][1], steps[i].keep);
+        }
+        co_expect_change(memory, &header, &steps[i].change);
+    }
+    g_assert_true(co_opens(memory, "instead"));
+    g_assert_false(co_opens(memory, "again"));
+}
+
+/* --- giving up --- */
+
+static bool stop_at_third(const void *opaque)
+{
+    unsigned *asked = (unsigned *)(uintptr_t)opaque;
+
+    return ++*asked == 3;
+}
+
+static void test_stopping(void)
+{
+    unsigned asked = 0;
+    const struct kdf_request request = {
+        .hash = Q_CRYPTO_HASH_ALGORITHM_SHA256,
+        .passphrase = (const uint8_t *)"p",
+        .passphrase_size = 1,
+        .salt = (const uint8_t *)"s",
+        .salt_size = 1,
+        .iterations = UINT32_MAX,
+        .stop = stop_at_third,
+        .opaque = &asked,
+    };
+    uint8_t key[64];
+
+    g_assert_cmpint(kdf_pbkdf2(&request, key, sizeof(key)), ==, -ECANCELED);
+    g_assert_cmpuint(asked, ==, 3);
+}
+
+static void CO_FN co_unlock_for_long(void *opaque)
+{
+    struct luks_header header;
+    g_autofree struct memory *memory = co_new_volume(&usual, Q_CRYPTO_HASH_ALGORITHM_SHA256, "first", &header);
+    struct luks_io io = io_of(memory);
+    AUTO(error) err = NULL;
+    unsigned *step = opaque;
+
+    /* Minutes of computing. */
+    header.slots[0].iterations = LUKS_ITERATIONS_MAX;
+    *step = 1;
+    g_assert_null(co_luks_unlock(&io, &header, passphrase("first"), &err));
+    g_assert_cmpstr(error_message(err), ==, "Unlocking the volume: Operation canceled");
+    *step = 2;
+}
+
+static void CO_FN co_test_cancelling(void *opaque)
+{
+    unsigned step = 0;
+    struct co_task *task = co_task_start(loop_current(), co_unlock_for_long, &step);
+
+    (void)opaque;
+    while (step < 1)
+        g_assert_cmpint(co_sleep_ns(1000000), ==, 0);
+    co_task_cancel(task);
+    co_task_join(task);
+    g_assert_cmpuint(step, ==, 2);
+}
+
 static void run(co_entry *entry)
 {
     AUTO(error) err = NULL;
@@ -452,6 +582,16 @@ static void test_failures(void)
     run(co_test_failures);
 }
 
+static void test_power_cuts(void)
+{
+    run(co_test_power_cuts);
+}
+
+static void test_cancelling(void)
+{
+    run(co_test_cancelling);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -464,5 +604,8 @@ int main(int argc, char **argv)
     g_test_add_func("/luks/amend", test_amend);
     g_test_add_func("/luks/all-slots", test_all_slots);
     g_test_add_func("/luks/failures", test_failures);
+    g_test_add_func("/luks/power-cuts", test_power_cuts);
+    g_test_add_func("/luks/stopping", test_stopping);
+    g_test_add_func("/luks/cancelling", test_cancelling);
     return g_test_run();
 }

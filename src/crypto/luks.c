@@ -31,10 +31,16 @@ struct slot_work {
     const struct luks_header *header;
     const struct luks_slot *slot;
     struct luks_passphrase passphrase;
-    uint8_t *key;      /* LUKS_KEY_BYTES_MAX: the master key */
-    uint8_t *material; /* luks_material_bytes() */
+    uint8_t *key;                    /* LUKS_KEY_BYTES_MAX: the master key */
+    uint8_t *material;               /* luks_material_bytes() */
+    const struct coroutine *waiting; /* for it: who may have been cancelled meanwhile */
     uint8_t slot_key[LUKS_KEY_BYTES_MAX];
 };
+
+static bool nobody_waits(const void *waiting)
+{
+    return coroutine_is_cancelled(waiting);
+}
 
 static void key_free(uint8_t *key)
 {
@@ -51,8 +57,8 @@ static void work_free(struct slot_work *work)
 AUTO_DEFINE(slot_work, struct slot_work *, work_free)
 
 /* NULL: no memory. */
-static struct slot_work *work_new(const struct luks_header *header, unsigned index, struct luks_passphrase passphrase,
-                                  uint8_t *key)
+static struct slot_work *CO_FN co_work_new(const struct luks_header *header, unsigned index,
+                                           struct luks_passphrase passphrase, uint8_t *key)
 {
     struct slot_work *work = secure_memory_new(sizeof(*work));
 
@@ -62,6 +68,7 @@ static struct slot_work *work_new(const struct luks_header *header, unsigned ind
     work->slot = &header->slots[index];
     work->passphrase = passphrase;
     work->key = key;
+    work->waiting = co_self();
     work->material = secure_memory_new(luks_material_bytes(header));
     if (work->material)
         return work;
@@ -69,18 +76,38 @@ static struct slot_work *work_new(const struct luks_header *header, unsigned ind
     return NULL;
 }
 
-static int digest_of_key(const struct luks_header *header, const uint8_t *key, uint8_t ret[LUKS_DIGEST_BYTES])
+static int digest_of_key(const struct luks_header *header, const uint8_t *key, const struct coroutine *waiting,
+                         uint8_t ret[LUKS_DIGEST_BYTES])
 {
-    return kdf_pbkdf2(header->hash, key, header->key_bytes, header->digest_salt, LUKS_SALT_BYTES,
-                      header->digest_iterations, ret, LUKS_DIGEST_BYTES);
+    const struct kdf_request request = {
+        .hash = header->hash,
+        .passphrase = key,
+        .passphrase_size = header->key_bytes,
+        .salt = header->digest_salt,
+        .salt_size = LUKS_SALT_BYTES,
+        .iterations = header->digest_iterations,
+        .stop = nobody_waits,
+        .opaque = waiting,
+    };
+
+    return kdf_pbkdf2(&request, ret, LUKS_DIGEST_BYTES);
 }
 
 /* The cipher under the slot's key, which `work` has the passphrase of. */
 static int slot_crypt(struct slot_work *work, struct block_crypt **ret)
 {
     const struct luks_header *header = work->header;
-    int result = kdf_pbkdf2(header->hash, work->passphrase.bytes, work->passphrase.size, work->slot->salt,
-                            LUKS_SALT_BYTES, work->slot->iterations, work->slot_key, header->key_bytes);
+    const struct kdf_request request = {
+        .hash = header->hash,
+        .passphrase = work->passphrase.bytes,
+        .passphrase_size = work->passphrase.size,
+        .salt = work->slot->salt,
+        .salt_size = LUKS_SALT_BYTES,
+        .iterations = work->slot->iterations,
+        .stop = nobody_waits,
+        .opaque = work->waiting,
+    };
+    int result = kdf_pbkdf2(&request, work->slot_key, header->key_bytes);
 
     if (result)
         return result;
@@ -104,7 +131,7 @@ static int work_unlock(void *opaque)
     if (result)
         return result;
     af_merge(header->hash, work->material, header->key_bytes, LUKS_STRIPES, work->key);
-    result = digest_of_key(header, work->key, digest);
+    result = digest_of_key(header, work->key, work->waiting, digest);
     if (result)
         return result;
     return memcmp(digest, header->digest, sizeof(digest)) == 0;
@@ -114,7 +141,7 @@ uint8_t *CO_FN co_luks_try_slot(const struct luks_io *io, const struct luks_head
                                 struct luks_passphrase passphrase, int *ret)
 {
     AUTO(luks_key) key = secure_memory_new(LUKS_KEY_BYTES_MAX);
-    AUTO(slot_work) work = key ? work_new(header, index, passphrase, key) : NULL;
+    AUTO(slot_work) work = key ? co_work_new(header, index, passphrase, key) : NULL;
 
     assert(header->slots[index].active);
     *ret = work ? 0 : -ENOMEM;
@@ -136,13 +163,13 @@ uint8_t *CO_FN co_luks_unlock(const struct luks_io *io, const struct luks_header
 
         if (!header->slots[i].active)
             continue;
-        if (co_cancelled()) {
-            error_set_errno(err, ECANCELED, "Unlocking the volume");
-            return NULL;
-        }
         uint8_t *key = co_luks_try_slot(io, header, i, passphrase, &result);
         if (key)
             return key;
+        if (result == -ECANCELED) {
+            error_set_errno(err, ECANCELED, "Unlocking the volume");
+            return NULL;
+        }
         if (result) {
             error_set_errno(err, result, "Failed to read key material of keyslot %u", i);
             return NULL;
@@ -233,7 +260,7 @@ bool CO_FN co_luks_fill_slot(const struct luks_io *io, struct luks_header *heade
     if (!co_count_iterations(header->hash, header->key_bytes, iter_time_ms, &slot->iterations, err))
         return false;
     loop_random_bytes(slot->salt, sizeof(slot->salt));
-    AUTO(slot_work) work = work_new(header, index, passphrase, (uint8_t *)key);
+    AUTO(slot_work) work = co_work_new(header, index, passphrase, (uint8_t *)key);
     if (!work)
         return error_set(err, "No memory for the key material of keyslot %u", index);
     int result = co_worker_run(work_fill, work);
@@ -284,20 +311,21 @@ static void make_uuid(char uuid[LUKS_UUID_BYTES + 1])
 struct digest_work {
     struct luks_header *header;
     const uint8_t *key;
+    const struct coroutine *waiting;
 };
 
 static int work_digest(void *opaque)
 {
     const struct digest_work *work = opaque;
 
-    return digest_of_key(work->header, work->key, work->header->digest);
+    return digest_of_key(work->header, work->key, work->waiting, work->header->digest);
 }
 
 /* The digest is for telling a right key from a wrong one: it gets an eighth of the time. */
 static bool CO_FN co_make_digest(struct luks_header *header, const uint8_t *key, int64_t iter_time_ms,
                                  struct error **err)
 {
-    struct digest_work work = {.header = header, .key = key};
+    struct digest_work work = {.header = header, .key = key, .waiting = co_self()};
 
     loop_random_bytes(header->digest_salt, sizeof(header->digest_salt));
     if (!co_count_iterations(header->hash, LUKS_DIGEST_BYTES, iter_time_ms / 8, &header->digest_iterations, err))

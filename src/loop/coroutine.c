@@ -365,7 +365,12 @@ void co_task_detach(struct co_task *task)
 
 bool co_cancelled(void)
 {
-    return atomic_load_explicit(&co_self()->cancelled, memory_order_relaxed);
+    return coroutine_is_cancelled(co_self());
+}
+
+bool coroutine_is_cancelled(const struct coroutine *coroutine)
+{
+    return atomic_load_explicit(&coroutine->cancelled, memory_order_relaxed);
 }
 
 /* --- deadlines and cancellable waits --- */

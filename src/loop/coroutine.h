@@ -45,6 +45,9 @@ void co_task_detach(struct co_task *task);
 /* Whether the running coroutine has been cancelled. */
 bool co_cancelled(void);
 
+/* Whether one that waits has: for whoever computes for it on another thread, and so while it is there. Any thread. */
+bool coroutine_is_cancelled(const struct coroutine *coroutine);
+
 /*
  * The raw pair beneath all waits. co_suspend() stops the running coroutine until co_wake() is called for it; a wake
  * that comes first is not lost, several before the next suspension count as one. co_wake() may be called by any thread,
