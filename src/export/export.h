@@ -51,6 +51,9 @@ bool CO_FN co_export_delete(struct export_registry *registry, const char *id, en
                             struct error **err) MUST_CHECK;
 struct block_export_info_array *export_query(struct export_registry *registry);
 
+/* The id of an export that keeps the node where it is (fixed-iothread); NULL: none does. */
+const char *export_fixing(const struct export_registry *registry, const char *node_name);
+
 const char *export_id(const struct export *export);
 void *export_state(struct export *export);
 struct graph *export_graph(struct export *export);

@@ -36,6 +36,7 @@ struct export
     unsigned loop_count;
     struct loop **loops;
     struct object **iothreads; /* held, one for each loop; NULL: the main loop's */
+    bool fixed;                /* to its loops, whoever wants the node moved */
     bool shutting_down;
     void *state;
 };
@@ -219,6 +220,7 @@ bool co_export_add(struct export_registry *registry, const struct block_export_o
     export->driver = driver;
     export->id = g_strdup(options->id);
     export->node_name = g_strdup(options->node_name);
+    export->fixed = options->has_fixed_iothread && options->fixed_iothread;
     export->state = g_malloc0(driver->state_size);
     if (!co_export_open(export, options, err) || !driver->co_start(export, options, err)) {
         co_export_free(export);
@@ -368,6 +370,17 @@ struct handle *export_handle(struct export *export)
 struct loop *export_loop(struct export *export)
 {
     return export->loops[0];
+}
+
+const char *export_fixing(const struct export_registry *registry, const char *node_name)
+{
+    for (unsigned i = 0; i < registry->exports->len; i++) {
+        const struct export *export = g_ptr_array_index(registry->exports, i);
+
+        if (export->fixed && !strcmp(export->node_name, node_name))
+            return export->id;
+    }
+    return NULL;
 }
 
 struct loop *const *export_loops(struct export *export, unsigned *ret_count)

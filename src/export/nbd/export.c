@@ -52,7 +52,10 @@ uint32_t nbd_export_preferred_block(const struct nbd_export *export)
 
 struct loop *nbd_export_pick_loop(struct nbd_export *export)
 {
-    return export_loop(export->export);
+    unsigned count;
+    struct loop *const *loops = export_loops(export->export, &count);
+
+    return loops[export->next_loop++ % count];
 }
 
 static bool check_text(const char *what, const char *text, struct error **err)

@@ -67,6 +67,7 @@ struct nbd_export {
     bool writable;
     struct nbd_context contexts[NBD_CONTEXTS_MAX];
     unsigned context_count;
+    unsigned next_loop;       /* main loop; of the export's, for the next client */
     GPtrArray *clients;       /* main loop; borrowed */
     struct co_condition idle; /* main loop; broadcast when a client has gone */
 };
@@ -78,7 +79,7 @@ uint32_t nbd_export_flags(const struct nbd_export *export, enum nbd_mode mode);
 uint32_t nbd_export_min_block(const struct nbd_export *export);
 uint32_t nbd_export_preferred_block(const struct nbd_export *export);
 
-/* The loop on which a new client of the export is to run. */
+/* The loop on which a new client of the export is to run: the export's take turns. */
 struct loop *nbd_export_pick_loop(struct nbd_export *export);
 
 /* --- metadata contexts --- */

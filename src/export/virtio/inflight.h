@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,13 @@
 #include "base/checked.h"
 
 enum { INFLIGHT_VERSION = 1, INFLIGHT_ALIGNMENT = 64 };
+
+/* With which the entries of both kinds begin. */
+struct inflight_head {
+    uint8_t inflight;
+    uint8_t other[7];
+    uint64_t counter;
+};
 
 struct inflight_split_entry {
     uint8_t inflight;
@@ -56,6 +64,10 @@ struct inflight_packed {
     uint8_t padding[7];
     struct inflight_packed_entry entries[];
 };
+
+static_assert(offsetof(struct inflight_split_entry, counter) == offsetof(struct inflight_head, counter) &&
+                  offsetof(struct inflight_packed_entry, counter) == offsetof(struct inflight_head, counter),
+              "entries begin alike");
 
 /* Bytes for a queue of `size` places. */
 static inline size_t inflight_region_size(uint16_t size, bool packed)

@@ -76,5 +76,14 @@ void virtq_buffer_add(struct virtqueue *queue, struct virtq_buffer *buffer, cons
 /* Adds an indirect table's: linked in a split ring, in a row in a packed one. False: the queue is broken. */
 bool virtq_buffer_add_table(struct virtqueue *queue, struct virtq_buffer *buffer, const struct virtq_descriptor *table);
 
+/* Whether a table of requests in flight is of our kind and the queue's size. */
+bool virtqueue_check_inflight(const struct virtqueue *queue, uint16_t version, uint16_t count, struct error **err);
+
+/*
+ * Lists the entries (as many as the queue has places, `stride` bytes apart, each with a struct inflight_head) that are
+ * in flight in queue->resubmit, in the order in which they were taken.
+ */
+void virtqueue_list_inflight(struct virtqueue *queue, const void *entries, size_t stride);
+
 /* Marks `size` bytes of the used ring from `offset` on as dirty. */
 void virtqueue_log_used(struct virtqueue *queue, uint64_t offset, uint64_t size);

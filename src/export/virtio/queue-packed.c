@@ -16,15 +16,6 @@ static bool flags_are_available(uint16_t flags, bool wrap)
     return !!(flags & VIRTQ_PACKED_AVAIL) == wrap && !!(flags & VIRTQ_PACKED_USED) != wrap;
 }
 
-static int by_counter(const void *a, const void *b, void *opaque)
-{
-    const struct inflight_packed *table = opaque;
-    uint64_t first = table->entries[*(const uint16_t *)a].counter;
-    uint64_t second = table->entries[*(const uint16_t *)b].counter;
-
-    return first < second ? -1 : first > second;
-}
-
 static void table_begin(struct virtqueue *queue, struct inflight_packed *table)
 {
     table->count = queue->setup.size;
@@ -64,21 +55,15 @@ static bool recover(struct virtqueue *queue, struct error **err)
 
     if (!table->version)
         table_begin(queue, table);
-    if (table->version != INFLIGHT_VERSION || table->count != queue->setup.size)
-        return error_set(err, "Table of requests in flight has version %u and %u entries, not %d and %u",
-                         table->version, table->count, INFLIGHT_VERSION, queue->setup.size);
+    if (!virtqueue_check_inflight(queue, table->version, table->count, err))
+        return false;
     settle(queue, table);
-    for (uint16_t i = 0; i < queue->setup.size; i++) {
-        if (!table->entries[i].inflight)
-            continue;
-        queue->counter = MAX(queue->counter, table->entries[i].counter + 1);
-        queue->resubmit[queue->resubmit_count++] = i;
-        taken += table->entries[i].count;
-    }
+    virtqueue_list_inflight(queue, table->entries, sizeof(table->entries[0]));
+    for (unsigned i = 0; i < queue->resubmit_count; i++)
+        taken += table->entries[queue->resubmit[i]].count;
     if (taken > queue->setup.size || table->used_index >= queue->setup.size)
         return error_set(err, "Table of requests in flight holds %u descriptors from place %u of a ring of %u", taken,
                          table->used_index, queue->setup.size);
-    g_qsort_with_data(queue->resubmit, (int)queue->resubmit_count, sizeof(queue->resubmit[0]), by_counter, table);
     if (queue->resubmit_count || table->used_index || !table->used_wrap) {
         queue->used_index = queue->avail_index = table->used_index;
         queue->used_wrap = queue->avail_wrap = table->used_wrap;

@@ -11,16 +11,6 @@ static struct inflight_split *table_of(const struct virtqueue *queue)
     return (struct inflight_split *)(void *)queue->setup.inflight;
 }
 
-/* An order of entries by when they were taken. */
-static int by_counter(const void *a, const void *b, void *opaque)
-{
-    const struct inflight_split *table = opaque;
-    uint64_t first = table->entries[*(const uint16_t *)a].counter;
-    uint64_t second = table->entries[*(const uint16_t *)b].counter;
-
-    return first < second ? -1 : first > second;
-}
-
 /* What was given back by the last batch may still be marked as in flight: the ring knows better. */
 static void finish_last_batch(struct virtqueue *queue, struct inflight_split *table)
 {
@@ -44,17 +34,10 @@ static bool recover(struct virtqueue *queue, struct error **err)
         table->count = queue->setup.size;
         table->used_index = queue->used_index;
     }
-    if (table->version != INFLIGHT_VERSION || table->count != queue->setup.size)
-        return error_set(err, "Table of requests in flight has version %u and %u entries, not %d and %u",
-                         table->version, table->count, INFLIGHT_VERSION, queue->setup.size);
+    if (!virtqueue_check_inflight(queue, table->version, table->count, err))
+        return false;
     finish_last_batch(queue, table);
-    for (uint16_t i = 0; i < queue->setup.size; i++) {
-        if (!table->entries[i].inflight)
-            continue;
-        queue->counter = MAX(queue->counter, table->entries[i].counter + 1);
-        queue->resubmit[queue->resubmit_count++] = i;
-    }
-    g_qsort_with_data(queue->resubmit, (int)queue->resubmit_count, sizeof(queue->resubmit[0]), by_counter, table);
+    virtqueue_list_inflight(queue, table->entries, sizeof(table->entries[0]));
     /* They were taken from the places after the last one that was given back. */
     if (queue->resubmit_count)
         queue->avail_index = (uint16_t)(queue->used_index + queue->resubmit_count);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -121,6 +122,60 @@ struct virtq_descriptor virtq_descriptor_load(const uint8_t *from, bool packed)
         .flags = (uint16_t)(second >> (packed ? 48 : 32)),
         .next = (uint16_t)(second >> (packed ? 32 : 48)),
     };
+}
+
+/* --- requests in flight --- */
+
+bool virtqueue_check_inflight(const struct virtqueue *queue, uint16_t version, uint16_t count, struct error **err)
+{
+    return (version == INFLIGHT_VERSION && count == queue->setup.size) ||
+           error_set(err, "Table of requests in flight has version %u and %u entries, not %d and %u", version, count,
+                     INFLIGHT_VERSION, queue->setup.size);
+}
+
+struct inflight_list {
+    const uint8_t *entries;
+    size_t stride;
+};
+
+/* The table can change under us: each counter is read once, into *ret. */
+static bool in_flight(const struct inflight_list *list, uint16_t index, uint64_t *ret)
+{
+    const struct inflight_head *head = (const void *)(list->entries + index * list->stride);
+
+    *ret = __atomic_load_n(&head->counter, __ATOMIC_RELAXED);
+    return __atomic_load_n(&head->inflight, __ATOMIC_RELAXED);
+}
+
+struct inflight_found {
+    uint64_t counter;
+    uint16_t index;
+};
+
+static int by_counter(const void *a, const void *b)
+{
+    const struct inflight_found *first = a;
+    const struct inflight_found *second = b;
+
+    return first->counter < second->counter ? -1 : first->counter > second->counter;
+}
+
+void virtqueue_list_inflight(struct virtqueue *queue, const void *entries, size_t stride)
+{
+    struct inflight_list list = {.entries = entries, .stride = stride};
+    g_autofree struct inflight_found *found = g_new(struct inflight_found, queue->setup.size);
+    unsigned count = 0;
+
+    for (uint16_t i = 0; i < queue->setup.size; i++) {
+        if (!in_flight(&list, i, &found[count].counter))
+            continue;
+        queue->counter = MAX(queue->counter, found[count].counter + 1);
+        found[count++].index = i;
+    }
+    qsort(found, count, sizeof(found[0]), by_counter);
+    for (unsigned i = 0; i < count; i++)
+        queue->resubmit[i] = found[i].index;
+    queue->resubmit_count = count;
 }
 
 static unsigned segment_count(const struct virtq_buffer *buffer)

@@ -7,6 +7,7 @@
 #include "block/graph.h"
 #include "block/node.h"
 #include "block/reopen.h"
+#include "export/export.h"
 #include "gen/commands.h"
 #include "gen/types.h"
 #include "object/iothread.h"
@@ -94,10 +95,13 @@ bool CO_FN co_qmp_x_blockdev_set_iothread(struct daemon *daemon, const struct x_
 {
     struct node *node = graph_find(daemon->graph, arg->node_name, err);
     const char *id = arg->iothread->kind == STR_OR_NULL_KIND_S ? arg->iothread->u.s : "";
+    const char *fixing = export_fixing(daemon->exports, arg->node_name);
     struct object *object = NULL;
 
     if (!node)
         return false;
+    if (fixing)
+        return error_set(err, "Cannot change iothread of active block backend: export '%s' has fixed-iothread", fixing);
     if (node_has_handles(node) && !(arg->has_force && arg->force))
         return error_set(err,
                          "Node %s is associated with a BlockBackend and could be in use (use force=true to override "

@@ -23,6 +23,9 @@ class Introspection:
 
     def name(self, item):
         """The name under which a type appears; the type is described once it has been asked for."""
+        # A member that took one kind of value for long and takes others since: who reads this may not know alternates there.
+        if isinstance(item, Alternate) and item.shown_as:
+            item = next(member.type for member in item.members if member.name == item.shown_as)
         if isinstance(item, Array):
             name = f'[{self.name(item.element)}]'
         else:

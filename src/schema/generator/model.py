@@ -28,7 +28,7 @@ KEYS = {
     'enum': {'data'},
     'struct': {'data', 'base'},
     'union': {'data', 'base', 'discriminator'},
-    'alternate': {'data'},
+    'alternate': {'data', 'shown-as'},
     'command': {'data', 'returns', 'boxed', 'gen', 'allow-oob', 'allow-preconfig', 'coroutine', 'success-response'},
     'event': {'data', 'boxed'},
 }
@@ -241,6 +241,9 @@ class Schema:
     def make_alternate(self, name, value):
         alternate = Alternate(self.type_name(name, value, value.place))
         alternate.members = self.make_members(name, value)
+        alternate.shown_as = value.get('shown-as')
+        if alternate.shown_as and alternate.shown_as not in [member.name for member in alternate.members]:
+            raise SchemaError(value.place, f"alternate '{name}' has no branch '{alternate.shown_as}'")
         self.types[name] = alternate
         return alternate
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * All queues lie in one piece of memory that the device has. Queue 0 belongs to the loop of the transport; each of the
- * others to the first loop that comes and has none. Loops that get none send their requests to queue 0.
+ * others to the first loop that comes and has none, or needs it when nobody else does: loops come and go. Loops that
+ * get none send their requests to queue 0.
  *
- * Keeps: (1) `lost` goes from false to true, once; (2) a queue's loop is set once, under `spin`; (3) memory and queues
- * stay until the last reference has gone, for requests and the coroutines of queues may outlast the transport.
+ * Keeps: (1) `lost` goes from false to true, once; (2) a queue's loop changes under `spin`, when it has no users; (3)
+ * memory and queues stay until the last reference has gone, for requests and the coroutines of queues may outlast the
+ * transport.
  */
 #include "driver/protocol/virtio-blk/disk.h"
 
@@ -276,32 +278,51 @@ struct virtio_queue *virtio_disk_queue(struct virtio_disk *disk, unsigned index)
     return index < disk->queue_count ? &disk->queues[index] : NULL;
 }
 
-static struct virtio_queue *choose_queue(struct virtio_disk *disk)
+/* The loop's own queue, else one that nobody uses; NULL: there is none. It has one more user. */
+static struct virtio_queue *enter_queue(struct virtio_disk *disk)
 {
     struct loop *loop = loop_current();
-    struct virtio_queue *found = NULL;
+    struct virtio_queue *own = NULL;
+    struct virtio_queue *idle = NULL;
 
     spin_lock(&disk->spin);
-    for (unsigned i = 0; i < disk->queue_count && !found; i++) {
+    for (unsigned i = 0; i < disk->queue_count && !own; i++) {
         struct virtio_queue *queue = &disk->queues[i];
 
-        if (!queue->loop)
-            queue->loop = loop;
         if (queue->loop == loop)
-            found = queue;
+            own = queue;
+        else if (i && !queue->users && (!idle || !queue->loop))
+            idle = queue;
     }
+    if (!own && idle) {
+        own = idle;
+        own->loop = loop;
+    }
+    if (own)
+        own->users++;
     spin_unlock(&disk->spin);
-    return found;
+    return own;
+}
+
+static void leave_queue(struct virtio_disk *disk, struct virtio_queue *queue)
+{
+    spin_lock(&disk->spin);
+    assert(queue->users);
+    queue->users--;
+    spin_unlock(&disk->spin);
 }
 
 int co_virtio_disk_do(struct virtio_disk *disk, const struct virtio_request *request)
 {
     struct loop *home = loop_current();
-    struct virtio_queue *queue = choose_queue(disk);
+    struct virtio_queue *queue = enter_queue(disk);
     int result;
 
-    if (queue)
-        return co_virtio_queue_do(queue, request);
+    if (queue) {
+        result = co_virtio_queue_do(queue, request);
+        leave_queue(disk, queue);
+        return result;
+    }
     co_move_to(disk->loop);
     result = co_virtio_queue_do(&disk->queues[0], request);
     co_move_to(home);

@@ -56,7 +56,8 @@ struct virtio_queue {
     size_t pieces_offset; /* data */
     bool *lost;           /* the device is out of reach: set on any loop, followed by virtio_queue_wake() */
 
-    struct loop *loop; /* guarded by the disk; NULL: nobody's yet */
+    struct loop *loop; /* guarded by the disk, both; NULL: nobody's yet */
+    unsigned users;    /* requests on their way through */
 
     /* That loop's. */
     struct virtio_queue_call **calls; /* under way, by slot */
