@@ -185,7 +185,7 @@ static struct block_device_info *CO_FN co_describe_node(struct node *node, bool 
     info->node_name = g_strdup(node->name);
     info->children = describe_children(node);
     info->ro = node->read_only;
-    info->active = true;
+    info->active = !node->inactive;
     info->drv = g_strdup(node->driver->name);
     if (node->backing)
         info->backing_file = node_filename(node->backing->child);

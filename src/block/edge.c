@@ -198,16 +198,43 @@ static struct node *CO_FN co_resolve(struct node *parent, const struct blockdev_
     return child;
 }
 
+/* The child that a node had before it became inactive. */
+static struct edge *CO_FN co_use_again(struct edge *edge, struct error **err)
+{
+    struct node *node = edge->parent;
+    struct transaction *transaction;
+    bool ok;
+
+    co_graph_lock(node->graph);
+    transaction = transaction_new();
+    ok = co_transaction_end(transaction, co_permissions_update(transaction, &node, 1, err));
+    graph_unlock(node->graph);
+    return ok ? edge : NULL;
+}
+
+bool edge_may_lead(const struct node *parent, const struct node *child, const char *name, struct error **err)
+{
+    return parent->inactive || !child->inactive ||
+           error_set(err, "Inactive '%s' can't be a %s child of active '%s'", child->name, name, parent->name);
+}
+
 struct edge *CO_FN co_node_add_child(struct node *node, const char *name, const struct blockdev_ref *ref, unsigned role,
                                      struct error **err)
 {
     struct graph *graph = node->graph;
-    struct node *child = co_resolve(node, ref, role, err);
     struct transaction *transaction;
     struct edge *edge;
+    struct node *child;
 
+    if (node->sleep.waking && node_child(node, name))
+        return co_use_again(node_child(node, name), err);
+    child = co_resolve(node, ref, role, err);
     if (!child)
         return NULL;
+    if (!edge_may_lead(node, child, name, err) || (child->sleep.driver && !co_node_look(child, err))) {
+        co_node_release(child);
+        return NULL;
+    }
     if (child->height >= GRAPH_DEPTH_MAX) {
         error_set(err, "Node '%s': with '%s' as its '%s' it would be more than %d nodes deep", node->name, child->name,
                   name, GRAPH_DEPTH_MAX);

@@ -101,6 +101,13 @@ static bool check_edge(const struct node *parent, const struct node *child, stru
     return true;
 }
 
+static bool check_active(const struct edge *edge, const struct node *to, struct error **err)
+{
+    if (edge->parent)
+        return edge_may_lead(edge->parent, to, edge->name, err);
+    return !to->inactive || edge->handle->bears_inactive || error_set(err, "Node '%s' is inactive", to->name);
+}
+
 static bool check_depth(const struct node *node, struct error **err)
 {
     if (height_above(node) <= GRAPH_DEPTH_MAX)
@@ -147,7 +154,7 @@ bool CO_FN co_graph_change_set_child(struct graph_change *change, struct edge *e
 {
     if (edge->child == to)
         return true;
-    if (!check_edge(edge->parent, to, err))
+    if (!check_edge(edge->parent, to, err) || !check_active(edge, to, err))
         return false;
     co_graph_change_drain(change, edge->child);
     co_graph_change_drain(change, to);
@@ -169,8 +176,11 @@ bool CO_FN co_graph_change_replace(struct graph_change *change, struct node *fro
             g_ptr_array_add(edges, edge);
     }
     TRACE(graph_replace, "%s by %s parents %u", from->name, to->name, edges->len);
-    for (unsigned i = 0; i < edges->len; i++)
+    for (unsigned i = 0; i < edges->len; i++) {
+        if (!check_active(g_ptr_array_index(edges, i), to, err))
+            return false;
         move_edge(change, g_ptr_array_index(edges, i), to);
+    }
     return check_depth(to, err);
 }
 
@@ -192,7 +202,7 @@ bool CO_FN co_graph_change_add_child(struct graph_change *change, struct node *p
 {
     struct edge *edge;
 
-    if (!check_edge(parent, child, err))
+    if (!check_edge(parent, child, err) || !edge_may_lead(parent, child, name, err))
         return false;
     co_graph_change_drain(change, parent);
     edge = g_new0(struct edge, 1);

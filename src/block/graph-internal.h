@@ -73,8 +73,17 @@ struct node_part {
     struct io_statistics statistics;  /* atomic: of operations, bytes, failed and highest */
 };
 
+/* Of a node that is inactive. */
+struct node_sleep {
+    const struct block_driver *driver; /* its own; NULL: it is active */
+    struct block_driver *sleeper;      /* owned: the one in the place of that */
+    char *filename;                    /* owned; what it was called; NULL: nothing */
+    bool read_only;                    /* while it is open for a look: as it is to be */
+    bool waking;                       /* its driver opens again, and the children are there */
+};
+
 struct node {
-    const struct block_driver *driver; /* const */
+    const struct block_driver *driver; /* request: changes only as the node becomes active or inactive */
     void *state;                       /* const */
     struct edge *primary;              /* request: the filtered child, or else the primary one; NULL: none */
     struct edge *backing;              /* request: the EDGE_COW child; NULL: none */
@@ -118,6 +127,8 @@ struct node {
     bool monitor_owned;               /* main: until blockdev-del */
     bool auto_read_only;              /* main */
     bool force_share;                 /* main */
+    bool inactive;                    /* main: its driver is closed, and another one in its place; see active.c */
+    struct node_sleep sleep;          /* main: what it needs to become active again */
     bool cache_direct;                /* main */
     const struct node *opener;        /* main: who is opening it as a child; NULL: nobody, or it is open */
     unsigned height;                  /* main: nodes on the longest way down, itself included */
@@ -163,6 +174,7 @@ struct handle {
     struct per_loop parts; /* struct handle_part */
     bool closed;           /* parts.spin: as in each part */
 
+    bool bears_inactive;          /* const */
     char *name;                   /* const */
     const struct handle_ops *ops; /* const; NULL: none */
     void *opaque;                 /* const */
@@ -204,8 +216,21 @@ struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_d
                                        struct error **err) MUST_CHECK;
 /* Closes `node` where neither the monitor nor a parent needs it: flushes, drops the children, and so on downward. */
 void CO_FN co_node_release(struct node *node);
+/* For active.c: opens the driver of an open node once more, with the children that it has; closes it where it is open.
+ */
+bool CO_FN co_node_open_driver_again(struct node *node, struct error **err) MUST_CHECK;
+void CO_FN co_node_close_driver(struct node *node);
 bool CO_FN co_node_refresh_limits(struct node *node, struct error **err) MUST_CHECK;
 uint64_t node_changes(const struct node *node);
+
+/* --- active.c --- */
+/* Closes the driver of a node in which no request is, and makes it inactive; `read_only`: as it is to be from then on.
+ */
+void CO_FN co_node_sleep(struct node *node, bool read_only);
+void node_sleep_done(struct node *node);
+/* Opens the driver of an inactive node for reading alone, to look at what is above; and closes it, and those below. */
+bool CO_FN co_node_look(struct node *node, struct error **err) MUST_CHECK;
+void CO_FN co_node_look_end(struct node *node);
 
 /* --- edge.c --- */
 void edge_init(struct edge *edge, const char *name, unsigned role, struct node *parent, struct handle *handle);
@@ -214,6 +239,8 @@ void edge_detach(struct edge *edge);
 /* To another child, with the permissions that it has; the caller has seen to it that no cycle comes of it. */
 void edge_move(struct edge *edge, struct node *child);
 void edge_done(struct edge *edge);
+/* Whether they go together as to being active. */
+bool edge_may_lead(const struct node *parent, const struct node *child, const char *name, struct error **err);
 /* "node 'r0'", "block export 'e0'": who the parent is; owned. */
 char *edge_describe_parent(const struct edge *edge);
 

@@ -37,12 +37,18 @@ struct handle *co_handle_new(struct node *node, const struct handle_options *opt
     bool ok;
 
     assert(loop_current() == graph->loop);
+    if (node->inactive && options->perm && !options->bears_inactive) {
+        error_set(err, "Node '%s' is inactive", node->name);
+        g_free(handle);
+        return NULL;
+    }
     edge_init(&handle->root, "root", EDGE_FILTERED | EDGE_PRIMARY, NULL, handle);
     per_loop_init(&handle->parts, sizeof(struct handle_part), part_init);
     handle->graph = graph;
     handle->writethrough = options->writethrough;
     handle->follows_length = options->follows_length;
     handle->stays = options->stays;
+    handle->bears_inactive = options->bears_inactive;
     handle->occupies = options->occupies;
     handle->name = g_strdup(options->name);
     handle->ops = options->ops;

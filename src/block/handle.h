@@ -33,6 +33,7 @@ struct handle_options {
     uint32_t shared;     /* ... and left to others */
     bool writethrough;   /* flush after every write */
     bool follows_length; /* bears that the length changes: others in the graph may resize, whatever is shared */
+    bool bears_inactive; /* its node may be or become inactive: requests fail then */
     bool stays;          /* at its node, also where another one takes that node's place for its parents */
     bool occupies;       /* node_check_idle() refuses its node meanwhile */
     const struct handle_ops *ops;

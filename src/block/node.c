@@ -65,6 +65,12 @@ static void name_release(struct node *node)
 
 /* --- options --- */
 
+/* One that opens in order to be inactive seems to be read-only meanwhile. */
+static bool is_to_be_read_only(const struct node *node)
+{
+    return node->inactive && !node->sleep.driver ? node->sleep.read_only : node->read_only;
+}
+
 /*
  * What the options leave open comes from the parent: caching, being read-only and sharing concern the whole tree that
  * one definition describes. A backing image is read-only unless it says otherwise. Whether to discard is decided at the
@@ -76,7 +82,8 @@ static void options_inherit(struct node *node, const struct blockdev_options *op
     bool backing = origin->role & EDGE_COW;
     const struct blockdev_cache_options *cache = options->cache;
 
-    node->read_only = options->has_read_only ? options->read_only : parent && (parent->read_only || backing);
+    node->inactive = options->has_active ? !options->active : parent && parent->inactive;
+    node->read_only = options->has_read_only ? options->read_only : parent && (is_to_be_read_only(parent) || backing);
     node->auto_read_only = options->has_auto_read_only ? options->auto_read_only : parent && parent->auto_read_only;
     node->force_share = options->has_force_share ? options->force_share : parent && parent->force_share;
     node->cache_direct = cache && cache->has_direct ? cache->direct : parent && parent->cache_direct;
@@ -215,6 +222,7 @@ static void node_free(struct node *node)
     g_ptr_array_free(node->parents, true);
     g_ptr_array_free(node->write_hooks, true);
     blockdev_options_free(node->options);
+    node_sleep_done(node);
     g_free(node->iothread);
     g_free(node->state);
     g_free(node);
@@ -249,6 +257,17 @@ static void CO_FN co_close_driver(struct node *node)
         node->driver->co_close(node);
 }
 
+void CO_FN co_node_close_driver(struct node *node)
+{
+    if (!node->driver_open)
+        return;
+    if (node->resting) {
+        node->resting = false;
+        node->driver->drain->end(node);
+    }
+    co_close_driver(node);
+}
+
 static bool CO_FN co_open_driver(struct node *node, struct error **err)
 {
     if (!node->driver->co_open(node, node->options, err))
@@ -265,6 +284,36 @@ static bool CO_FN co_open_driver(struct node *node, struct error **err)
     return false;
 }
 
+bool CO_FN co_node_open_driver_again(struct node *node, struct error **err)
+{
+    return co_open_driver(node, err);
+}
+
+/*
+ * One that is to be inactive is opened for a look: it takes nothing from others, and writes nothing. Nodes below stay
+ * open until the look is over, which is up to the one that began it.
+ */
+static bool CO_FN co_open_inactive(struct node *node, struct error **err)
+{
+    bool ok;
+
+    node->sleep.read_only = node->read_only;
+    node->read_only = true;
+    ok = co_open_driver(node, err);
+    if (!ok)
+        node->read_only = node->sleep.read_only;
+    if (!node->opener || !node->opener->inactive)
+        co_node_look_end(node);
+    return ok;
+}
+
+static bool CO_FN co_open_first(struct node *node, struct error **err)
+{
+    if (!options_check(node, err) || !opening_depth_check(node, err))
+        return false;
+    return node->inactive ? co_open_inactive(node, err) : co_open_driver(node, err);
+}
+
 struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_driver *driver,
                                        const struct blockdev_options *options, const struct node_origin *origin,
                                        struct error **err)
@@ -279,7 +328,7 @@ struct node *CO_FN co_node_open_driver(struct graph *graph, const struct block_d
         return NULL;
     }
     node->opener = origin->parent;
-    if (!options_check(node, err) || !opening_depth_check(node, err) || !co_open_driver(node, err)) {
+    if (!co_open_first(node, err)) {
         dirty_bitmaps_close(node);
         co_drop_children(node);
         co_group_wait(&node->notices);
@@ -313,7 +362,7 @@ static void CO_FN co_node_close(struct node *node)
     TRACE(block_node_close, "%s flush %d", node->name, ret);
     if (ret)
         log_warning("Node '%s': closing without its last flush, which failed: %s", node->name, g_strerror(-ret));
-    co_close_driver(node);
+    co_node_close_driver(node);
     dirty_bitmaps_close(node);
     co_drop_children(node);
     co_group_wait(&node->notices);

@@ -259,6 +259,11 @@ static bool CO_FN co_ask_driver(const struct update *update, struct node *node, 
 static void child_permissions(const struct node *node, const struct edge *edge, uint32_t *ret_perm,
                               uint32_t *ret_shared)
 {
+    if (node->inactive) {
+        *ret_perm = 0;
+        *ret_shared = PERM_ALL;
+        return;
+    }
     if (node->driver->child_permissions)
         node->driver->child_permissions(node, edge, node->perm, node->shared, ret_perm, ret_shared);
     else

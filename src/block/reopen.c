@@ -334,6 +334,8 @@ static bool CO_FN co_reopen_node(struct reopening *reopening, struct node *node,
     struct blockdev_options *options;
     struct flags flags;
 
+    if (node->inactive)
+        return error_set(err, "Node '%s' is inactive", node->name);
     if (!driver || strcmp(json_get_string(driver), node->driver->name) != 0)
         return refuse(prefix, "driver", err);
     if (name && strcmp(json_get_string(name), node->name) != 0)

@@ -11,6 +11,7 @@
 #include "driver/filter/copy-on-read.h"
 #include "driver/filter/preallocate.h"
 #include "driver/filter/quorum.h"
+#include "driver/filter/replication.h"
 #include "driver/filter/snapshot-access.h"
 #include "driver/filter/throttle.h"
 #include "driver/format/luks.h"
@@ -39,6 +40,7 @@ const struct block_driver *const block_drivers[] = {
     &qcow2_driver,
     &quorum_driver,
     &raw_driver,
+    &replication_driver,
     &snapshot_access_driver,
     &throttle_filter_driver,
     &virtio_blk_vhost_user_driver,

@@ -184,6 +184,7 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
         /* Clients may hear of a new length, but not that another program takes the end of their disk away. */
         .shared = PERM_ALL & ~PERM_RESIZE,
         .follows_length = true,
+        .bears_inactive = options->has_allow_inactive && options->allow_inactive,
         .writethrough = options->has_writethrough && options->writethrough,
         .ops = &export_handle_ops,
         .opaque = export,

@@ -115,6 +115,24 @@ def test_members_share_the_limit(storage, tmp_path):
     finish(second, other)
 
 
+def test_another_group(storage, tmp_path):
+    """By blockdev-reopen; who waits in the old one goes on."""
+    add_group(storage, **{'bps-total': 1})
+    storage.qmp.command('object-add', **{'qom-type': 'throttle-group', 'id': 'other'})
+    client = connect(storage, tmp_path)
+    cookie = stuck_request(client)
+    options = {'driver': 'throttle', 'node-name': 'n', 'throttle-group': 'other',
+               'file': {'driver': 'file', 'filename': f'{tmp_path}/n'}}
+    with pytest.raises(QmpError, match='nowhere'):
+        storage.qmp.command('blockdev-reopen', options=[{**options, 'throttle-group': 'nowhere'}])
+    storage.qmp.command('blockdev-reopen', options=[options])
+    finish(client, cookie)
+    client.pread(65536, 0)
+    storage.qmp.command('object-del', id='t')
+    with pytest.raises(QmpError, match="object 'other' is in use"):
+        storage.qmp.command('object-del', id='other')
+
+
 def test_other_direction_does_not_wait(storage, tmp_path):
     add_group(storage, **{'bps-read': 1})
     client = connect(storage, tmp_path)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * throttle: passes requests on as the limits of a group allow. Options:
- *  - throttle-group: id of the throttle-group object, which must exist and cannot be deleted meanwhile;
+ *  - throttle-group: id of the throttle-group object, which must exist and cannot be deleted meanwhile; may change
+ *    while the node is open;
  *  - file: the node whose data it shows.
  *
  * Reads count as reads, writes, zero writes and discards as writes, each with its bytes; flushes don't count. A drain
@@ -16,7 +17,9 @@
 
 struct throttle_node {
     struct edge *file;             /* const after open */
-    struct object *group;          /* const after open; held */
+    struct object *group;          /* written in a drain; held */
+    struct object *next;           /* between a prepare to reopen and its end: held; NULL: none */
+    struct throttle_group *to;     /* that of `next` */
     struct throttle_member member; /* guarded by its group */
 };
 
@@ -93,6 +96,47 @@ static void throttle_drain_end(struct node *node)
     throttle_member_drain_end(&throttle->member);
 }
 
+/* --- reopening: with another group --- */
+
+static bool CO_FN throttle_co_reopen_prepare(struct node *node, const struct blockdev_options *options,
+                                             struct error **err)
+{
+    struct throttle_node *throttle = node_state(node);
+
+    throttle->to = throttle_group_hold(node_objects(node), options->u.throttle.throttle_group, &throttle->next, err);
+    return throttle->to;
+}
+
+static void CO_FN throttle_co_reopen_commit(struct node *node)
+{
+    struct throttle_node *throttle = node_state(node);
+
+    /* It rests, as it will in the other group until the drain ends. */
+    throttle_member_drain_end(&throttle->member);
+    throttle_member_done(&throttle->member);
+    object_release(throttle->group);
+    throttle->group = TAKE(throttle->next);
+    throttle_member_init(&throttle->member, TAKE(throttle->to));
+    throttle_member_drain_begin(&throttle->member);
+}
+
+static void CO_FN throttle_co_reopen_abort(struct node *node)
+{
+    struct throttle_node *throttle = node_state(node);
+
+    object_release(TAKE(throttle->next));
+    throttle->to = NULL;
+}
+
+static const char *const throttle_reopen_options[] = {"throttle-group", NULL};
+
+static const struct block_driver_reopen throttle_reopen = {
+    .options = throttle_reopen_options,
+    .co_prepare = throttle_co_reopen_prepare,
+    .co_commit = throttle_co_reopen_commit,
+    .co_abort = throttle_co_reopen_abort,
+};
+
 static const char *const throttle_significant_options[] = {"throttle-group", NULL};
 
 static const struct block_driver_drain throttle_drain = {
@@ -113,4 +157,5 @@ const struct block_driver throttle_filter_driver = {
     .co_pdiscard = throttle_co_pdiscard,
     .significant_options = throttle_significant_options,
     .drain = &throttle_drain,
+    .reopen = &throttle_reopen,
 };

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "base/error.h"
+#include "block/active.h"
 #include "block/driver.h"
 #include "block/graph.h"
 #include "block/node.h"
@@ -56,6 +57,12 @@ bool CO_FN co_qmp_x_blockdev_change(struct daemon *daemon, const struct x_blockd
     if (node_has_parents(child))
         return error_set(err, "The node %s already has a parent", arg->node);
     return children->co_add(parent, child, err);
+}
+
+bool CO_FN co_qmp_blockdev_set_active(struct daemon *daemon, const struct blockdev_set_active_arg *arg,
+                                      struct error **err)
+{
+    return co_graph_set_active(daemon->graph, arg->node_name, arg->active, err);
 }
 
 /* Devices are for virtual machines; here a name of one never matches. */

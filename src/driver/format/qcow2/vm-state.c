@@ -83,6 +83,7 @@ int CO_FN co_qcow2_vm_state_read(struct node *node, uint64_t offset, const struc
     uint64_t guest;
     int ret = place_of(image, offset, iov->size, &guest);
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_VMSTATE_LOAD);
     return ret ? ret : co_read(image, guest, iov);
 }
 
@@ -108,6 +109,7 @@ int CO_FN co_qcow2_vm_state_write(struct node *node, uint64_t offset, const stru
     uint64_t guest;
     int ret = place_of(image, offset, iov->size, &guest);
 
+    co_edge_event(image->file, BLKDEBUG_EVENT_VMSTATE_SAVE);
     if (!ret && iov->size)
         ret = co_qcow2_l1_reserve(image, guest + iov->size, NULL);
     if (ret)
