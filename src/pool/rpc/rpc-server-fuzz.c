@@ -69,7 +69,7 @@ static void send_input(void *opaque)
 
 static void run_input(void *opaque)
 {
-    struct secrets_options secrets = {.directory = "/nonexistent/ashlar"};
+    struct secrets_options secrets = {.directory = "/dev/null/ashlar"};
     struct rpc_socket_options options = {0};
     struct input *input = opaque;
     bool administer = input->data[0] & 1;
