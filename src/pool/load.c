@@ -73,7 +73,10 @@ static void CO_FN co_load_state(struct storage *storage, const char *name)
 
     if (!def)
         return;
-    if (find_same(storage, def) || is_taken(storage, def)) {
+    if (!pool_backend_find(def->type))
+        log_error("Pool '%s' is of type '%s', which this build has no backend for", name,
+                  pool_type_info(def->type)->name);
+    if (!pool_backend_find(def->type) || find_same(storage, def) || is_taken(storage, def)) {
         pool_def_free(def);
         return;
     }

@@ -98,8 +98,13 @@ void storage_free(struct storage *storage)
 {
     if (!storage)
         return;
-    for (guint i = 0; i < storage->pools->len; i++)
-        pool_unref(g_ptr_array_index(storage->pools, i));
+    for (guint i = 0; i < storage->pools->len; i++) {
+        struct pool *pool = g_ptr_array_index(storage->pools, i);
+
+        /* A stream may still hold it. */
+        pool->removed = true;
+        pool_unref(pool);
+    }
     g_ptr_array_free(storage->pools, TRUE);
     g_ptr_array_free(storage->listeners, TRUE);
     g_hash_table_destroy(storage->by_name);

@@ -105,7 +105,7 @@ static void CO_FN co_take_back(struct pool *pool, struct volume *volume)
 {
     AUTO(pool_error) error = NULL;
 
-    if (operations(pool)->co_delete && !operations(pool)->co_delete(pool, volume, 0, &error))
+    if (!volume->unmade && operations(pool)->co_delete && !operations(pool)->co_delete(pool, volume, 0, &error))
         log_warning("volume '%s' of pool '%s', whose making failed: %s", volume->name, pool->def->name, error->message);
     if (pool_find_volume(pool, volume->name) == volume)
         pool_remove_volume(pool, volume);
@@ -143,15 +143,26 @@ static bool check_new(const struct pool *pool, const struct volume *volume, stru
     return !pool_find_volume(pool, volume->name) || pool_error_set(err, POOL_ERROR_VOLUME_EXISTS, "'%s'", volume->name);
 }
 
-static bool CO_FN co_create(struct pool *pool, struct volume *volume, unsigned flags, struct pool_error **err)
+/* While the lock was waited for, the pool may have stopped, and gone on as one of another type. */
+static bool check_same(const struct pool *pool, const struct pool_backend *backend, struct pool_error **err)
 {
-    return pool_check_active(pool, err) && check_new(pool, volume, err) && co_add(pool, volume, err) &&
+    if (!pool_check_active(pool, err))
+        return false;
+    return pool->backend == backend ||
+           pool_error_set(err, POOL_ERROR_OPERATION_INVALID, "storage pool '%s' has been redefined", pool->def->name);
+}
+
+static bool CO_FN co_create(struct pool *pool, const struct pool_backend *backend, struct volume *volume,
+                            unsigned flags, struct pool_error **err)
+{
+    return check_same(pool, backend, err) && check_new(pool, volume, err) && co_add(pool, volume, err) &&
            co_make(pool, volume, NULL, NULL, flags, err);
 }
 
 struct volume_id *CO_FN co_storage_volume_create_xml(struct storage *storage, const struct pool_id *id, const char *xml,
                                                      unsigned flags, struct pool_error **err)
 {
+    const struct pool_backend *backend;
     struct pool *pool;
     AUTO(pool) held = NULL;
     AUTO(volume) volume = NULL;
@@ -173,10 +184,11 @@ struct volume_id *CO_FN co_storage_volume_create_xml(struct storage *storage, co
         return NULL;
     }
     held = pool_ref(pool);
+    backend = pool->backend;
     if (!co_pool_lock(pool, err))
         return NULL;
     storage->busy++;
-    if (co_create(pool, volume, flags, err))
+    if (co_create(pool, backend, volume, flags, err))
         ret = volume_get_id(pool, volume);
     storage->busy--;
     pool_unlock(pool);
@@ -210,8 +222,6 @@ static bool CO_FN co_copy(struct pool *pool, struct volume *volume, const struct
     AUTO(volume) held = NULL;
     bool ok;
 
-    if (!pool_check_active(pool, err))
-        return false;
     source = storage_find_volume(storage, source_id, &source_pool, err);
     if (!source)
         return false;
@@ -233,6 +243,7 @@ struct volume_id *CO_FN co_storage_volume_create_xml_from(struct storage *storag
                                                           const char *xml, const struct volume_id *source,
                                                           unsigned flags, struct pool_error **err)
 {
+    const struct pool_backend *backend;
     struct pool *pool;
     AUTO(pool) held = NULL;
     AUTO(volume) volume = NULL;
@@ -256,10 +267,11 @@ struct volume_id *CO_FN co_storage_volume_create_xml_from(struct storage *storag
         return NULL;
     }
     held = pool_ref(pool);
+    backend = pool->backend;
     if (!co_pool_lock(pool, err))
         return NULL;
     storage->busy++;
-    if (co_copy(pool, volume, source, flags, err))
+    if (check_same(pool, backend, err) && co_copy(pool, volume, source, flags, err))
         ret = volume_get_id(pool, volume);
     storage->busy--;
     pool_unlock(pool);

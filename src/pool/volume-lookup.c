@@ -82,6 +82,28 @@ char *storage_volume_get_path(struct storage *storage, const struct volume_id *i
     return volume ? g_strdup(volume->target.path) : NULL;
 }
 
+/*
+ * A volume that is being made is what was asked for, and takes up what it has got so far. Whoever makes it goes by what
+ * was asked for, so that is left alone, and what can be seen is seen on a stand-in.
+ */
+static struct volume *CO_FN co_look_at_unfinished(struct pool *pool, const struct volume *volume)
+{
+    struct volume *shown = volume_new();
+    uint64_t capacity = volume->capacity;
+
+    shown->name = g_strdup(volume->name);
+    shown->key = g_strdup(volume->key);
+    shown->type = volume->type;
+    shown->capacity = capacity;
+    shown->target.path = g_strdup(volume->target.path);
+    shown->target.format = volume->target.format;
+    /* Maybe there is nothing to be seen yet. */
+    if (pool->backend->volume->co_refresh)
+        (void)pool->backend->volume->co_refresh(pool, shown, NULL);
+    shown->capacity = capacity;
+    return shown;
+}
+
 /* The volume as it is now, referenced: others may take it out of the pool meanwhile. */
 static struct volume *CO_FN co_look_again(struct storage *storage, const struct volume_id *id, enum pool_type *ret_type,
                                           struct pool_error **err)
@@ -95,6 +117,13 @@ static struct volume *CO_FN co_look_again(struct storage *storage, const struct 
     volume_ref(volume);
     pool_ref(pool);
     *ret_type = pool->def->type;
+    if (volume->building) {
+        struct volume *shown = co_look_at_unfinished(pool, volume);
+
+        volume_unref(volume);
+        pool_unref(pool);
+        return shown;
+    }
     if (pool->backend->volume->co_refresh)
         ok = pool->backend->volume->co_refresh(pool, volume, err);
     pool_unref(pool);

@@ -85,6 +85,7 @@ struct volume {
     /* --- at work --- */
     unsigned in_use; /* jobs that read or write it */
     bool building;   /* it is being allocated */
+    bool unmade;     /* its making failed before there was anything of it */
     unsigned references;
     size_t place; /* in its pool's list */
 };

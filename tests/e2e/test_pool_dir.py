@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Pools of directories: what virsh shows, and what libvirt's library gets."""
 import re
+import threading
 
 import libvirt
 from harness import run
@@ -169,3 +170,30 @@ def test_streams_with_holes(pool_daemon, tmp_path):
     assert (tmp_path / 'back').stat().st_blocks * 512 < 8 * MIB
     assert pool_daemon.virsh('vol-upload', 'big.raw', content, 'demo', '--length', '4096', check=False)
     assert pool.storageVolLookupByName('big.raw').info()[1] >= 40 * MIB
+
+
+def test_one_client_at_work_another_looking(pool_daemon):
+    """Whoever looks at a volume that is being made changes nothing of it, and waits for nobody."""
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    other = pool_daemon.connect().storagePoolLookupByName('demo')
+    stop = threading.Event()
+    seen = set()
+
+    def look():
+        while not stop.is_set():
+            for volume in other.listAllVolumes():
+                try:
+                    seen.add(volume.info()[1])
+                except libvirt.libvirtError as error:
+                    assert error.get_error_code() in (libvirt.VIR_ERR_NO_STORAGE_VOL, libvirt.VIR_ERR_SYSTEM_ERROR)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    for number in range(40):
+        volume = pool.createXML(volume_xml(f'{number}.raw', 3 * MIB))
+        assert (pool_daemon.images / f'{number}.raw').stat().st_size == 3 * MIB
+        volume.delete()
+    stop.set()
+    looker.join()
+    assert seen <= {3 * MIB}

@@ -111,13 +111,15 @@ static int make_file(void *opaque)
 }
 
 /* The descriptor; -1: *err. */
-static int CO_FN co_make_file(const struct volume *volume, struct pool_error **err)
+static int CO_FN co_make_file(struct volume *volume, struct pool_error **err)
 {
     struct new_file file = {.volume = volume};
     int fd = co_worker_run(make_file, &file);
 
     if (fd >= 0)
         return fd;
+    /* What somebody else has put there meanwhile is not ours to remove. */
+    volume->unmade = true;
     pool_error_set_errno(err, fd, "cannot %s path '%s'", file.failed, volume->target.path);
     return -1;
 }
@@ -155,11 +157,16 @@ static bool check_raw(const struct volume *volume, unsigned flags, struct pool_e
     return true;
 }
 
-static bool CO_FN co_build_raw(const struct volume *volume, unsigned flags, struct pool_error **err)
+static bool CO_FN co_build_raw(struct volume *volume, unsigned flags, struct pool_error **err)
 {
-    AUTO(fd) fd = check_raw(volume, flags, err) ? co_make_file(volume, err) : -1;
+    AUTO(fd) fd = -1;
     int ret;
 
+    volume->unmade = true;
+    if (!check_raw(volume, flags, err))
+        return false;
+    volume->unmade = false;
+    fd = co_make_file(volume, err);
     if (fd < 0)
         return false;
     ret = co_file_truncate(fd, volume->capacity);
@@ -196,6 +203,7 @@ static bool CO_FN co_build_folder(struct volume *volume, struct pool_error **err
     if (volume->backing)
         return pool_error_set(err, POOL_ERROR_NO_SUPPORT, "backing storage not supported for directories volumes");
     ret = co_worker_run(make_folder, &volume->target);
+    volume->unmade = ret == -EEXIST;
     return !ret || pool_error_set_errno(err, ret, "cannot create path '%s'", volume->target.path);
 }
 
@@ -205,8 +213,10 @@ static bool CO_FN co_build_image(struct pool *pool, struct volume *volume, unsig
 {
     int fd;
 
+    volume->unmade = true;
     if (!co_image_check(pool, volume, flags, err))
         return false;
+    volume->unmade = false;
     fd = co_make_file(volume, err);
     if (fd < 0)
         return false;
@@ -230,7 +240,7 @@ static bool CO_FN files_co_build(struct pool *pool, struct volume *volume, unsig
 /* --- from another volume --- */
 
 /* FICLONE, on a file that has been made. */
-static bool CO_FN co_reflink(const struct volume *volume, const struct volume *source, struct pool_error **err)
+static bool CO_FN co_reflink(struct volume *volume, const struct volume *source, struct pool_error **err)
 {
     AUTO(fd) from = co_file_open(source->target.path, O_RDONLY, 0);
     AUTO(fd) to = from < 0 ? -1 : co_make_file(volume, err);
