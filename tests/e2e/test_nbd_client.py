@@ -484,3 +484,36 @@ def test_nbd_client_bad_information(tmp_path, info):
         done = io('length', image=uri(path), check=False)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_nbd_client_reconnect_delay_by_reopening(tmp_path, daemon):
+    """Requests fail at once, then wait, then fail at once again, as the node is reopened."""
+    path, image = tmp_path / 'far.sock', raw_image(tmp_path / 'image', MIB, b'x')
+    near = daemon('--nbd-server', f'addr.type=unix,addr.path={tmp_path}/near.sock')
+    qmp = near.qmp
+    options = {'driver': 'nbd', 'node-name': 'n', 'server': {'type': 'unix', 'path': str(path)}}
+
+    def reopen(delay):
+        reply = qmp.execute('blockdev-reopen', {'options': [{**options, 'reconnect-delay': delay}]})
+        assert 'return' in reply, reply
+
+    def read():
+        done = run(OURS, '-r', '-f', 'raw', '-c', 'read -P 120 0 4k', uri(f'{tmp_path}/near.sock', 'n'), check=False)
+        return done.stdout + done.stderr
+
+    with qemu_nbd(path, '-f', 'raw', image):
+        assert 'return' in qmp.execute('blockdev-add', options)
+        qmp.command('block-export-add', type='nbd', id='e', node_name='n')
+        assert 'read 4096' in read()
+    wait_for(lambda: 'error' in read(), 'the loss to be noticed')
+    reopen(600)
+    results = []
+    reader = threading.Thread(target=lambda: results.append(read()))
+    reader.start()
+    with qemu_nbd(path, '-f', 'raw', image):
+        reader.join(PATIENCE_S)
+        assert results and 'read 4096' in results[0]
+        reopen(0)
+    wait_for(lambda: 'error' in read(), 'the loss to be noticed again')
+    reply = qmp.execute('blockdev-reopen', {'options': [{**options, 'export': 'other'}]})
+    assert 'export' in reply['error']['desc']

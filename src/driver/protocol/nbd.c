@@ -4,7 +4,8 @@
  *  - server: where it listens; export: which one (default: the server's default);
  *  - tls-creds, tls-hostname: TLS, and the name that the server's certificate must have (default: the host's);
  *  - reconnect-delay: seconds that requests wait when the connection breaks (default: 0: they fail at once);
- *  - open-timeout: seconds for which connecting is tried at first (default: 0: once);
+ *  - open-timeout: seconds for which connecting is tried at first (default: 0: once); these two can be changed while it
+ *    is open;
  *  - x-dirty-bitmap: the metadata context whose status is shown instead of base:allocation.
  *
  * Requests go to the server as they come; see nbd/remote.c for connections. An export whose length is no multiple of
@@ -326,6 +327,37 @@ static char *nbd_filename(const struct node *node)
     return NULL;
 }
 
+/* --- other options --- */
+
+static const char *const nbd_reopen_options[] = {"reconnect-delay", "open-timeout", NULL};
+
+static bool CO_FN nbd_co_reopen_prepare(struct node *node, const struct blockdev_options *options, struct error **err)
+{
+    const struct nbd_node *nbd = node_state(node);
+
+    return check_access(node, nbd, options->u.nbd.export ? options->u.nbd.export : "", err);
+}
+
+static void CO_FN nbd_co_reopen_commit(struct node *node)
+{
+    struct nbd_node *nbd = node_state(node);
+    const struct blockdev_options_nbd *own = &node_options(node)->u.nbd;
+
+    nbd_remote_set_reconnect_delay(nbd->remote, own->has_reconnect_delay ? own->reconnect_delay : 0);
+}
+
+static void CO_FN nbd_co_reopen_abort(struct node *node)
+{
+    /* Nothing has changed. */
+}
+
+static const struct block_driver_reopen nbd_reopen = {
+    .options = nbd_reopen_options,
+    .co_prepare = nbd_co_reopen_prepare,
+    .co_commit = nbd_co_reopen_commit,
+    .co_abort = nbd_co_reopen_abort,
+};
+
 static const char *const nbd_significant_options[] = {"server",       "export",         "tls-creds",
                                                       "tls-hostname", "x-dirty-bitmap", NULL};
 
@@ -363,4 +395,5 @@ const struct block_driver nbd_driver = {
     .filename = nbd_filename,
     .significant_options = nbd_significant_options,
     .drain = &nbd_drain,
+    .reopen = &nbd_reopen,
 };

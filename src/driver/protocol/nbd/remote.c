@@ -367,6 +367,14 @@ void nbd_remote_hurry(struct nbd_remote *remote, bool hurry)
         co_condition_broadcast(&remote->hurry);
 }
 
+void nbd_remote_set_reconnect_delay(struct nbd_remote *remote, uint32_t seconds)
+{
+    assert(loop_current() == remote->loop);
+    remote->reconnect_delay_s = seconds;
+    if (!remote->link)
+        remote->expired = waiting_left_ns(remote) <= 0;
+}
+
 static void remote_free(struct nbd_remote *remote)
 {
     assert(!remote->link);

@@ -40,5 +40,8 @@ const struct nbd_handshake_result *nbd_remote_terms(const struct nbd_remote *rem
 /* Any loop: 0 or -errno. A call whose connection broke is made again on the next one, for as long as calls wait. */
 int CO_FN co_nbd_remote_call(struct nbd_remote *remote, struct nbd_transfer *transfer);
 
+/* From now on calls wait so long. No call is in flight. */
+void nbd_remote_set_reconnect_delay(struct nbd_remote *remote, uint32_t seconds);
+
 /* Somebody waits for calls to end: where a connection is missing, it is tried at once and more often. */
 void nbd_remote_hurry(struct nbd_remote *remote, bool hurry);
