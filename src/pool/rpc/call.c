@@ -78,6 +78,8 @@ static bool CO_FN co_perform(struct rpc_call *call, struct pool_error **err)
 
     if (server->program->check && !server->program->check(call, err))
         return false;
+    if (call->procedure->rules & RPC_AT_ONCE)
+        return call->procedure->co_handle(call, err);
     worker = co_rpc_worker_get(&server->workers, !(call->procedure->rules & RPC_LOW_PRIORITY));
     ok = call->procedure->co_handle(call, err);
     rpc_worker_put(&server->workers, worker);
@@ -146,7 +148,8 @@ static bool may_call(const struct rpc_client *client, const struct rpc_header *h
     return true;
 }
 
-static void accept_call(struct rpc_client *client, const struct rpc_header *header, struct xdr_reader arguments)
+static void CO_FN co_accept_call(struct rpc_client *client, const struct rpc_header *header,
+                                 struct xdr_reader arguments)
 {
     const struct rpc_procedure *procedure = NULL;
     struct pool_error *error = NULL;
@@ -167,7 +170,10 @@ static void accept_call(struct rpc_client *client, const struct rpc_header *head
         return;
     }
     rpc_client_request_begin(client);
-    co_spawn(client->server->loop, co_run_call, call);
+    if (procedure->rules & RPC_AT_ONCE)
+        co_run_call(call);
+    else
+        co_spawn(client->server->loop, co_run_call, call);
 }
 
 /* Descriptors may come with a call, each with a byte after the packet. Nobody wants them: the system closes them. */
@@ -217,10 +223,10 @@ bool co_rpc_packet_accept(struct rpc_client *client, const uint8_t *packet, size
     case RPC_CALL_WITH_FDS:
         if (!skip_descriptors(client, &payload))
             return false;
-        accept_call(client, &header, payload);
+        co_accept_call(client, &header, payload);
         break;
     case RPC_CALL:
-        accept_call(client, &header, payload);
+        co_accept_call(client, &header, payload);
         break;
     case RPC_STREAM:
     case RPC_STREAM_HOLE:

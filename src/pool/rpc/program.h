@@ -28,6 +28,7 @@ enum rpc_rule {
     RPC_STORAGE = 16,     /* of the storage driver only */
     RPC_SECRET = 32,      /* of the secret driver only */
     RPC_WRITES = 64,      /* not on read-only connections */
+    RPC_AT_ONCE = 128,    /* never suspends, and is through before the next packet is read */
 };
 
 struct rpc_procedure {

@@ -26,7 +26,7 @@ static const struct rpc_procedure procedures[] = {
     {2, "virConnectClose", "", "", co_remote_close, RPC_BEFORE_OPEN},
     {3, "virConnectGetType", "", "s", co_remote_get_type, CONNECT},
     {7, "virConnectGetCapabilities", "", "s", co_remote_get_capabilities, CONNECT},
-    {60, "virConnectSupportsFeature", "i", "i", co_remote_supports_feature, RPC_BEFORE_OPEN},
+    {60, "virConnectSupportsFeature", "i", "i", co_remote_supports_feature, RPC_BEFORE_OPEN | RPC_AT_ONCE},
     {66, "virConnectOpenAuth", "", "I", co_remote_auth_list, AUTH},
     {67, "virConnectOpenAuth", "", "s", co_remote_auth_sasl, AUTH},
     {68, "virConnectOpenAuth", "sib", "iib", co_remote_auth_sasl, AUTH},

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Debian's virt-admin against the pool daemon."""
+import subprocess
+
+import libvirt
+import pytest
+
+from harness import PATIENCE_S
+from pool_daemon import PoolDaemon
+
+
+@pytest.fixture(scope='module')
+def pool(tmp_path_factory):
+    one = PoolDaemon(tmp_path_factory.mktemp('p')).start()
+    yield one
+    one.stop()
+
+
+def admin(pool, *arguments, check=True):
+    path = pool.socket.with_name('virtstoraged-admin-sock')
+    uri = f'virtstoraged:///{"system" if pool.privileged else "session"}?socket={path}'
+    done = subprocess.run(['virt-admin', '-c', uri, *arguments], capture_output=True, text=True, check=False,
+                          stdin=subprocess.DEVNULL, timeout=5 * PATIENCE_S)
+    if check:
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    assert done.returncode != 0, done.stdout
+    return done.stderr
+
+
+def table(text):
+    return dict((part.strip() for part in line.split(':', 1)) for line in text.splitlines() if ':' in line)
+
+
+def test_servers(pool):
+    lines = [line.split() for line in admin(pool, 'server-list').splitlines()[2:] if line]
+    assert lines == [['0', 'admin'], ['1', 'virtstoraged']]
+
+
+def test_workers(pool):
+    workers = table(admin(pool, 'server-threadpool-info', 'virtstoraged'))
+    assert workers == {'minWorkers': '5', 'maxWorkers': '20', 'nWorkers': '5', 'freeWorkers': '5', 'prioWorkers': '5',
+                       'jobQueueDepth': '0'}
+    admin(pool, 'server-threadpool-set', 'virtstoraged', '--min-workers', '7', '--max-workers', '25', '--priority-workers', '3')
+    workers = table(admin(pool, 'server-threadpool-info', 'virtstoraged'))
+    assert (workers['minWorkers'], workers['maxWorkers'], workers['prioWorkers']) == ('7', '25', '3')
+    assert 'minWorkers cannot be larger than maxWorkers' in admin(
+        pool, 'server-threadpool-set', 'virtstoraged', '--max-workers', '2', check=False)
+    admin(pool, 'server-threadpool-set', 'virtstoraged', '--min-workers', '5', '--max-workers', '20', '--priority-workers', '5')
+
+
+def test_limits(pool):
+    limits = table(admin(pool, 'server-clients-info', 'virtstoraged'))
+    assert limits == {'nclients_max': '5000', 'nclients': '0', 'nclients_unauth_max': '20', 'nclients_unauth': '0'}
+    admin(pool, 'server-clients-set', 'virtstoraged', '--max-clients', '100', '--max-unauth-clients', '10')
+    limits = table(admin(pool, 'server-clients-info', 'virtstoraged'))
+    assert (limits['nclients_max'], limits['nclients_unauth_max']) == ('100', '10')
+    admin(pool, 'server-clients-set', 'virtstoraged', '--max-clients', '5000', '--max-unauth-clients', '20')
+
+
+def test_clients(pool):
+    connection = pool.connect()
+    lines = [line.split() for line in admin(pool, 'client-list', 'virtstoraged').splitlines()[2:] if line]
+    assert len(lines) == 1 and lines[0][1] == 'unix'
+    client = table(admin(pool, 'client-info', 'virtstoraged', lines[0][0]))
+    assert client['readonly'] == 'no' and client['transport'] == 'unix'
+    assert int(client['unix_process_id']) > 0 and 'unix_user_name' in client
+    admin(pool, 'client-disconnect', 'virtstoraged', '--client', lines[0][0])
+    with pytest.raises(libvirt.libvirtError):
+        connection.listAllStoragePools()
+    assert 'No client with matching ID' in admin(pool, 'client-info', 'virtstoraged', lines[0][0], check=False)
+
+
+def test_log(pool, tmp_path):
+    log = tmp_path / 'log'
+    admin(pool, 'daemon-log-outputs', '--outputs', f'1:file:{log}')
+    assert f'1:file:{log}' in admin(pool, 'daemon-log-outputs')
+    assert 'Logging filters:' in admin(pool, 'daemon-log-filters')
+    admin(pool, 'daemon-log-filters', '--filters', '1:rpc 4:event')
+    assert '1:*rpc* 4:*event* ' in admin(pool, 'daemon-log-filters')
+    pool.connect().close()
+    assert 'debug : rpc_client_start' in log.read_text()
+    assert "Malformed format for log output 'zz'" in admin(pool, 'daemon-log-outputs', '--outputs', 'zz', check=False)
+    assert "Invalid priority '9' for filter '9:x'" in admin(pool, 'daemon-log-filters', '--filters', '9:x', check=False)
+    admin(pool, 'daemon-log-filters', '--filters', '')
+    admin(pool, 'daemon-log-outputs', '--outputs', '')
+
+
+def test_timeout_can_be_set(tmp_path):
+    one = PoolDaemon(tmp_path).start()
+    admin(one, 'daemon-timeout', '--timeout', '1')
+    assert one.process.wait(PATIENCE_S) == 0
