@@ -82,6 +82,7 @@ class Daemon:
         else:
             bind, program = ['', ''], os.path.join(build, 'src', 'bin', 'ashlar-poold')
             self.path = self.folder / 's' / 'virtstoraged-sock'
+        (self.folder / 's').mkdir(exist_ok=True)
         self.log = open(self.folder / 'log', 'wb')
         began = time.monotonic()
         self.process = subprocess.Popen(
