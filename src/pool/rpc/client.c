@@ -22,6 +22,7 @@ enum {
     INPUT_FIRST = 4096,         /* bytes for the first packets of a client */
     INPUT_LARGE = 64 << 10,     /* a larger packet is read alone, and its memory not kept */
     OUTPUT_VECTOR = 16,         /* packets that are sent in one go */
+    ANONYMOUS_MAX = 256 << 10,  /* the length of a packet from those of whom nothing is known */
     EVENTS_WAIT_MAX = 16 << 20, /* bytes that wait when another event comes: then nobody reads them */
 };
 
@@ -417,7 +418,7 @@ static const uint8_t *CO_FN co_next_packet(struct rpc_client *client, size_t *re
         have -= skipped;
         if (!input->skip && have >= RPC_LENGTH_SIZE) {
             length = load_be32(input->data + input->begin);
-            if (!rpc_length_valid(length)) {
+            if (!rpc_length_valid(length) || (length > ANONYMOUS_MAX && !client->authenticated)) {
                 pool_log_warning("rpc.client", "server %s: client %" PRIu64 " sends a packet of length %u",
                                  client->server->name, client->id, length);
                 return NULL;

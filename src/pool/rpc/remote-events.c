@@ -22,7 +22,7 @@ enum {
 };
 
 /* A client may have so many; each event costs a packet for each. */
-enum { REGISTRATIONS_MAX = 4096 };
+enum { REGISTRATIONS_MAX = 1024 };
 
 struct registration {
     int32_t id;
@@ -116,16 +116,24 @@ void remote_events_forget(struct remote_events *events, struct rpc_client *clien
     }
 }
 
+static unsigned count_of(const struct remote_events *events, const struct rpc_client *client)
+{
+    unsigned count = 0;
+
+    for (guint i = 0; i < events->registrations->len; i++)
+        count += g_array_index(events->registrations, struct registration, i).client == client;
+    return count;
+}
+
 /* `uuid` NULL: of all. */
 static bool add(struct rpc_call *call, int32_t message, const uint8_t *uuid, struct pool_error **err)
 {
     struct remote_events *events = remote_daemon(call)->events;
     struct registration one = {.client = call->client, .message = message, .filtered = uuid};
 
-    if (events->registrations->len >= REGISTRATIONS_MAX || events->next_id == INT32_MAX)
+    if (count_of(events, call->client) >= REGISTRATIONS_MAX || events->next_id == INT32_MAX)
         return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL,
-                                     "there are %u event registrations, more than are served",
-                                     events->registrations->len);
+                                     "too many event registrations on one connection (at most %d)", REGISTRATIONS_MAX);
     if (uuid)
         memcpy(one.uuid, uuid, sizeof(one.uuid));
     one.id = events->next_id++;
