@@ -80,7 +80,7 @@ def test_wrong_options():
     assert 'Usage:' in fail('--zork')
     assert f"{name}: Invalid value for timeout: 'x'" in fail('--timeout', 'x')
     assert 'Invalid value for timeout' in fail('-t', '2147484')
-    assert "Can't load config file: " in fail('-f', '/nonexistent/file')
+    assert "Can't load config file: " in fail('-f', '/dev/null/file')
 
 
 @pytest.mark.parametrize('line,message', [
@@ -197,7 +197,7 @@ def test_background(pool):
 
 def test_background_that_fails(pool):
     config_path(pool).write_text(f'log_outputs = "3:file:{pool.folder}/log"\n')
-    parent = start_in_own_folders(pool, program('ashlar-poold'), '-d', '-p', '/nonexistent/pid')
+    parent = start_in_own_folders(pool, program('ashlar-poold'), '-d', '-p', '/dev/null/pid')
     assert parent.wait(PATIENCE_S) == 1
 
 
