@@ -367,3 +367,31 @@ def test_odd_orders(served):
     assert queue.stop() == base
     assert front.ask(vu.GET_CONFIG, struct.pack('=III', 250, 8, 0) + bytes(8)) == struct.pack('=III', 250, 0, 0)
     assert not front.do(vu.SET_CONFIG, struct.pack('=III', 0, 8, 0) + bytes(8))
+
+
+@pytest.mark.parametrize('flags', [0, os.EFD_NONBLOCK], ids=['blocking', 'non-blocking'])
+def test_v10_call_descriptor_is_full(tmp_path, flags):
+    """Nobody waits for a front end that cannot be called any more: its requests are done, and the export goes when told to."""
+    with Served(tmp_path) as served:
+        front = served.connect()
+        queue = front.queue(start=False)
+        queue.call_fd = os.eventfd(2 ** 32 - 1, flags)
+        front.stack.callback(os.close, queue.call_fd)
+        os.eventfd_write(queue.call_fd, 2 ** 64 - 1 - 2 ** 32)
+        queue.set_up()
+        for _ in range(3):
+            assert queue.call(vu.OUT, 0, [b'x' * 512]) == vu.OK
+        served.qmp.command('block-export-del', id='vub0', mode='hard')
+        assert front.ended()
+        wait_for(lambda: not served.qmp.command('query-block-exports'), 'the export to go')
+
+
+def test_v10_kick_descriptor_is_a_file(served, tmp_path):
+    front = served.connect()
+    queue = front.queue(start=False)
+    with open(tmp_path / 'file', 'w+b') as file:
+        queue.kick_fd = os.dup(file.fileno())
+        front.stack.callback(os.close, queue.kick_fd)
+        queue.set_up()
+    assert queue.broken()
+    assert 'no event descriptor' in served.daemon.stderr
