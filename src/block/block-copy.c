@@ -256,7 +256,7 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
         return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, copy->zero_flags);
     }
     if (copy->copy_range && extent->flags & BLOCK_DATA && extent->flags & BLOCK_OFFSET_VALID &&
-        extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL)
+        !(extent->flags & BLOCK_FILTERED) && extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL)
         ret = co_edge_copy_from(copy->target, offset, extent->bytes, extent->host, extent->host_offset, 0);
     return ret == -ENOTSUP ? co_copy_data(copy, offset, extent->bytes, ret_is_read) : ret;
 }

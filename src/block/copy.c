@@ -38,7 +38,7 @@ static int CO_FN co_copy_by_memory(struct node *from, uint64_t from_offset, stru
 /* Whether what the extent describes can be fetched from its host directly. */
 static bool lies_as_it_is(const struct block_extent *extent)
 {
-    return extent->flags & BLOCK_DATA && extent->flags & BLOCK_OFFSET_VALID &&
+    return extent->flags & BLOCK_DATA && extent->flags & BLOCK_OFFSET_VALID && !(extent->flags & BLOCK_FILTERED) &&
            extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL;
 }
 

@@ -32,6 +32,9 @@ enum {
     GRAPH_DEPTH_MAX = 200, /* nodes from a root to a leaf: what a coroutine's stack has room for */
 };
 
+/* Of extents, besides enum block_status_flags: the way to `host` leads through a filter, which nobody may go around. */
+#define BLOCK_FILTERED (1u << 31)
+
 struct graph {
     struct loop *loop;                         /* const: the main loop */
     struct object_registry *objects;           /* const */

@@ -79,7 +79,9 @@ int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t byte
             if (result)
                 return result;
         }
-        return co_node_block_status(node->primary->child, offset, bytes, want_zero, ret);
+        result = co_node_block_status(node->primary->child, offset, bytes, want_zero, ret);
+        ret->flags |= BLOCK_FILTERED;
+        return result;
     } else {
         ret->flags = BLOCK_DATA | BLOCK_ALLOCATED;
         ret->bytes = bytes;
@@ -102,12 +104,13 @@ static struct node *skip_filters(struct node *node)
     return node;
 }
 
-/* The same on the way of a question, which those who watch may answer with an error. */
-static int CO_FN co_pass_filters(struct node **node, uint64_t offset, uint64_t bytes)
+/* The same on the way of a question, which those who watch may answer with an error. *ret_any: there was one. */
+static int CO_FN co_pass_filters(struct node **node, uint64_t offset, uint64_t bytes, bool *ret_any)
 {
     int ret = 0;
 
     for (; is_transparent(*node) && !ret; *node = (*node)->primary->child) {
+        *ret_any = true;
         if (unlikely((*node)->driver->debug != NULL))
             ret = (*node)->driver->debug->co_block_status(*node, offset, bytes);
     }
@@ -118,11 +121,12 @@ int CO_FN co_chain_block_status(struct node *node, uint64_t offset, uint64_t byt
                                 struct block_extent *ret, int *ret_depth)
 {
     uint64_t end = node_length(node);
+    bool filtered = false;
     int depth = 0;
     int result;
 
     for (;;) {
-        result = co_pass_filters(&node, offset, bytes);
+        result = co_pass_filters(&node, offset, bytes, &filtered);
         if (result)
             return result;
         if (offset >= node_length(node)) {
@@ -148,6 +152,8 @@ int CO_FN co_chain_block_status(struct node *node, uint64_t offset, uint64_t byt
     }
     if (!(ret->flags & BLOCK_ALLOCATED) && ret_depth)
         *ret_depth = 0;
+    if (filtered)
+        ret->flags |= BLOCK_FILTERED;
     ret->flags = offset + ret->bytes >= end ? ret->flags | BLOCK_EOF : ret->flags & ~(unsigned)BLOCK_EOF;
     return 0;
 }
@@ -169,8 +175,8 @@ int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, ui
 {
     const struct node *end = base ? skip_filters((struct node *)(uintptr_t)base) : NULL;
     struct node *node = edge->child;
-    bool top = true;
-    int result = co_pass_filters(&node, offset, bytes);
+    bool top = true, filtered;
+    int result = co_pass_filters(&node, offset, bytes, &filtered);
 
     *ret_bytes = bytes;
     if (result)
@@ -191,7 +197,7 @@ int CO_FN co_edge_allocated_above(struct edge *edge, const struct node *base, ui
         if (!node->backing)
             return 0;
         node = node->backing->child;
-        result = co_pass_filters(&node, offset, *ret_bytes);
+        result = co_pass_filters(&node, offset, *ret_bytes, &filtered);
         if (result)
             return result;
         top = false;
