@@ -201,7 +201,7 @@ static struct graph_change *CO_FN co_begin(struct replication_node *replication,
 /* The user for whom this side changes images by itself. */
 static struct handle *CO_FN co_borrow(struct node *node, uint32_t perm, struct error **err)
 {
-    struct handle_options options = {.name = "replication", .perm = perm, .shared = PERM_ALL};
+    struct handle_options options = {.name = "replication", .perm = perm, .shared = PERM_ALL, .stays = true};
 
     return co_handle_new(node, &options, err);
 }
@@ -422,7 +422,7 @@ static bool CO_FN co_lead_to_secondary(struct replication_node *replication, str
     return co_graph_change_end(change, ok, err);
 }
 
-static bool CO_FN co_stop_secondary(struct node *node, bool failover, struct error **err)
+static bool CO_FN co_stop_resting(struct node *node, bool failover, struct error **err)
 {
     struct replication_node *replication = node_state(node);
     struct graph_change *change = co_begin(replication, node);
@@ -436,6 +436,22 @@ static bool CO_FN co_stop_secondary(struct node *node, bool failover, struct err
         ok = !failover || co_lead_to_secondary(replication, graph, err);
     }
     return co_graph_change_end(change, ok, err) && ok;
+}
+
+/* Nodes that nobody needs any more must not go before all that rests is released. */
+static bool CO_FN co_stop_secondary(struct node *node, bool failover, struct error **err)
+{
+    const struct replication_node *replication = node_state(node);
+    struct node *const kept[] = {replication->snapshot, replication->cbw, replication->active, replication->hidden};
+    struct handle *handles[G_N_ELEMENTS(kept)];
+    bool ok;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kept); i++)
+        handles[i] = co_borrow(kept[i], 0, NULL);
+    ok = co_stop_resting(node, failover, err);
+    for (size_t i = 0; i < G_N_ELEMENTS(kept); i++)
+        co_handle_free(handles[i]);
+    return ok;
 }
 
 static bool CO_FN co_stop(struct node *node, bool failover, struct error **err)
