@@ -95,21 +95,22 @@ def make_initramfs(folder, modules=VIRTIO_DISK, programs=(), start=WAIT_FOR_DISK
 class Machine:
     """
     A running machine; `devices` are further arguments for QEMU. Its kernel does not try whether the timer ticks, which it may not do
-    in time on a busy host.
+    in time on a busy host. `waits`: for another machine to migrate into it.
     """
 
-    def __init__(self, folder, devices=(), memory='256M'):
+    def __init__(self, folder, devices=(), memory='256M', waits=False):
         self.log_path = folder / 'guest.log'
         self.output = ''
         with open(self.log_path, 'wb') as log:
             self.process = subprocess.Popen(
-                ['qemu-system-x86_64', '-nodefaults', '-nographic', '-serial', 'stdio', '-m', memory, '-smp', '2', '-no-reboot',
+                ['qemu-system-x86_64', '-nodefaults', '-nographic', '-serial', 'stdio', '-m', memory, '-smp', '2',
                  '-object', f'memory-backend-memfd,id=memory,size={memory},share=on', '-machine', 'q35,memory-backend=memory',
                  '-kernel', str(kernel()[0]), '-initrd', str(folder / 'initramfs.cpio'), '-append', 'console=ttyS0 quiet panic=-1 no_timer_check',
                  *devices], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.expect('guest is up\n')
+        if not waits:
+            self.expect('guest is up\n')
 
     def _read(self):
         while True:
@@ -145,7 +146,7 @@ class Machine:
         return self.finish()
 
     def power_off(self):
-        self.start('exit')
+        self.start('poweroff -f')
         self.process.wait(timeout=PATIENCE_S)
 
     def __enter__(self):
@@ -162,8 +163,8 @@ class Machine:
 class Guest(Machine):
     """A running machine whose disk is at a vhost-user socket."""
 
-    def __init__(self, folder, socket, device=''):
+    def __init__(self, folder, socket, device='', more=(), **kwargs):
         if not (folder / 'initramfs.cpio').exists():
             make_initramfs(folder)
         super().__init__(folder, ['-chardev', f'socket,id=disk,path={socket},reconnect=1', '-device',
-                                  f'vhost-user-blk-pci,chardev=disk{device}'])
+                                  f'vhost-user-blk-pci,chardev=disk{device}', *more], **kwargs)

@@ -185,8 +185,8 @@ static bool CO_FN co_reset_device(struct vhost_user_device *device, struct vhost
 {
     co_stop_queues(device);
     for (unsigned i = 0; i < device->queue_count; i++) {
+        /* Where it stands stays: some front ends ask for that after the reset, and set it before each start. */
         device->queues[i].enabled = false;
-        device->queues[i].base = 0;
         fd_close(TAKE_FD(device->queues[i].work.kick_fd));
     }
     device->features = 0;
