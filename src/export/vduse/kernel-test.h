@@ -26,8 +26,8 @@ extern struct vduse_test_kernel {
     int memory_fd;
     uint8_t *memory;
     uint64_t features;
-    bool has_rings; /* the first half is there */
-    bool has_data;  /* the second half is there */
+    atomic_bool has_rings; /* the first half is there */
+    atomic_bool has_data;  /* the second half is there */
     struct vduse_test_queue queues[TEST_QUEUES];
     unsigned config_interrupts;
     struct vduse_kernel kernel;

@@ -139,7 +139,8 @@ static void run_input(void *opaque)
         (void)take(input, &vduse_test.features, sizeof(vduse_test.features));
     if (table & 8)
         (void)take(input, vduse_log_table(log, 0), 64);
-    vduse_test.queues[0].ready = vduse_test.has_data = true;
+    vduse_test.queues[0].ready = true;
+    vduse_test.has_data = true;
     for (unsigned i = 0; i < STEPS_MAX && input->size; i++)
         co_step(device, input);
     co_vduse_device_free(device);
