@@ -77,13 +77,20 @@ bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
     return false;
 }
 
+/* What the filter stands on is looked at inside the change: a snapshot may have come between before. */
+static bool CO_FN co_take_out(struct node *node, struct error **err)
+{
+    struct graph_change *change = co_graph_change_begin(node_graph(node));
+
+    return co_graph_change_end(change, co_graph_change_replace(change, node, edge_child(node_primary(node)), err), err);
+}
+
 void CO_FN co_job_filter_remove(struct job_filter *filter)
 {
-    struct node *child = edge_child(node_primary(filter->node));
     AUTO(error) err = NULL;
 
     assert(filter->handle);
-    if (!co_handle_set_permissions(filter->handle, 0, PERM_ALL, &err) || !co_swap(filter->node, child, &err))
+    if (!co_handle_set_permissions(filter->handle, 0, PERM_ALL, &err) || !co_take_out(filter->node, &err))
         log_warning("Node '%s': stays in the graph: %s", node_name(filter->node), error_message(err));
     filter->node = NULL;
     co_handle_free(TAKE(filter->handle));
