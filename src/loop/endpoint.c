@@ -210,6 +210,19 @@ static void set_unless_zero(int fd, int option, uint32_t value)
         (void)setsockopt(fd, IPPROTO_TCP, option, &number, sizeof(number));
 }
 
+void socket_widen(int fd, int bytes)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t address_size = sizeof(address), size = sizeof(int);
+    int now = 0;
+
+    assert(bytes > 0);
+    if (getsockname(fd, (struct sockaddr *)&address, &address_size) || address.ss_family != AF_UNIX)
+        return;
+    if (!getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &now, &size) && now < bytes)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 void socket_prepare_connected(int fd, const struct socket_keep_alive *keep_alive)
 {
     int on = 1;

@@ -97,6 +97,36 @@ static void co_test_unix(void *opaque)
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
 }
 
+static int send_buffer_of(int fd)
+{
+    int bytes = 0;
+    socklen_t size = sizeof(bytes);
+
+    g_assert_cmpint(getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &size), ==, 0);
+    return bytes;
+}
+
+/* Unix sockets grow and never shrink; others keep what they have. */
+static void co_test_widen(void *opaque)
+{
+    int pair[2], inet = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int small = 64 * 1024, before;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+    g_assert_cmpint(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), ==, 0);
+    before = send_buffer_of(pair[0]);
+    socket_widen(pair[0], small / 2);
+    g_assert_cmpint(send_buffer_of(pair[0]), ==, before);
+    socket_widen(pair[0], 4 * small);
+    g_assert_cmpint(send_buffer_of(pair[0]), >, before);
+    before = send_buffer_of(inet);
+    socket_widen(inet, 8 * before);
+    g_assert_cmpint(send_buffer_of(inet), ==, before);
+    fd_close(pair[0]);
+    fd_close(pair[1]);
+    fd_close(inet);
+}
+
 static void co_test_unix_stale(void *opaque)
 {
     g_autofree char *path = loop_test_path("stale");
@@ -404,6 +434,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     loop_test_add_real("listener/unix", co_test_unix);
+    loop_test_add_real("listener/widen", co_test_widen);
     loop_test_add_real("listener/unix-stale", co_test_unix_stale);
     loop_test_add_real("listener/unix-bad", co_test_unix_bad);
     loop_test_add_real("listener/abstract", co_test_abstract);

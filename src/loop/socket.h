@@ -83,6 +83,12 @@ struct socket_listener *CO_FN co_socket_listen(const struct socket_endpoint *end
 /* The next connection's descriptor, non-blocking, TCP_NODELAY set; or -errno. */
 int CO_FN co_socket_listener_accept(struct socket_listener *listener);
 
+/*
+ * On a Unix socket, lets `bytes` or more be sent before they are received, as far as the system's limit goes: fewer
+ * wake-ups for who sends much. What is there already stays; TCP finds out by itself. Any thread.
+ */
+void socket_widen(int fd, int bytes);
+
 /* The address in use, as "unix:PATH", "inet:HOST:PORT", "vsock:CID:PORT", "fd:N"; with the real port. Borrowed. */
 const char *socket_listener_address(const struct socket_listener *listener);
 uint16_t socket_listener_port(const struct socket_listener *listener); /* inet; else 0 */

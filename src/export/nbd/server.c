@@ -21,6 +21,7 @@
 
 /* Who waits for a place should not be turned away by the system: it cuts this to its own limit. */
 enum { BACKLOG = 4096, RETRY_MS = 100, DRAIN_AGAIN_MS = 50 };
+enum { SEND_AHEAD_BYTES = 512 * 1024 }; /* more of it did not help any further, and is memory of the kernel's */
 
 static void CO_FN co_accept_clients(void *opaque)
 {
@@ -35,6 +36,7 @@ static void CO_FN co_accept_clients(void *opaque)
         }
         fd = co_socket_listener_accept(server->listener);
         if (fd >= 0) {
+            socket_widen(fd, SEND_AHEAD_BYTES);
             nbd_client_start(server, fd);
         } else if (fd != -ECANCELED && fd != -ECONNABORTED && fd != -EINTR) {
             /* No descriptors or no memory: there may be some when a client has left. */
