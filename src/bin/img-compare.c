@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/io-vector.h"
@@ -11,11 +12,14 @@
 #include "bin/img.h"
 #include "block/handle.h"
 #include "cli/progress.h"
+#include "loop/coroutine.h"
 #include "loop/loop.h"
 
 enum { COMPARE_FORMAT2 = IMG_OWN, COMPARE_STRICT };
 enum { COMPARE_SAME, COMPARE_DIFFERENT, COMPARE_NO_OPEN, COMPARE_NO_STATUS, COMPARE_NO_READ };
-enum { PIECE_BYTES = 512 * 1024, SECTOR = 512 };
+enum { PIECE_BYTES = 1024 * 1024, SECTOR = 512 };
+/* Below this, another thread costs more than it brings. */
+#define SECOND_LOOP_BYTES (UINT64_C(16) << 20)
 
 static const struct option options[] = {
     IMG_OPTION_OBJECT,
@@ -36,6 +40,7 @@ struct compare {
     bool strict;
     struct image *images[2];
     uint8_t *buffers[2];
+    struct loop_thread *thread; /* which reads one image while we read the other; NULL: none */
     struct progress progress;
 };
 
@@ -58,15 +63,54 @@ static int CO_FN co_status(struct compare *compare, unsigned which, uint64_t off
     return COMPARE_NO_STATUS;
 }
 
-static int CO_FN co_read(struct compare *compare, unsigned which, uint64_t offset, uint64_t bytes)
-{
-    int result = co_handle_pread(compare->images[which]->handle, offset, bytes, compare->buffers[which], 0);
+/* A piece of one of the images, into its buffer. */
+struct reading {
+    const struct compare *compare;
+    unsigned which;
+    uint64_t offset;
+    uint64_t bytes;
+    int result;
+};
 
-    if (!result)
+static void CO_FN co_read(void *opaque)
+{
+    struct reading *reading = opaque;
+    const struct compare *compare = reading->compare;
+
+    reading->result = co_handle_pread(compare->images[reading->which]->handle, reading->offset, reading->bytes,
+                                      compare->buffers[reading->which], 0);
+}
+
+/* What has become of it. */
+static int judge(const struct reading *reading)
+{
+    if (!reading->result)
         return COMPARE_SAME;
-    log_error("Error while reading offset %" PRIu64 " of %s: %s", offset, compare->images[which]->filename,
-              g_strerror(-result));
+    log_error("Error while reading offset %" PRIu64 " of %s: %s", reading->offset,
+              reading->compare->images[reading->which]->filename, g_strerror(-reading->result));
     return COMPARE_NO_READ;
+}
+
+/* The same piece of `which` and, if `both`, of the other; these at the same time where there is a thread for it. */
+static int CO_FN co_read_piece(const struct compare *compare, uint64_t offset, uint64_t bytes, bool both,
+                               unsigned which)
+{
+    struct reading one = {.compare = compare, .which = which, .offset = offset, .bytes = bytes};
+    struct reading other = {.compare = compare, .which = !which, .offset = offset, .bytes = bytes};
+    struct co_task *task = NULL;
+    int status;
+
+    if (both && compare->thread)
+        task = co_task_start(loop_thread_loop(compare->thread), co_read, &other);
+    co_read(&one);
+    if (task)
+        co_task_join(task);
+    status = judge(&one);
+    if (status != COMPARE_SAME || !both)
+        return status;
+    if (!task)
+        co_read(&other);
+    return judge(&other);
 }
 
 /* The first sector in which the buffers (the second NULL: zeroes) differ; `bytes` where they do not. */
@@ -88,11 +132,9 @@ static int CO_FN co_compare_data(struct compare *compare, uint64_t offset, uint6
 {
     for (uint64_t done = 0; done < bytes;) {
         uint64_t size = MIN(PIECE_BYTES, bytes - done);
-        int status = co_read(compare, which, offset + done, size);
+        int status = co_read_piece(compare, offset + done, size, both, which);
         uint64_t at;
 
-        if (status == COMPARE_SAME && both)
-            status = co_read(compare, !which, offset + done, size);
         if (status != COMPARE_SAME)
             return status;
         at = find_difference(compare->buffers[which], both ? compare->buffers[!which] : NULL, size);
@@ -174,8 +216,11 @@ static int CO_FN co_compare(struct compare *compare)
 {
     uint64_t first = handle_length(compare->images[0]->handle);
     uint64_t second = handle_length(compare->images[1]->handle);
+    struct loop_options of_thread = {.name = "compare"};
     int status;
 
+    if (MIN(first, second) >= SECOND_LOOP_BYTES && sysconf(_SC_NPROCESSORS_ONLN) > 1)
+        compare->thread = loop_thread_new(&of_thread, NULL);
     for (unsigned i = 0; i < 2; i++)
         compare->buffers[i] = loop_buffer_get(PIECE_BYTES);
     if (!compare->buffers[0] || !compare->buffers[1]) {
@@ -192,6 +237,8 @@ static int CO_FN co_compare(struct compare *compare)
         if (compare->buffers[i])
             loop_buffer_put(compare->buffers[i], PIECE_BYTES);
     }
+    if (compare->thread)
+        co_loop_thread_free(compare->thread);
     return status;
 }
 

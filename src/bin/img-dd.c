@@ -14,7 +14,7 @@
 #include "loop/loop.h"
 
 enum { DD_FORMAT = IMG_OWN };
-enum { PIECE_BYTES = 1 << 20, BLOCK_DEFAULT = 512 };
+enum { PIECE_BYTES = 1 << 20, RESERVE_BYTES = 64 << 20, BLOCK_DEFAULT = 512 };
 
 static const struct option options[] = {
     IMG_OPTION_OBJECT,
@@ -75,6 +75,7 @@ static uint64_t multiply(uint64_t a, uint64_t b)
     return a && b > INT64_MAX / a ? INT64_MAX : a * b;
 }
 
+/* Everything is written, to an image that is new: room for much of it at a time. */
 static bool CO_FN co_copy(struct handle *from, uint64_t offset, struct handle *to, uint64_t bytes, struct error **err)
 {
     uint8_t *buffer = loop_buffer_get(PIECE_BYTES);
@@ -86,6 +87,8 @@ static bool CO_FN co_copy(struct handle *from, uint64_t offset, struct handle *t
     while (done < bytes) {
         uint64_t size = MIN(PIECE_BYTES, bytes - done);
 
+        if (done % RESERVE_BYTES == 0)
+            (void)co_handle_reserve(to, done, MIN(RESERVE_BYTES, bytes - done));
         result = co_handle_pread(from, offset + done, size, buffer, 0);
         if (result < 0) {
             error_set_errno(err, result, "error while reading from input image file");

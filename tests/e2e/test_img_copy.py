@@ -110,3 +110,23 @@ def test_of_several_sources(pair):
     pair.same('convert', '-f', 'qcow2', '-O', 'raw', 'target', 'back', status=0)
     wanted = (pair.ours / 'source').read_bytes() + (pair.ours / 'second').read_bytes()
     assert (pair.ours / 'back').read_bytes() == wanted
+
+
+def test_compare(pair):
+    """Two threads read; the first difference is still the one that is told."""
+    write_disk(pair)
+    pair.prepare('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', 'source', 'other')
+    words = ('compare', '-f', 'raw', '-F', 'qcow2', 'source', 'other')
+    pair.same(*words, status=0)
+    for at in 39 * MIB + 5000, 17 * MIB + 600:
+        pair.write('source', b'\xa5\x5a', at=at)
+        pair.same(*words, status=1)
+
+
+@pytest.mark.parametrize('kind', ['raw', 'qcow2'])
+def test_dd(pair, kind):
+    write_disk(pair)
+    pair.same('dd', '-f', 'raw', '-O', kind, 'bs=1M', 'skip=1', 'if=source', 'of=target', status=0)
+    pair.same('convert', '-f', kind, '-O', 'raw', 'target', 'back', status=0)
+    assert (pair.ours / 'back').read_bytes() == (pair.ours / 'source').read_bytes()[MIB:]
+    assert taken(pair.ours, 'target') <= taken(pair.theirs, 'target') + (256 << 10)
