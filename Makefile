@@ -24,6 +24,12 @@ bench: ## the benchmarks, side by side with other servers
 	ninja -C build-bench
 	tests/bench/bench build-bench
 
+soak: ## random commands and clients for MINUTES (10) against a build with sanitizers; SEED=n repeats
+	@tools/install-packages build test
+	@[ -f build-asan/build.ninja ] || meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
+	ninja -C build-asan src/bin/ashlar-storaged
+	/usr/bin/python3 tests/soak/soak build-asan --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
 fuzz: ## each fuzz target for FUZZ_SECONDS (60), with clang
 	@tools/install-packages build fuzz
 	@tools/run-fuzzers
@@ -44,4 +50,4 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' Makefile
 
-.PHONY: all run test bench fuzz check-format format install clean help
+.PHONY: all run test bench soak fuzz check-format format install clean help

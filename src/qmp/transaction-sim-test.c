@@ -260,7 +260,7 @@ static void test_each_operation(void)
             g_autofree char *two = g_strdup_printf("{'execute': 'transaction', 'arguments': {'actions': [%s, %s]}}",
                                                    actions[i], actions[j]);
 
-            try_failures(two, 5);
+            try_failures(two, 9);
         }
     }
 }
