@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pool/backend/device-ends.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "loop/file.h"
+#include "loop/loop.h"
+#include "pool/pool-error.h"
+
+enum { END_BYTES = 1 << 20 };
+
+static int CO_FN co_clear(int fd, void *zeroes)
+{
+    int64_t size = co_file_seek(fd, 0, SEEK_END);
+    uint64_t last;
+    int ret;
+
+    if (size < 0)
+        return (int)size;
+    last = (uint64_t)size > END_BYTES ? (uint64_t)size - END_BYTES : 0;
+    ret = co_file_write_exact(fd, zeroes, MIN((size_t)size, (size_t)END_BYTES), 0);
+    if (!ret && last)
+        ret = co_file_write_exact(fd, zeroes, END_BYTES, last);
+    return ret ? ret : co_file_sync(fd, true);
+}
+
+bool CO_FN co_device_clear_ends(const char *device, struct pool_error **err)
+{
+    AUTO(fd) fd = co_file_open(device, O_RDWR | O_NONBLOCK, 0);
+    void *zeroes;
+    int ret = -ENOMEM;
+
+    if (fd < 0)
+        return pool_error_set_errno(err, fd, "cannot open device '%s'", device);
+    zeroes = loop_buffer_get(END_BYTES);
+    if (zeroes) {
+        memset(zeroes, 0, END_BYTES);
+        ret = co_clear(fd, zeroes);
+        loop_buffer_put(zeroes, END_BYTES);
+    }
+    return !ret || pool_error_set_errno(err, ret, "cannot clear the label of device '%s'", device);
+}

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* logical: the logical volumes of an LVM volume group, by LVM's own commands and their JSON reports. */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "loop/coroutine.h"
+#include "pool/backend.h"
+#include "pool/backend/command.h"
+#include "pool/backend/device-ends.h"
+#include "pool/backend/probe-device.h"
+#include "pool/backend/report.h"
+#include "pool/backend/types.h"
+#include "pool/pool-error.h"
+#include "schema/json.h"
+
+/* Positions in the word of a volume's attributes. */
+enum { ATTRIBUTE_TYPE = 0, ATTRIBUTE_STATE = 4, ATTRIBUTE_COUNT = 10 };
+
+enum { LUKS_HEADER_BYTES = 2 << 20, KIB = 1024 };
+
+#define NAME_CHARACTERS G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "+_.-"
+
+static const char *group_of(const struct pool *pool)
+{
+    return pool->def->source.name;
+}
+
+/* --- the group --- */
+
+/* What goes onto command lines: LVM's own rule for names, and absolute paths. */
+static bool check_names(const struct pool *pool, struct pool_error **err)
+{
+    const struct pool_source *source = &pool->def->source;
+
+    if (*group_of(pool) == '-' || group_of(pool)[strspn(group_of(pool), NAME_CHARACTERS)])
+        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is no name of a volume group", group_of(pool));
+    for (size_t i = 0; i < source->device_count; i++) {
+        if (*source->devices[i].path != '/')
+            return pool_error_set(err, POOL_ERROR_INVALID_ARG, "device path '%s' is not absolute",
+                                  source->devices[i].path);
+    }
+    return true;
+}
+
+/* Whether the XML names no devices, or one that the group has. */
+static bool device_matches(const struct pool *pool, const char *device)
+{
+    const struct pool_source *source = &pool->def->source;
+    g_autofree char *real = g_canonicalize_filename(device, "/");
+
+    for (size_t i = 0; i < source->device_count; i++) {
+        char *wanted = realpath(source->devices[i].path, NULL);
+        bool same = wanted && !strcmp(wanted, real);
+
+        free(wanted);
+        if (same || !strcmp(source->devices[i].path, device))
+            return true;
+    }
+    return !source->device_count;
+}
+
+static struct json *CO_FN co_list_devices(struct pool_error **err)
+{
+    const char *argv[] = {"pvs", "--reportformat", "json", "-o", "pv_name,vg_name", NULL};
+
+    return co_command_json(argv, err);
+}
+
+static bool CO_FN co_check_group(struct pool *pool, struct pool_error **err)
+{
+    AUTO(json) report = NULL;
+    bool is_there = false, matches = false;
+
+    if (!check_names(pool, err))
+        return false;
+    report = co_list_devices(err);
+    if (!report)
+        return false;
+    for (size_t i = 0; i < report_count(report, "pv"); i++) {
+        const struct json *row = report_row(report, "pv", i);
+
+        if (strcmp(report_text(row, "vg_name"), group_of(pool)) != 0)
+            continue;
+        is_there = true;
+        matches |= device_matches(pool, report_text(row, "pv_name"));
+    }
+    if (!is_there)
+        return pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "cannot find logical volume group name '%s'",
+                              group_of(pool));
+    return matches ||
+           pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED,
+                          "cannot find any matching source devices for logical volume group '%s'", group_of(pool));
+}
+
+static bool CO_FN logical_co_check(struct pool *pool, bool *ret_active, struct pool_error **err)
+{
+    *ret_active = co_check_group(pool, NULL);
+    return true;
+}
+
+static bool CO_FN co_activate(struct pool *pool, const char *how, struct pool_error **err)
+{
+    const char *argv[] = {"vgchange", how, group_of(pool), NULL};
+
+    return co_command_run(argv, NULL, err);
+}
+
+static bool CO_FN logical_co_start(struct pool *pool, struct pool_error **err)
+{
+    return co_check_group(pool, err) && co_activate(pool, "-aly", err);
+}
+
+static bool CO_FN logical_co_stop(struct pool *pool, struct pool_error **err)
+{
+    return co_activate(pool, "-aln", err);
+}
+
+/* --- building --- */
+
+static void CO_FN co_give_up_devices(const struct pool *pool, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const char *argv[] = {"pvremove", pool->def->source.devices[i].path, NULL};
+
+        (void)co_command_run(argv, NULL, NULL);
+    }
+}
+
+static bool CO_FN co_make_device(const char *device, struct pool_error **err)
+{
+    const char *argv[] = {"pvcreate", device, NULL};
+
+    return co_device_clear_ends(device, err) && co_command_run(argv, NULL, err);
+}
+
+static bool CO_FN co_make_group(struct pool *pool, struct pool_error **err)
+{
+    const struct pool_source *source = &pool->def->source;
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+
+    g_ptr_array_add(argv, (void *)(uintptr_t) "vgcreate");
+    g_ptr_array_add(argv, (void *)(uintptr_t)group_of(pool));
+    for (size_t i = 0; i < source->device_count; i++)
+        g_ptr_array_add(argv, source->devices[i].path);
+    g_ptr_array_add(argv, NULL);
+    return co_command_run((const char *const *)argv->pdata, NULL, err);
+}
+
+static bool CO_FN logical_co_build(struct pool *pool, unsigned flags, struct pool_error **err)
+{
+    const struct pool_source *source = &pool->def->source;
+    size_t made = 0;
+    bool ok = check_build_flags(flags, "virStorageBackendLogicalBuildPool", err) && check_names(pool, err);
+
+    for (size_t i = 0; ok && !(flags & POOL_BUILD_OVERWRITE) && i < source->device_count; i++)
+        ok = co_device_check_unused(source->devices[i].path, "lvm2", "LVM2_member", err);
+    if (!ok)
+        return false;
+    if (!source->device_count)
+        return pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "no source devices for volume group '%s'",
+                              group_of(pool));
+    while (ok && made < source->device_count) {
+        ok = co_make_device(source->devices[made].path, err);
+        made += ok;
+    }
+    ok = ok && co_make_group(pool, err);
+    if (!ok)
+        co_give_up_devices(pool, made);
+    return ok;
+}
+
+static bool CO_FN logical_co_delete(struct pool *pool, unsigned flags, struct pool_error **err)
+{
+    const char *argv[] = {"vgremove", "-f", group_of(pool), NULL};
+
+    if (!pool_error_check_flags(err, flags, 0, "virStorageBackendLogicalDeletePool") || !check_names(pool, err) ||
+        !co_command_run(argv, NULL, err))
+        return false;
+    co_give_up_devices(pool, pool->def->source.device_count);
+    return true;
+}
+
+/* --- volumes --- */
+
+/* "/dev/sda(3),/dev/sdb(9)": in each device the segment has the same number of bytes, from that extent on. */
+static void take_segment(struct volume *volume, const struct json *row)
+{
+    g_auto(GStrv) places = g_strsplit(report_text(row, "devices"), ",", -1);
+    uint64_t extent_bytes = report_number(row, "vg_extent_size");
+    uint64_t stripes = MAX(report_number(row, "stripes"), 1);
+    uint64_t bytes = report_number(row, "seg_size") / stripes;
+
+    for (char **place = places; *place; place++) {
+        char *bracket = strrchr(*place, '(');
+        uint64_t start;
+
+        if (!bracket || **place != '/')
+            continue;
+        *bracket = 0;
+        if (!__builtin_mul_overflow(g_ascii_strtoull(bracket + 1, NULL, 10), extent_bytes, &start))
+            volume_add_extent(volume, *place, start, start + bytes);
+    }
+}
+
+static struct volume *new_volume(const struct pool *pool, const struct json *row)
+{
+    const char *origin = report_text(row, "origin");
+    struct volume *volume = volume_new();
+
+    volume->name = g_strdup(report_text(row, "lv_name"));
+    volume->key = g_strdup(report_text(row, "lv_uuid"));
+    volume->type = VOLUME_BLOCK;
+    volume->target.path = g_build_filename(pool->def->target_path, volume->name, NULL);
+    volume->capacity = volume->allocation = report_number(row, "lv_size");
+    volume->sparse = report_text(row, "lv_attr")[ATTRIBUTE_TYPE] == 's';
+    if (*origin && *origin != '[') {
+        volume->backing = volume_target_new();
+        volume->backing->path = g_build_filename(pool->def->target_path, origin, NULL);
+        volume->backing->format = LOGICAL_LVM2;
+    }
+    return volume;
+}
+
+/* Thin pools and what is not active are no volumes. */
+static bool is_volume(const struct json *row)
+{
+    const char *attributes = report_text(row, "lv_attr");
+
+    return strlen(attributes) >= ATTRIBUTE_COUNT && attributes[ATTRIBUTE_STATE] == 'a' &&
+           attributes[ATTRIBUTE_TYPE] != 't' && *report_text(row, "lv_name");
+}
+
+static struct json *CO_FN co_list_volumes(const struct pool *pool, struct pool_error **err)
+{
+    const char *argv[] = {"lvs",
+                          "--reportformat",
+                          "json",
+                          "--units",
+                          "b",
+                          "--nosuffix",
+                          "-o",
+                          "lv_name,origin,lv_uuid,devices,segtype,stripes,seg_size,vg_extent_size,lv_size,lv_attr",
+                          group_of(pool),
+                          NULL};
+
+    return co_command_json(argv, err);
+}
+
+/* A row a segment; those of a volume follow each other or not. */
+static void take_volumes(const struct pool *pool, const struct json *report, GHashTable *volumes)
+{
+    for (size_t i = 0; i < report_count(report, "lv"); i++) {
+        const struct json *row = report_row(report, "lv", i);
+        const char *name = report_text(row, "lv_name");
+        struct volume *volume = g_hash_table_lookup(volumes, name);
+
+        if (!is_volume(row))
+            continue;
+        if (!volume) {
+            volume = new_volume(pool, row);
+            g_hash_table_insert(volumes, volume->name, volume);
+        }
+        take_segment(volume, row);
+    }
+}
+
+/* The allocation is what LVM says, which for a sparse volume is less than the device has. */
+static bool CO_FN logical_co_volume_refresh(struct pool *pool, struct volume *volume, struct pool_error **err)
+{
+    uint64_t allocation = volume->allocation;
+
+    if (!co_device_volume_refresh(pool, volume, err))
+        return false;
+    if (volume->sparse)
+        volume->allocation = allocation;
+    return true;
+}
+
+static bool CO_FN co_count_group(struct pool *pool, struct pool_scan *scan, struct pool_error **err)
+{
+    const char *argv[] = {"vgs", "--reportformat",  "json",         "--units", "b", "--nosuffix",
+                          "-o",  "vg_size,vg_free", group_of(pool), NULL};
+    AUTO(json) report = co_command_json(argv, err);
+    const struct json *row;
+
+    if (!report)
+        return false;
+    if (!report_count(report, "vg"))
+        return pool_error_set(err, POOL_ERROR_INTERNAL, "'vgs' says nothing of volume group '%s'", group_of(pool));
+    row = report_row(report, "vg", 0);
+    scan->capacity = report_number(row, "vg_size");
+    scan->available = MIN(report_number(row, "vg_free"), scan->capacity);
+    scan->allocation = scan->capacity - scan->available;
+    return true;
+}
+
+static bool CO_FN logical_co_refresh(struct pool *pool, struct pool_scan *scan, struct pool_error **err)
+{
+    AUTO(json) report = NULL;
+    g_autoptr(GHashTable) volumes = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GList) list = NULL;
+
+    co_command_settle();
+    report = co_list_volumes(pool, err);
+    if (!report || !co_count_group(pool, scan, err))
+        return false;
+    take_volumes(pool, report, volumes);
+    list = g_hash_table_get_values(volumes);
+    for (GList *item = list; item; item = item->next) {
+        /* One that vanishes meanwhile keeps the sizes that LVM said. */
+        (void)logical_co_volume_refresh(pool, item->data, NULL);
+        pool_scan_add(scan, item->data);
+    }
+    return true;
+}
+
+/* --- making volumes --- */
+
+static bool CO_FN co_run_create(struct pool *pool, const struct volume *volume, struct pool_error **err)
+{
+    uint64_t header = volume->target.encryption ? LUKS_HEADER_BYTES : 0;
+    bool sparse = volume->capacity != volume->allocation && !volume->backing;
+    g_autofree char *capacity = g_strdup_printf("%" PRIu64 "K", (volume->capacity + header + KIB - 1) / KIB);
+    g_autofree char *allocation = g_strdup_printf("%" PRIu64 "K", MAX((volume->allocation + KIB - 1) / KIB, 1));
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    const char *head[] = {"lvcreate", "--name", volume->name, "-L", sparse ? allocation : capacity};
+    const char *tail[] = {"--type", "snapshot", "--virtualsize", capacity, group_of(pool)};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(head); i++)
+        g_ptr_array_add(argv, (void *)(uintptr_t)head[i]);
+    if (sparse) {
+        for (size_t i = 0; i < G_N_ELEMENTS(tail); i++)
+            g_ptr_array_add(argv, (void *)(uintptr_t)tail[i]);
+    } else if (volume->backing) {
+        g_ptr_array_add(argv, (void *)(uintptr_t) "-s");
+        g_ptr_array_add(argv, volume->backing->path);
+    } else {
+        g_ptr_array_add(argv, (void *)(uintptr_t)group_of(pool));
+    }
+    g_ptr_array_add(argv, (void *)(uintptr_t) "--yes");
+    g_ptr_array_add(argv, NULL);
+    return co_command_run((const char *const *)argv->pdata, NULL, err);
+}
+
+/* LVM gave it a uuid, which is its key. */
+static bool CO_FN co_find_made(struct pool *pool, struct volume *volume, struct pool_error **err)
+{
+    AUTO(json) report = co_list_volumes(pool, err);
+
+    if (!report)
+        return false;
+    for (size_t i = 0; i < report_count(report, "lv"); i++) {
+        const struct json *row = report_row(report, "lv", i);
+
+        if (strcmp(report_text(row, "lv_name"), volume->name) != 0)
+            continue;
+        g_free(volume->key);
+        volume->key = g_strdup(report_text(row, "lv_uuid"));
+        volume->sparse = report_text(row, "lv_attr")[ATTRIBUTE_TYPE] == 's';
+        volume->allocation = report_number(row, "lv_size");
+        take_segment(volume, row);
+    }
+    return volume->key ||
+           pool_error_set(err, POOL_ERROR_INTERNAL, "LVM does not know the new volume '%s'", volume->name);
+}
+
+static bool CO_FN logical_co_volume_delete(struct pool *pool, struct volume *volume, unsigned flags,
+                                           struct pool_error **err)
+{
+    const char *remove[] = {"lvremove", "-f", volume->target.path, NULL};
+    const char *deactivate[] = {"lvchange", "-aln", volume->target.path, NULL};
+    AUTO(pool_error) error = NULL;
+
+    if (!pool_error_check_flags(err, flags, 0, "virStorageBackendLogicalDeleteVol"))
+        return false;
+    co_command_settle();
+    if (co_command_run(remove, NULL, &error))
+        return true;
+    return co_command_run(deactivate, NULL, err) && co_command_run(remove, NULL, err);
+}
+
+static bool CO_FN logical_co_volume_create(struct pool *pool, struct volume *volume, struct pool_error **err)
+{
+    if (*volume->name == '-' || volume->name[strspn(volume->name, NAME_CHARACTERS)])
+        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is no name of a logical volume", volume->name);
+    volume->type = VOLUME_BLOCK;
+    g_free(volume->target.path);
+    volume->target.path = g_build_filename(pool->def->target_path, volume->name, NULL);
+    if (!co_run_create(pool, volume, err))
+        return false;
+    co_command_settle();
+    if (co_find_made(pool, volume, err))
+        return true;
+    (void)logical_co_volume_delete(pool, volume, 0, NULL);
+    return false;
+}
+
+static bool CO_FN logical_co_volume_build(struct pool *pool, struct volume *volume, unsigned flags,
+                                          struct pool_error **err)
+{
+    return co_device_volume_build(pool, volume, NULL, NULL, flags, err);
+}
+
+static bool CO_FN logical_co_volume_wipe(struct pool *pool, struct volume *volume, enum volume_wipe_algorithm algorithm,
+                                         struct pool_error **err)
+{
+    if (volume->sparse)
+        return pool_error_set(err, POOL_ERROR_NO_SUPPORT, "logical volume '%s' is sparse, volume wipe not supported",
+                              volume->target.path);
+    return co_device_volume_wipe(pool, volume, algorithm, err);
+}
+
+/* --- finding --- */
+
+static struct pool_source *find_source(GPtrArray *sources, const char *group)
+{
+    struct pool_source *source;
+
+    for (guint i = 0; i < sources->len; i++) {
+        source = g_ptr_array_index(sources, i);
+        if (!strcmp(source->name, group))
+            return source;
+    }
+    source = pool_sources_add(sources, POOL_LOGICAL);
+    source->name = g_strdup(group);
+    source->format = LOGICAL_LVM2;
+    return source;
+}
+
+static bool CO_FN logical_co_find_sources(struct storage *storage, const struct pool_source *wanted, GPtrArray *sources,
+                                          struct pool_error **err)
+{
+    AUTO(json) report = co_list_devices(err);
+
+    if (!report)
+        return false;
+    for (size_t i = 0; i < report_count(report, "pv"); i++) {
+        const struct json *row = report_row(report, "pv", i);
+        struct pool_source *source;
+
+        if (!*report_text(row, "vg_name"))
+            continue;
+        source = find_source(sources, report_text(row, "vg_name"));
+        source->devices = g_renew(struct pool_device, source->devices, source->device_count + 1);
+        source->devices[source->device_count++] = (struct pool_device){.path = g_strdup(report_text(row, "pv_name"))};
+    }
+    return true;
+}
+
+static const struct pool_backend_volume logical_volume_operations = {
+    .co_create = logical_co_volume_create,
+    .co_build = logical_co_volume_build,
+    .co_build_from = co_device_volume_build,
+    .co_refresh = logical_co_volume_refresh,
+    .co_delete = logical_co_volume_delete,
+    .co_wipe = logical_co_volume_wipe,
+};
+
+const struct pool_backend logical_backend = {
+    .type = POOL_LOGICAL,
+    .flags = BACKEND_TRANSFERS,
+    .co_check = logical_co_check,
+    .co_start = logical_co_start,
+    .co_stop = logical_co_stop,
+    .co_build = logical_co_build,
+    .co_delete = logical_co_delete,
+    .co_refresh = logical_co_refresh,
+    .co_find_sources = logical_co_find_sources,
+    .volume = &logical_volume_operations,
+};
