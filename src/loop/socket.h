@@ -29,8 +29,8 @@ ssize_t CO_FN co_fd_read(int fd, void *to, size_t size);
 ssize_t CO_FN co_fd_write(int fd, const void *from, size_t size);
 
 /*
- * read(2) and write(2) of a non-blocking descriptor that is a device or the like, at once and on the calling thread: -EAGAIN where
- * it would have to wait.
+ * read(2) and write(2) of a non-blocking descriptor that is a device or the like, at once and on the calling thread:
+ * -EAGAIN where it would have to wait.
  */
 ssize_t fd_read_now(int fd, void *to, size_t size);
 ssize_t fd_write_now(int fd, const void *from, size_t size);

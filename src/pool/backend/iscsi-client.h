@@ -21,6 +21,7 @@ struct iscsi_login {
 
 struct iscsi_unit {
     unsigned lun;
+    bool is_ready;   /* else nothing more is known: it may be later */
     bool is_disk;    /* else it has no size */
     uint64_t blocks; /* all of them */
     uint32_t block_size;

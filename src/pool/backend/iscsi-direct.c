@@ -12,6 +12,8 @@
 #include "pool/pool-secret.h"
 #include "pool/storage-internal.h"
 
+enum { READY_TRIES = 10, READY_FIRST_NS = 10 * 1000 * 1000 };
+
 /* What a worker thread does, with all that it needs. */
 struct session {
     struct iscsi_login login;
@@ -122,11 +124,41 @@ static struct volume *new_volume(const struct pool *pool, const char *portal, co
     return volume;
 }
 
+/* The unit that is not ready, -1: all are. */
+static int find_unready(const GArray *units)
+{
+    for (guint i = 0; i < units->len; i++) {
+        if (!g_array_index(units, struct iscsi_unit, i).is_ready)
+            return (int)g_array_index(units, struct iscsi_unit, i).lun;
+    }
+    return -1;
+}
+
+/* Some units take a while before they are ready. */
+static bool CO_FN co_list_units(struct pool *pool, struct session *session, struct pool_error **err)
+{
+    int64_t pause = READY_FIRST_NS;
+
+    for (unsigned tries = 0; tries < READY_TRIES; tries++, pause *= 2) {
+        g_array_set_size(session->units, 0);
+        session_clear(session);
+        *session = (struct session){.work = LIST_UNITS, .units = session->units};
+        if (!set_target(pool, session, err) || !co_run_session(pool->storage, &pool->def->source, session, err))
+            return false;
+        if (find_unready(session->units) < 0)
+            return true;
+        if (co_sleep_ns(pause))
+            break;
+    }
+    return pool_error_set(err, POOL_ERROR_INTERNAL, "unit %d of iSCSI target '%s' does not become ready",
+                          find_unready(session->units), session->login.target);
+}
+
 static bool CO_FN iscsi_direct_co_refresh(struct pool *pool, struct pool_scan *scan, struct pool_error **err)
 {
     g_autoptr(GArray) units = g_array_new(FALSE, FALSE, sizeof(struct iscsi_unit));
     struct session session = {.work = LIST_UNITS, .units = units};
-    bool ok = set_target(pool, &session, err) && co_run_session(pool->storage, &pool->def->source, &session, err);
+    bool ok = co_list_units(pool, &session, err);
 
     for (guint i = 0; ok && i < units->len; i++) {
         struct volume *volume = new_volume(pool, session.portal, &g_array_index(units, struct iscsi_unit, i));

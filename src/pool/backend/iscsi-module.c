@@ -10,7 +10,6 @@
 enum {
     TIMEOUT_S = 30,
     READY_TRIES = 10,
-    READY_FIRST_US = 10000,
     UNITS_BYTES = 2056, /* of a list of 256 units */
     INQUIRY_BYTES = 64,
     WIPE_BLOCKS = 128,
@@ -58,22 +57,21 @@ static void close_session(struct iscsi_context *context)
 
 /* --- units --- */
 
-/* A unit that has just come says so first, and some take a while. */
-static bool wait_until_ready(struct iscsi_context *context, unsigned lun)
+/* Why a unit has been reset or is new, it says once each. */
+static bool ask_ready(struct iscsi_context *context, unsigned lun)
 {
-    for (unsigned tries = 0, pause = READY_FIRST_US; tries < READY_TRIES; tries++, pause *= 2) {
-        struct scsi_task *task = iscsi_testunitready_sync(context, (int)lun);
-        bool ready = task && task->status == SCSI_STATUS_GOOD;
-        bool waits = task && task->status == SCSI_STATUS_CHECK_CONDITION &&
-                     (task->sense.key == SCSI_SENSE_UNIT_ATTENTION || task->sense.key == SCSI_SENSE_NOT_READY);
+    bool ready = false, asks_again = true;
 
+    for (unsigned tries = 0; asks_again && tries < READY_TRIES; tries++) {
+        struct scsi_task *task = iscsi_testunitready_sync(context, (int)lun);
+
+        ready = task && task->status == SCSI_STATUS_GOOD;
+        asks_again =
+            task && task->status == SCSI_STATUS_CHECK_CONDITION && task->sense.key == SCSI_SENSE_UNIT_ATTENTION;
         if (task)
             scsi_free_scsi_task(task);
-        if (!waits)
-            return ready;
-        g_usleep(pause);
     }
-    return false;
+    return ready;
 }
 
 static bool ask_kind(struct iscsi_context *context, struct iscsi_unit *unit)
@@ -109,8 +107,8 @@ static bool ask_size(struct iscsi_context *context, struct iscsi_unit *unit)
 
 static bool look(struct iscsi_context *context, struct iscsi_unit *unit)
 {
-    return wait_until_ready(context, unit->lun) && ask_kind(context, unit) &&
-           (!unit->is_disk || ask_size(context, unit));
+    unit->is_ready = ask_ready(context, unit->lun);
+    return !unit->is_ready || (ask_kind(context, unit) && (!unit->is_disk || ask_size(context, unit)));
 }
 
 static bool look_at_all(struct iscsi_context *context, const struct scsi_reportluns_list *list, GArray *units,
@@ -210,7 +208,7 @@ static bool wipe(const struct iscsi_login *login, unsigned lun, char **ret_messa
 
     if (!context)
         return false;
-    ok = look(context, &unit) && unit.is_disk && unit.block_size && unit.block_size <= G_MAXUINT16 + 1;
+    ok = look(context, &unit) && unit.is_ready && unit.is_disk && unit.block_size && unit.block_size <= G_MAXUINT16 + 1;
     if (ok) {
         zeroes = g_malloc0((size_t)WIPE_BLOCKS * unit.block_size);
         ok = write_zeroes(context, &unit, zeroes) && flush(context, lun);
