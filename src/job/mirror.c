@@ -25,6 +25,7 @@
 #include "job/filter.h"
 #include "job/job.h"
 #include "job/mirror-filter.h"
+#include "loop/coroutine.h"
 
 enum {
     WORKERS = 16,
@@ -275,6 +276,8 @@ static bool CO_FN co_follow(struct job *job, struct error **err)
             cursor = offset + bytes;
         } else if (cursor) {
             cursor = 0;
+            /* Until what was started has claimed its part, it would be found again, round after round. */
+            co_yield ();
             mirror->last_rounds += job_should_complete(job);
             /* One who writes all the time does not keep it from being ready for ever: the last is copied at the end. */
             if (!job_is_ready(job) && !mirror->one_shot && ++mirror->rounds > READY_ROUNDS &&

@@ -115,11 +115,11 @@ def test_copies_do_not_go_around_filters(daemon, tmp_path):
                     file={'driver': 'file', 'filename': f'{tmp_path}/src', 'node-name': 'below'})
     one.qmp.command('blockdev-add', driver='file', node_name='dst', filename=f'{tmp_path}/dst')
     one.qmp.command('blockdev-mirror', job_id='j', device='src', target='dst', sync='full')
-    while one.qmp.event('JOB_STATUS_CHANGE')['data']['status'] != 'ready':
-        pass
-    stats = {node['node-name']: node['stats'] for node in one.qmp.command('query-blockstats', query_nodes=True)}
-    assert stats['src']['rd_bytes'] >= MIB and stats['below']['rd_bytes'] >= MIB
+    ready = one.qmp.event('BLOCK_JOB_READY')['data']
+    assert ready['offset'] == ready['len'] == MIB
     one.qmp.command('block-job-complete', device='j')
     while one.qmp.event('JOB_STATUS_CHANGE')['data']['status'] != 'null':
         pass
+    stats = {node['node-name']: node['stats'] for node in one.qmp.command('query-blockstats', query_nodes=True)}
+    assert stats['src']['rd_bytes'] >= MIB and stats['below']['rd_bytes'] >= MIB
     assert content(tmp_path / 'dst') == content(tmp_path / 'src')
