@@ -253,7 +253,6 @@ static bool CO_FN co_make_storage(struct pool_daemon *daemon, const struct pool_
     if (!daemon->storage)
         return error_set(err, "%s", error->message);
     remote_events_listen(daemon->events, daemon->storage);
-    co_storage_load(daemon->storage);
     return true;
 }
 
@@ -272,11 +271,13 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
     daemon->graph = graph_new(daemon->objects, NULL);
     daemon->events = remote_events_new();
     make_servers(daemon, config);
-    if (!co_open_sockets(daemon, options, err))
-        return POOL_DAEMON_NETWORK;
+    /* The lock first: whom another daemon precedes leaves its sockets alone. Clients may wait while pools are loaded. */
     co_make_token(options->paths->token);
     if (!co_make_storage(daemon, options->paths, err))
         return POOL_DAEMON_DRIVER;
+    if (!co_open_sockets(daemon, options, err))
+        return POOL_DAEMON_NETWORK;
+    co_storage_load(daemon->storage);
     serve(daemon, options);
     return POOL_DAEMON_OK;
 }

@@ -114,12 +114,12 @@ def test_volume_group(pool_daemon, tmp_path):
         assert error_of(pool.build, 0)[0] == libvirt.VIR_ERR_STORAGE_POOL_BUILT
         pool.create()
         assert pool.info()[1:] == [252 * MIB, 0, 252 * MIB]
-        found = connection.findStoragePoolSources('logical')
+        found = connection.findStoragePoolSources('logical', None)
         assert f"<device path='{node}'/>" in found and f'<name>{group}</name>' in found
         assert error_of(pool.createXML, partition('--force', MIB))[1].endswith("'--force' is no name of a logical volume")
         pool.destroy()
         pool.delete()
-        assert group not in connection.findStoragePoolSources('logical')
+        assert group not in connection.findStoragePoolSources('logical', None)
 
 
 def test_names_that_are_options(pool_daemon):
