@@ -424,8 +424,10 @@ static bool CO_FN co_insert(struct backup_job *backup, const struct job_place *p
     freeze_bitmap(backup, user);
     ok = co_job_filter_insert(&backup->filter, source, &filter, err);
     co_graph_change_end(change, ok, NULL);
-    if (!ok)
+    if (!ok) {
         bitmap_finish(backup, false);
+        co_job_filter_give_up(&backup->filter);
+    }
     return ok;
 }
 

@@ -61,20 +61,27 @@ bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
 
     /* Without permissions at first: while the source's users are still beside it, the filter asks for nothing. */
     filter->handle = co_handle_new(filter->node, &handle, err);
-    if (!filter->handle) {
-        co_graph_release_node(TAKE(filter->node));
-        co_job_filter_let_go(filter);
+    if (!filter->handle || !co_swap(source, filter->node, err))
         return false;
+    filter->inserted = true;
+    return co_handle_set_permissions(filter->handle, options->perm, PERM_ALL, err);
+}
+
+void CO_FN co_job_filter_give_up(struct job_filter *filter)
+{
+    struct node *node;
+
+    if (filter->inserted) {
+        co_job_filter_remove(filter);
+        return;
     }
-    if (!co_swap(source, filter->node, err)) {
+    node = TAKE(filter->node);
+    /* With its handle goes what nobody else has. */
+    if (filter->handle)
         co_handle_free(TAKE(filter->handle));
-        co_job_filter_let_go(filter);
-        return false;
-    }
-    if (co_handle_set_permissions(filter->handle, options->perm, PERM_ALL, err))
-        return true;
-    co_job_filter_remove(filter);
-    return false;
+    else if (node)
+        co_graph_release_node(node);
+    co_job_filter_let_go(filter);
 }
 
 /* What the filter stands on is looked at inside the change: a snapshot may have come between before. */
@@ -93,6 +100,7 @@ void CO_FN co_job_filter_remove(struct job_filter *filter)
     if (!co_handle_set_permissions(filter->handle, 0, PERM_ALL, &err) || !co_take_out(filter->node, &err))
         log_warning("Node '%s': stays in the graph: %s", node_name(filter->node), error_message(err));
     filter->node = NULL;
+    filter->inserted = false;
     co_handle_free(TAKE(filter->handle));
     co_job_filter_let_go(filter);
 }

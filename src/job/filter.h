@@ -16,7 +16,8 @@ struct node;
 
 struct job_filter {
     struct node *node;     /* opened, with the source as its filtered child */
-    struct handle *handle; /* the job's, on it; keeps it; NULL: not inserted */
+    struct handle *handle; /* the job's, on it; keeps it; NULL: none yet */
+    bool inserted;         /* it stands above the source */
     bool discards;         /* the job writes through the filter's edge to the source */
     GPtrArray *holds;      /* struct handle *: on nodes that the job occupies; NULL: none */
 };
@@ -27,10 +28,14 @@ struct job_filter_options {
 };
 
 /*
- * Puts the filter between `source` and all its parents. On failure the filter has been closed and all is as before.
+ * Puts the filter between `source` and all its parents. After a failure co_job_filter_give_up() is to follow, outside
+ * of any drain in which this was called: the drain knows the filter.
  */
 bool CO_FN co_job_filter_insert(struct job_filter *filter, struct node *source,
                                 const struct job_filter_options *options, struct error **err) MUST_CHECK;
+
+/* Undoes what was done of co_job_filter_hold(), opening and inserting. */
+void CO_FN co_job_filter_give_up(struct job_filter *filter);
 
 /* Gives its parents what it filters; closes it. No request of the job is under way. */
 void CO_FN co_job_filter_remove(struct job_filter *filter);

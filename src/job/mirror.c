@@ -535,6 +535,8 @@ static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_optio
     if (ok)
         mirror_filter_watch(mirror->filter.node);
     (void)co_graph_change_end(change, ok, NULL);
+    if (!ok)
+        co_job_filter_give_up(&mirror->filter);
     return ok;
 }
 

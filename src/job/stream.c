@@ -311,9 +311,9 @@ static void CO_FN co_undo(struct stream_job *stream)
 {
     AUTO(error) err = NULL;
 
+    co_job_filter_give_up(&stream->filter);
     if (stream->top_was_read_only && !co_node_make_writable(stream->top, false, &err))
         log_warning("Node '%s' stays writable: %s", node_name(stream->top), error_message(err));
-    co_job_filter_let_go(&stream->filter);
     co_handle_free(stream->base_handle);
     g_free(stream->backing_file);
 }
