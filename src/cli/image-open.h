@@ -36,9 +36,9 @@ struct image_open {
         *snapshot; /* show this internal snapshot, read-only: "ID_OR_NAME" or "snapshot.id=ID,snapshot.name=NAME" */
     const char *backing_node; /* a node to use as its backing image; NULL: what its header names */
     bool no_backing;          /* without its backing images */
-    const char *aio;   /* of the file: "threads", "native", "io_uring"; NULL: the default */
-    bool quiet;        /* no warning where writing to an image that is raw by guess */
-    bool plain_errors; /* without "Could not open 'FILENAME': " before them */
+    const char *aio;          /* of the file: "threads", "native", "io_uring"; NULL: the default */
+    bool quiet;               /* no warning where writing to an image that is raw by guess */
+    bool plain_errors;        /* without "Could not open 'FILENAME': " before them */
 };
 
 /* An open image. All borrowed. */

@@ -10,6 +10,14 @@
 /* Seen from the folder of the program: installed, and in the build tree for programs and for tests. */
 static const char *const places[] = {ASHLAR_MODULE_PATH, "../../modules", "modules", "../modules"};
 
+/* The file in that folder, owned; NULL: it is not there. */
+static char *find_in(const char *folder, const char *file_name)
+{
+    g_autofree char *path = g_build_filename(folder, file_name, NULL);
+
+    return g_file_test(path, G_FILE_TEST_EXISTS) ? TAKE(path) : NULL;
+}
+
 /* The file of the module, owned; NULL: there is none. */
 static char *module_find(const char *name)
 {
@@ -17,15 +25,15 @@ static char *module_find(const char *name)
     const char *directory = g_getenv("ASHLAR_MODULE_DIR");
 
     if (directory)
-        return g_build_filename(directory, file_name, NULL);
+        return find_in(directory, file_name);
     g_autofree char *program = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *here = program ? g_path_get_dirname(program) : NULL;
     for (unsigned i = 0; here && i < G_N_ELEMENTS(places); i++) {
         g_autofree char *folder = g_canonicalize_filename(places[i], here);
-        g_autofree char *path = g_build_filename(folder, file_name, NULL);
+        char *path = find_in(folder, file_name);
 
-        if (g_file_test(path, G_FILE_TEST_EXISTS))
-            return TAKE(path);
+        if (path)
+            return path;
     }
     return NULL;
 }

@@ -271,7 +271,8 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
     daemon->graph = graph_new(daemon->objects, NULL);
     daemon->events = remote_events_new();
     make_servers(daemon, config);
-    /* The lock first: whom another daemon precedes leaves its sockets alone. Clients may wait while pools are loaded. */
+    /* The lock first: whom another daemon precedes leaves its sockets alone. Clients may wait while pools are loaded.
+     */
     co_make_token(options->paths->token);
     if (!co_make_storage(daemon, options->paths, err))
         return POOL_DAEMON_DRIVER;

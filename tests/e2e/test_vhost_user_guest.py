@@ -6,7 +6,6 @@ import os
 import pytest
 
 from guest import Guest
-from harness import Qmp, wait_for
 from test_vhost_user import MIB, Served
 
 
@@ -74,33 +73,3 @@ def test_rebooted_and_replaced(tmp_path):
         with Guest(tmp_path, served.socket, ',packed=on') as guest:
             assert guest.do('dd if=/dev/vda bs=256k count=8 skip=64 2>/dev/null | sha256sum').split()[0] == sha(data[:2 * MIB])
             guest.power_off()
-
-
-def test_migration(tmp_path):
-    """What we write into the guest's memory while it migrates gets there: it reads from its disk all the while."""
-    served, data = prepare(tmp_path, ',num-queues=2')
-    second = tmp_path / 'second.sock'
-    with served:
-        served.qmp.command('block-export-add', type='vhost-user-blk', id='vub1', node_name='disk', writable=True, num_queues=2,
-                           addr={'type': 'unix', 'path': str(second)})
-        stream = f'unix:{tmp_path / "migration"}'
-        with Guest(tmp_path, served.socket, more=['-qmp', f'unix:{tmp_path / "qmp"},server=on,wait=off']) as guest, \
-                Guest(tmp_path, second, more=['-incoming', stream], waits=True) as successor:
-            monitor = Qmp.connect(tmp_path / 'qmp')
-            wait_for((tmp_path / 'migration').exists, 'the successor')
-            guest.start('for i in 1 2 3 4; do dd if=/dev/vda of=/tmp/copy$i bs=4k count=1024 iflag=direct 2>/dev/null; done; '
-                        'sha256sum /tmp/copy*')
-            monitor.command('migrate-set-parameters', max_bandwidth=1 << 30)
-            monitor.command('migrate', uri=stream)
-
-            def state():
-                info = monitor.command('query-migrate')
-                assert info['status'] != 'failed', info
-                return info['status'] == 'completed'
-            wait_for(state, 'the migration')
-            successor.output = guest.output + successor.output
-            sums = successor.finish().split()[::2]
-            assert sums == [sha(data[:4 * MIB])] * 4
-            successor.do('dd if=/tmp/copy1 of=/dev/vda bs=1M seek=8 oflag=direct 2>/dev/null')
-            successor.power_off()
-    assert served.image.read_bytes()[8 * MIB:12 * MIB] == data[:4 * MIB]
