@@ -49,6 +49,25 @@ def wait_for(condition, what, patience_s=PATIENCE_S):
         time.sleep(0.005)
 
 
+def listens(path):
+    """Whether somebody listens on the Unix socket. Its name is there earlier, and connecting would use up a server's client."""
+    accepts = '00010000'
+    with open('/proc/net/unix', encoding='utf-8', errors='surrogateescape') as table:
+        fields = (line.rstrip('\n').split(maxsplit=7) for line in table)
+        return os.path.exists(path) and any(len(one) == 8 and one[3] == accepts and one[7] == str(path) for one in fields)
+
+
+def listens_tcp(port):
+    """Whether somebody listens on the TCP port, at whichever address."""
+    listening, wanted = '0A', f':{int(port):04X}'
+    for table in '/proc/net/tcp', '/proc/net/tcp6':
+        if os.path.exists(table):
+            lines = pathlib.Path(table).read_text(encoding='ascii').splitlines()[1:]
+            if any(one[1].endswith(wanted) and one[3] == listening for one in map(str.split, lines)):
+                return True
+    return False
+
+
 def run(*command, check=True, **kwargs):
     """Runs a program to its end; its output is in .stdout and .stderr as text."""
     done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,

@@ -6,17 +6,7 @@ import socket
 import subprocess
 import threading
 
-from harness import PATIENCE_S, need, wait_for
-
-
-def answers(path):
-    """Whether somebody listens on the Unix socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
-            sock.connect(str(path))
-        except OSError:
-            return False
-        return True
+from harness import PATIENCE_S, listens, need, wait_for
 
 
 @contextlib.contextmanager
@@ -26,7 +16,7 @@ def server(path, *command):
         os.unlink(path)
     with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as peer:
         try:
-            wait_for(lambda: peer.poll() is not None or os.path.exists(path), f'{command} to listen')
+            wait_for(lambda: peer.poll() is not None or listens(path), f'{command} to listen')
             assert peer.poll() is None, f'{command} ended with {peer.returncode}'
             yield peer
         finally:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from harness import PATIENCE_S, Qmp, need, wait_for
+from harness import PATIENCE_S, Qmp, listens, need, wait_for
 
 
 class PeerDaemon:
@@ -17,7 +17,7 @@ class PeerDaemon:
             [need('qemu-storage-daemon'), *map(str, arguments), '--pidfile', str(pid_path),
              '--chardev', f'socket,id=peer-qmp,path={path},server=on,wait=off', '--monitor', 'chardev=peer-qmp'],
             stdin=subprocess.DEVNULL)
-        wait_for(lambda: self.process.poll() is not None or pid_path.exists(), 'the peer to be ready')
+        wait_for(lambda: self.process.poll() is not None or pid_path.exists() and listens(path), 'the peer to be ready')
         self.qmp = Qmp.connect(path)
 
     def __enter__(self):

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from harness import PATIENCE_S, Qmp, background, need, program, raw_image, run, storaged_fails, wait_for
+from harness import PATIENCE_S, Qmp, background, listens, need, program, raw_image, run, storaged_fails, wait_for
 
 
 def gone(pid):
@@ -172,7 +172,7 @@ def test_signal_while_start_up_waits(tmp_path):
     path = tmp_path / 'qmp.sock'
     with background(program('ashlar-storaged'), '--pidfile', tmp_path / 'pid',
                     '--chardev', f'socket,id=c,path={path},server=on', stderr=subprocess.DEVNULL) as process:
-        wait_for(path.exists, 'the socket')
+        wait_for(lambda: listens(path), 'the socket')
         process.terminate()
         assert process.wait(timeout=PATIENCE_S) == 0
     assert os.listdir(tmp_path) == []
@@ -183,7 +183,7 @@ def test_commands_wait_for_start_up(tmp_path):
     with background(program('ashlar-storaged'), '--chardev', f'socket,id=a,path={tmp_path}/a,server=on,wait=off', '--monitor', 'a',
                     '--chardev', f'socket,id=b,path={tmp_path}/b,server=on,wait=on',
                     '--chardev', 'null,id=last', stderr=subprocess.DEVNULL) as process:
-        wait_for((tmp_path / 'b').exists, 'start-up to wait')
+        wait_for(lambda: listens(tmp_path / 'b'), 'start-up to wait')
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(tmp_path / 'a'))
         qmp = Qmp(sock, negotiate=False)

@@ -182,13 +182,13 @@ def test_qemu_nbd_list(served):
 
 def test_qemu_storage_daemon_as_client(served, tmp_path):
     """The other daemon on top of ours, and a client on top of that."""
-    from harness import background, wait_for
+    from harness import background, listens, wait_for
     path = tmp_path / 'outer.sock'
     with background(need('qemu-storage-daemon'),
                     '--blockdev', f'nbd,node-name=n,server.type=unix,server.path={served.path},export=x',
                     '--nbd-server', f'addr.type=unix,addr.path={path}',
                     '--export', 'nbd,id=e,node-name=n,name=outer,writable=on'):
-        wait_for(path.exists, 'the outer daemon')
+        wait_for(lambda: listens(path), 'the outer daemon')
         handle = libnbd.NBD()
         handle.connect_uri(f'nbd+unix:///outer?socket={path}')
         assert handle.pread(16 * MIB, 0) == served.content()

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from harness import BUILD, PATIENCE_S, need, program, raw_image, run, wait_for
+from harness import BUILD, PATIENCE_S, listens, listens_tcp, need, program, raw_image, run, wait_for
 from nbd_peers import nbdkit
 from nbd_serving import pattern
 
@@ -24,7 +24,7 @@ def serving(path, *words, tool=OURS, **popen):
     with subprocess.Popen([str(tool), '-k', str(path), *map(str, words)], stdin=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True, **popen) as process:
         try:
-            wait_for(lambda: process.poll() is not None or os.path.exists(path), 'the socket')
+            wait_for(lambda: process.poll() is not None or listens(path), 'the socket')
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -203,7 +203,7 @@ def test_nbd_tool_tcp(tmp_path):
     with subprocess.Popen([str(OURS), '-t', '-b', '127.0.0.1', '-p', str(port), '-f', 'raw', str(image)]) as server:
         def lists():
             return run(OURS, '-L', '-b', '127.0.0.1', '-p', port, check=False).stdout
-        wait_for(lambda: server.poll() is not None or lists(), 'the server')
+        wait_for(lambda: server.poll() is not None or listens_tcp(port), 'the server')
         assert lists().startswith("exports available: 1\n export: ''\n  size:  1048576\n")
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0

@@ -196,14 +196,13 @@ def test_thread_context_pins_its_thread(storaged):
 
 def test_reservation_helper(daemon, tmp_path):
     """The real helper: connected to at creation, or the reason why not."""
-    from harness import background
+    from harness import background, listens
     path = tmp_path / 'helper.sock'
     storaged = daemon()
     assert refusal(storaged, 'object-add', qom_type='pr-manager-helper', id='p', path=str(path)) == \
         f"Failed to connect to '{path}': No such file or directory"
     with background(need('qemu-pr-helper'), '-k', path):
-        wait_for(path.exists, 'the helper')
-        wait_for(lambda: 'return' in storaged.qmp.execute(
-            'object-add', {'qom-type': 'pr-manager-helper', 'id': 'p', 'path': str(path)}), 'a connection')
+        wait_for(lambda: listens(path), 'the helper')
+        storaged.qmp.command('object-add', qom_type='pr-manager-helper', id='p', path=str(path))
         assert get(storaged, 'p', 'path') == str(path)
         storaged.qmp.command('object-del', id='p')

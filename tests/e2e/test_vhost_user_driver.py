@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import vhost_user as vu
-from harness import BUILD, Daemon, QmpError, background, need, program, raw_image, run, storaged_fails, wait_for
+from harness import BUILD, Daemon, QmpError, background, listens, need, program, raw_image, run, storaged_fails, wait_for
 from vhost_user_back_end import BackEnd, Gone
 
 MIB = 1 << 20
@@ -25,7 +25,7 @@ def export(image, path, options='', first=()):
 @contextlib.contextmanager
 def peer_export(image, path, options=''):
     with background(need('qemu-storage-daemon'), *export(image, path, options), stdin=subprocess.DEVNULL):
-        wait_for(lambda: os.path.exists(path), 'the peer to listen')
+        wait_for(lambda: listens(path), 'the peer to listen')
         yield
 
 
