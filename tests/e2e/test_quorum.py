@@ -247,6 +247,35 @@ def test_many_readers(disks):
     assert not failures
 
 
+def test_reads_beside_writes(disks):
+    """What is new at one child already, and old at another still, is no corruption: nothing is written over."""
+    disks.qmp.command('object-add', **{'qom-type': 'throttle-group', 'id': 'slow', 'limits': {'iops-write': 20}})
+    slow = {'driver': 'throttle', 'throttle-group': 'slow', 'file': file(disks, 'b')}
+    client = use(disks, [file(disks, 'a'), slow], 2, **{'rewrite-corrupted': True})
+    writer = connect(f'nbd+unix:///x?socket={disks.folder}/nbd')
+    stop = threading.Event()
+    written = []
+
+    def write():
+        while not stop.is_set():
+            written.append(bytes([len(written) % 250 + 1]) * 16384)
+            writer.pwrite(written[-1], 8192)
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        while len(written) < 20:
+            client.pread(16384, 8192)
+    finally:
+        stop.set()
+        thread.join()
+    assert client.pread(16384, 8192) == written[-1]
+    disks.qmp.command('query-version')  # which collects the events before it
+    assert not [event for event in disks.qmp.events if event['event'].startswith('QUORUM')]
+    disks.stop()
+    assert content(disks.folder / 'a') == content(disks.folder / 'b')
+    assert content(disks.folder / 'a')[8192:24576] == written[-1]
+
+
 def test_reopened(disks):
     options = {'driver': 'quorum', 'node-name': 'q', 'children': files(disks, 'ab'), 'vote-threshold': 2}
     disks.qmp.command('blockdev-add', **options)

@@ -44,6 +44,13 @@ struct quorum_node {
     bool rewrite;
     bool verify;
     unsigned next_index; /* main loop: of the next child's name */
+
+    /*
+     * Each change holds it beside the others; a vote that was not unanimous takes it alone, and is held again: what was
+     * read beside a write may be old at one child and new at another, which is nobody's fault, and writing it over
+     * would undo the write.
+     */
+    struct co_rwlock changes;
 };
 
 /* --- options --- */
@@ -93,6 +100,13 @@ static bool CO_FN quorum_co_open(struct node *node, const struct blockdev_option
     }
     node_set_flags(node, IO_FUA | IO_UNCHANGED, IO_FUA | IO_MAY_UNMAP | IO_UNCHANGED);
     return true;
+}
+
+static void CO_FN quorum_co_close(struct node *node)
+{
+    struct quorum_node *quorum = node_state(node);
+
+    co_rwlock_done(&quorum->changes);
 }
 
 static int64_t CO_FN quorum_co_length(struct node *node)
@@ -247,16 +261,19 @@ static void CO_FN co_ask_entry(void *opaque)
     co_group_done(&share->ballot->group);
 }
 
-/* Asks all; how many did not fail. */
+/* Asks all but those that have failed before; how many did not fail. */
 static unsigned CO_FN co_ask_all(struct ballot *ballot)
 {
     unsigned good = 0;
 
     for (unsigned i = 1; i < ballot->count; i++) {
+        if (ballot->answers[i].result)
+            continue;
         co_group_add(&ballot->group, 1);
         co_spawn(loop_current(), co_ask_entry, &ballot->shares[i]);
     }
-    co_ask_one(&ballot->shares[0]);
+    if (!ballot->answers[0].result)
+        co_ask_one(&ballot->shares[0]);
     co_group_wait(&ballot->group);
     for (unsigned i = 0; i < ballot->count; i++)
         good += !ballot->answers[i].result;
@@ -344,11 +361,17 @@ static int verify(struct ballot *ballot)
     return -EIO;
 }
 
-static int CO_FN co_elect(struct ballot *ballot)
+/* Of the answers of `good` children, after their votes were counted for `winner`. */
+static int CO_FN co_elect(struct ballot *ballot, unsigned good, int winner)
 {
     const struct quorum_node *quorum = node_state(ballot->node);
-    int winner = quorum_vote(ballot->answers, ballot->count);
 
+    if (quorum->verify)
+        return verify(ballot);
+    if (good < quorum->threshold) {
+        report_failure(ballot->node, ballot->offset, ballot->bytes);
+        return quorum_vote_error(ballot->answers, ballot->count);
+    }
     if (winner < 0 || ballot->answers[winner].votes < quorum->threshold) {
         report_failure(ballot->node, ballot->offset, ballot->bytes);
         return -EIO;
@@ -367,20 +390,21 @@ static int CO_FN co_elect(struct ballot *ballot)
 
 static int CO_FN co_read_voting(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov)
 {
-    const struct quorum_node *quorum = node_state(node);
+    struct quorum_node *quorum = node_state(node);
     struct ballot *ballot = ballot_new(node, REQUEST_READ, offset, bytes, iov, 0);
-    int ret = give_buffers(ballot) ? 0 : -ENOMEM;
+    int ret = -ENOMEM;
 
-    if (!ret) {
+    if (give_buffers(ballot)) {
         unsigned good = co_ask_all(ballot);
+        int winner = quorum_vote(ballot->answers, ballot->count);
 
-        if (quorum->verify) {
-            ret = verify(ballot);
-        } else if (good < quorum->threshold) {
-            report_failure(node, offset, bytes);
-            ret = quorum_vote_error(ballot->answers, ballot->count);
+        if (winner < 0 || ballot->answers[winner].votes == good) {
+            ret = co_elect(ballot, good, winner);
         } else {
-            ret = co_elect(ballot);
+            co_rwlock_write_lock(&quorum->changes);
+            good = co_ask_all(ballot);
+            ret = co_elect(ballot, good, quorum_vote(ballot->answers, ballot->count));
+            co_rwlock_unlock(&quorum->changes);
         }
     }
     ballot_free(ballot);
@@ -413,10 +437,13 @@ static int CO_FN quorum_co_preadv(struct node *node, uint64_t offset, uint64_t b
 
 static int CO_FN co_change(struct ballot *ballot)
 {
-    const struct quorum_node *quorum = node_state(ballot->node);
-    unsigned good = co_ask_all(ballot);
+    struct quorum_node *quorum = node_state(ballot->node);
+    unsigned good;
     int ret = 0;
 
+    co_rwlock_read_lock(&quorum->changes);
+    good = co_ask_all(ballot);
+    co_rwlock_unlock(&quorum->changes);
     if (good < quorum->threshold) {
         ret = quorum_vote_error(ballot->answers, ballot->count);
         if (ballot->kind != REQUEST_FLUSH)
@@ -582,6 +609,7 @@ const struct block_driver quorum_driver = {
     .state_size = sizeof(struct quorum_node),
     .flushes_children = true,
     .co_open = quorum_co_open,
+    .co_close = quorum_co_close,
     .co_preadv = quorum_co_preadv,
     .co_pwritev = quorum_co_pwritev,
     .co_pwrite_zeroes = quorum_co_pwrite_zeroes,
