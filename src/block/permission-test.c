@@ -38,6 +38,8 @@ static void test_by_role(void)
         /* Data alone. */
         {EDGE_DATA, true, 0, PERM_ALL, 0, CR | W | WU},
         {EDGE_DATA, true, CR | W, PERM_ALL, CR | W | RS, CR | W | WU},
+        {EDGE_DATA, true, CR | WU, PERM_ALL, CR | WU | W | RS, CR | W | WU},
+        {EDGE_DATA | EDGE_PRIMARY, true, CR | WU, PERM_ALL, CR | WU, CR | W | WU},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {

@@ -48,6 +48,9 @@ void permissions_by_role(unsigned role, bool writable, uint32_t perm, uint32_t s
         *ret_perm = perm | PERM_CONSISTENT_READ | (writable ? PERM_WRITE | PERM_RESIZE : 0);
         *ret_shared = PERM_CONSISTENT_READ | PERM_WRITE_UNCHANGED;
     } else {
+        /* An image's own place for data: what shows the same above changes there. */
+        if (perm & PERM_WRITE_UNCHANGED && !(role & EDGE_PRIMARY))
+            perm |= PERM_WRITE;
         *ret_perm = perm | (perm & PERM_WRITE ? PERM_RESIZE : 0);
         *ret_shared = shared & ~(uint32_t)PERM_RESIZE;
     }
