@@ -14,7 +14,7 @@
 
 enum { KEY_BYTES_MAX = 64, STOP_ITERATIONS = 4096 };
 #define NS_PER_SECOND UINT64_C(1000000000)
-#define MEASURE_NS (NS_PER_SECOND / 50)
+#define MEASURE_MS_MAX 20
 
 static int failure_of(gcry_error_t failure)
 {
@@ -82,10 +82,11 @@ int kdf_pbkdf2(const struct kdf_request *request, uint8_t *to, size_t size)
     return result;
 }
 
-int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_bytes, uint64_t *ret)
+int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_bytes, uint64_t time_ms, uint64_t *ret)
 {
     static const uint8_t sample[32];
     uint8_t key[KEY_BYTES_MAX];
+    uint64_t enough_ns = MIN(time_ms, MEASURE_MS_MAX) * (NS_PER_SECOND / 1000);
 
     assert(key_bytes <= sizeof(key));
     for (uint32_t iterations = KDF_ITERATIONS_MIN;; iterations *= 2) {
@@ -104,7 +105,7 @@ int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_byte
         if (result)
             return result;
         /* A clock that stands still is no reason to go on for ever. */
-        if (took >= MEASURE_NS || iterations >= UINT32_MAX / 256) {
+        if (took >= enough_ns || iterations >= UINT32_MAX / 256) {
             *ret = took ? iterations * NS_PER_SECOND / took : iterations;
             *ret = *ret ? *ret : 1;
             return 0;

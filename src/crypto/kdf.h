@@ -28,7 +28,8 @@ struct kdf_request {
 int kdf_pbkdf2(const struct kdf_request *request, uint8_t *to, size_t size) MUST_CHECK;
 
 /*
- * How many iterations this machine does in a second of processor time for a key of `key_bytes`: at least 1. Takes some
- * tens of milliseconds. Result as above.
+ * How many iterations this machine does in a second of processor time for a key of `key_bytes`: at least 1. Takes as
+ * long as what is to be computed later (`time_ms`), and no more than some tens of milliseconds. Result as above.
  */
-int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_bytes, uint64_t *ret) MUST_CHECK;
+int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_bytes, uint64_t time_ms,
+                              uint64_t *ret) MUST_CHECK;

@@ -74,20 +74,50 @@ bool luks_amend_check(const struct luks_header *header, const struct q_crypto_bl
     return activate ? check_activate(header, options, force, err) : check_erase(header, options, force, err);
 }
 
+static bool CO_FN co_add(const struct luks_io *io, struct luks_header *header, unsigned index, const uint8_t *key,
+                         const struct luks_amend *amend, struct error **err)
+{
+    const struct q_crypto_block_amend_options_luks *options = amend->options;
+    int64_t iter_time_ms = options->has_iter_time ? options->iter_time : LUKS_ITER_TIME_MS;
+
+    return co_luks_fill_slot(io, header, index, key, amend->add, iter_time_ms, err) && co_luks_store(io, header, err);
+}
+
+static bool CO_FN co_remove(const struct luks_io *io, struct luks_header *header, unsigned index, struct error **err)
+{
+    return co_luks_wipe_slot(io, header, index, err) && co_luks_store(io, header, err);
+}
+
+/*
+ * The new passphrase is to be good for opening the volume before the old one in that slot is lost, which may be the
+ * only one: it goes to a spare slot first. Where none is free, there are others that open the volume.
+ */
+static bool CO_FN co_overwrite(const struct luks_io *io, struct luks_header *header, unsigned index, const uint8_t *key,
+                               const struct luks_amend *amend, struct error **err)
+{
+    unsigned spare = free_slot(header);
+
+    assert(header->slots[index].active);
+    assert(amend->force);
+    if (spare == LUKS_SLOTS)
+        return co_remove(io, header, index, err) && co_add(io, header, index, key, amend, err);
+    return co_add(io, header, spare, key, amend, err) && co_remove(io, header, index, err) &&
+           co_luks_copy_slot(io, header, spare, index, err) && co_luks_store(io, header, err) &&
+           co_remove(io, header, spare, err);
+}
+
 static bool CO_FN co_activate(const struct luks_io *io, struct luks_header *header, const struct luks_amend *amend,
                               struct error **err)
 {
     const struct q_crypto_block_amend_options_luks *options = amend->options;
     unsigned index = options->has_keyslot ? (unsigned)options->keyslot : free_slot(header);
-    int64_t iter_time_ms = options->has_iter_time ? options->iter_time : LUKS_ITER_TIME_MS;
 
     assert(index < LUKS_SLOTS);
     uint8_t *key = co_luks_unlock(io, header, amend->unlock, err);
     if (!key)
         return false;
-    bool ok = !header->slots[index].active || co_luks_wipe_slot(io, header, index, err);
-    ok = ok && co_luks_fill_slot(io, header, index, key, amend->add, iter_time_ms, err) &&
-         co_luks_store(io, header, err);
+    bool ok = header->slots[index].active ? co_overwrite(io, header, index, key, amend, err)
+                                          : co_add(io, header, index, key, amend, err);
     secure_memory_free(key, LUKS_KEY_BYTES_MAX);
     return ok;
 }
@@ -150,7 +180,7 @@ static bool CO_FN co_erase(const struct luks_io *io, struct luks_header *header,
         return false;
     assert(selected);
     for (unsigned i = 0; i < LUKS_SLOTS; i++) {
-        if ((selected & 1u << i) && (!co_luks_wipe_slot(io, header, i, err) || !co_luks_store(io, header, err)))
+        if ((selected & 1u << i) && !co_remove(io, header, i, err))
             return false;
     }
     return true;

@@ -12,6 +12,10 @@ uint8_t *CO_FN co_luks_try_slot(const struct luks_io *io, const struct luks_head
 bool CO_FN co_luks_fill_slot(const struct luks_io *io, struct luks_header *header, unsigned index, const uint8_t *key,
                              struct luks_passphrase passphrase, int64_t iter_time_ms, struct error **err) MUST_CHECK;
 
+/* Puts into the slot `to` what the active slot `from` has: likewise. */
+bool CO_FN co_luks_copy_slot(const struct luks_io *io, struct luks_header *header, unsigned from, unsigned to,
+                             struct error **err) MUST_CHECK;
+
 /* Overwrites the slot's key material on the disk, and empties it in `header`. */
 bool CO_FN co_luks_wipe_slot(const struct luks_io *io, struct luks_header *header, unsigned index,
                              struct error **err) MUST_CHECK;

@@ -22,9 +22,10 @@ enum { DISK_BYTES = 4 * 1024 * 1024, SECTOR = 512 };
 struct memory {
     uint8_t bytes[DISK_BYTES];
     unsigned writes;
+    bool unflushed; /* a write that a power cut might lose or tear: one at a time, or the cuts below tell nothing */
     unsigned fail_write; /* the so manieth; 0: none */
     unsigned
-        torn_write; /* of this one, only sectors [torn_first, torn_end) arrive, and nothing of those after; 0: none */
+        torn_write; /* of this one, [torn_first, torn_end) of its sectors arrive, nothing of those after; 0: none */
     unsigned torn_first, torn_end;
 };
 
@@ -42,8 +43,10 @@ static int CO_FN co_memory_write(void *opaque, uint64_t offset, const void *from
     struct memory *memory = opaque;
 
     g_assert_true(offset + size <= DISK_BYTES);
+    g_assert_false(memory->unflushed);
     if (++memory->writes == memory->fail_write)
         return -EIO;
+    memory->unflushed = true;
     if (memory->torn_write && memory->writes >= memory->torn_write) {
         size_t first = MIN(size, (size_t)memory->torn_first * SECTOR),
                end = MIN(size, (size_t)memory->torn_end * SECTOR);
@@ -59,7 +62,9 @@ static int CO_FN co_memory_write(void *opaque, uint64_t offset, const void *from
 
 static int CO_FN co_memory_flush(void *opaque)
 {
-    (void)opaque;
+    struct memory *memory = opaque;
+
+    memory->unflushed = false;
     return 0;
 }
 
@@ -444,55 +449,133 @@ static void CO_FN co_test_failures(void *opaque)
 
 /* --- the power fails --- */
 
-/* Whoever could open the volume before the change and can after it could at any time between. False: there was no such
- * write. */
-static bool CO_FN co_cut(const struct memory *before, const struct luks_header *header, const struct change *change,
-                         unsigned write, unsigned first, unsigned end, const char *const *keep)
+struct step {
+    struct change change;
+    const char *keep[7];   /* open the volume all the time */
+    const char *either[2]; /* one or the other does, or both */
+};
+
+/* The step is taken while the power fails in its so manieth write. False: there is no such write. */
+static bool CO_FN co_cut(const struct memory *before, const struct luks_header *header, const struct step *step,
+                         unsigned write, const unsigned arrives[2])
 {
     g_autofree struct memory *memory = g_memdup2(before, sizeof(*before));
     struct luks_header copy = *header;
 
     memory->torn_write = memory->writes + write;
-    memory->torn_first = first;
-    memory->torn_end = end;
-    co_expect_change(memory, &copy, change);
+    memory->torn_first = arrives[0];
+    memory->torn_end = arrives[1];
+    co_expect_change(memory, &copy, &step->change);
     if (memory->writes < memory->torn_write)
         return false;
-    for (; *keep; keep++)
-        g_assert_true(co_opens(memory, *keep));
+    memory->torn_write = 0;
+    for (unsigned i = 0; i < G_N_ELEMENTS(step->keep) && step->keep[i]; i++)
+        g_assert_true(co_opens(memory, step->keep[i]));
+    if (step->either[0])
+        g_assert_true(co_opens(memory, step->either[0]) || co_opens(memory, step->either[1]));
     return true;
 }
 
-/* A header has two sectors, between which the last slot but one lies; a slot's material has 500 of them. */
+/* Every step while the power fails in each of its writes, and then without. */
+static void CO_FN co_cut_each(struct memory *memory, struct luks_header *header, const struct step *steps, size_t count)
+{
+    /* A header has two sectors, between which the last slot but one lies; a slot's material has 500 of them. */
+    static const unsigned arrives[][2] = {{0, 0}, {0, 1}, {1, 2}, {0, 250}, {250, 500}};
+
+    for (size_t i = 0; i < count; i++) {
+        bool there = true;
+
+        for (unsigned write = 1; there; write++) {
+            g_test_message("step %zu, write %u", i, write);
+            for (unsigned j = 0; j < G_N_ELEMENTS(arrives) && there; j++)
+                there = co_cut(memory, header, &steps[i], write, arrives[j]);
+        }
+        co_expect_change(memory, header, &steps[i].change);
+    }
+}
+
 static void CO_FN co_test_power_cuts(void *opaque)
 {
-    static const struct {
-        struct change change;
-        const char *keep[4];
-    } steps[] = {
-        {{ADD, .options.new_secret = (char *)"second"}, {"first"}},
-        {{ADD, .options.new_secret = (char *)"sixth", SLOT(6)}, {"first", "second"}},
-        {{ADD, .options.new_secret = (char *)"seventh", SLOT(7)}, {"first", "second", "sixth"}},
-        {{ERASE, .options.old_secret = (char *)"first"}, {"second", "sixth", "seventh"}},
-        {{ERASE, SLOT(6)}, {"second", "seventh"}},
-        {{ADD, .options.new_secret = (char *)"again", SLOT(6), .unlock = "second"}, {"second", "seventh"}},
+    static const struct step steps[] = {
+        {{ADD, .options.new_secret = (char *)"second"}, {"first"}, {NULL}},
+        {{ADD, .options.new_secret = (char *)"sixth", SLOT(6)}, {"first", "second"}, {NULL}},
+        {{ADD, .options.new_secret = (char *)"seventh", SLOT(7)}, {"first", "second", "sixth"}, {NULL}},
+        {{ERASE, .options.old_secret = (char *)"first"}, {"second", "sixth", "seventh"}, {NULL}},
+        {{ERASE, SLOT(6)}, {"second", "seventh"}, {NULL}},
+        {{ADD, .options.new_secret = (char *)"again", SLOT(6), .unlock = "second"}, {"second", "seventh"}, {NULL}},
         {{ADD, .options.new_secret = (char *)"instead", SLOT(6), .unlock = "second", .force = true},
-         {"second", "seventh"}},
+         {"second", "seventh"},
+         {"again", "instead"}},
     };
-    static const unsigned cuts[][2] = {{0, 1}, {1, 2}, {0, 250}};
     struct luks_header header;
     g_autofree struct memory *memory = co_new_volume(&usual, Q_CRYPTO_HASH_ALGORITHM_SHA256, "first", &header);
 
     (void)opaque;
-    for (unsigned i = 0; i < G_N_ELEMENTS(steps); i++) {
-        for (unsigned write = 1, there = 1; there; write++) {
-            for (unsigned j = 0; j < G_N_ELEMENTS(cuts) && there; j++)
-                there = co_cut(memory, &header, &steps[i].change, write, cuts[j][0], cuts[j][1], steps[i].keep);
-        }
-        co_expect_change(memory, &header, &steps[i].change);
-    }
+    co_cut_each(memory, &header, steps, G_N_ELEMENTS(steps));
     g_assert_true(co_opens(memory, "instead"));
     g_assert_false(co_opens(memory, "again"));
+}
+
+static unsigned active_slots(const struct luks_header *header)
+{
+    unsigned slots = 0;
+
+    for (unsigned i = 0; i < LUKS_SLOTS; i++)
+        slots |= (unsigned)header->slots[i].active << i;
+    return slots;
+}
+
+/* The only passphrase is changed in its slot: at no time is there none. */
+static void CO_FN co_test_overwriting_the_only_slot(void *opaque)
+{
+    static const struct step overwrite[] = {
+        {{ADD, .options.new_secret = (char *)"second", SLOT(0), .force = true}, {NULL}, {"first", "second"}},
+        {{ADD, .options.new_secret = (char *)"third", SLOT(0), .unlock = "second", .force = true},
+         {NULL},
+         {"second", "third"}},
+    };
+    static const struct step to_the_sixth[] = {
+        {{ADD, .options.new_secret = (char *)"sixth", SLOT(6), .unlock = "third"}, {"third"}, {NULL}},
+        {{ERASE, SLOT(0)}, {"sixth"}, {NULL}},
+        {{ADD, .options.new_secret = (char *)"last", SLOT(6), .unlock = "sixth", .force = true},
+         {NULL},
+         {"sixth", "last"}},
+    };
+    struct luks_header header;
+    g_autofree struct memory *memory = co_new_volume(&usual, Q_CRYPTO_HASH_ALGORITHM_SHA256, "first", &header);
+
+    (void)opaque;
+    co_cut_each(memory, &header, overwrite, G_N_ELEMENTS(overwrite));
+    g_assert_cmphex(active_slots(&header), ==, 1 << 0);
+    g_assert_true(co_opens(memory, "third"));
+    g_assert_false(co_opens(memory, "first"));
+    co_cut_each(memory, &header, to_the_sixth, G_N_ELEMENTS(to_the_sixth));
+    g_assert_cmphex(active_slots(&header), ==, 1 << 6);
+    g_assert_true(co_opens(memory, "last"));
+    g_assert_false(co_opens(memory, "sixth"));
+}
+
+/* With no slot to spare, the other seven are left alone. */
+static void CO_FN co_test_overwriting_in_a_full_header(void *opaque)
+{
+    static const struct step overwrite[] = {
+        {{ADD, .options.new_secret = (char *)"instead", SLOT(3), .force = true},
+         {"first", "1", "2", "4", "5", "6", "7"},
+         {NULL}},
+    };
+    struct luks_header header;
+    g_autofree struct memory *memory = co_new_volume(&usual, Q_CRYPTO_HASH_ALGORITHM_SHA256, "first", &header);
+
+    (void)opaque;
+    for (unsigned i = 1; i < LUKS_SLOTS; i++) {
+        char text[] = {(char)('0' + i), '\0'};
+
+        co_expect_change(memory, &header, &(struct change){ADD, .options.new_secret = text});
+    }
+    co_cut_each(memory, &header, overwrite, G_N_ELEMENTS(overwrite));
+    g_assert_cmphex(active_slots(&header), ==, 0xff);
+    g_assert_true(co_opens(memory, "instead"));
+    g_assert_false(co_opens(memory, "3"));
 }
 
 /* --- giving up --- */
@@ -587,6 +670,16 @@ static void test_power_cuts(void)
     run(co_test_power_cuts);
 }
 
+static void test_overwriting_the_only_slot(void)
+{
+    run(co_test_overwriting_the_only_slot);
+}
+
+static void test_overwriting_in_a_full_header(void)
+{
+    run(co_test_overwriting_in_a_full_header);
+}
+
 static void test_cancelling(void)
 {
     run(co_test_cancelling);
@@ -605,6 +698,8 @@ int main(int argc, char **argv)
     g_test_add_func("/luks/all-slots", test_all_slots);
     g_test_add_func("/luks/failures", test_failures);
     g_test_add_func("/luks/power-cuts", test_power_cuts);
+    g_test_add_func("/luks/overwriting-the-only-slot", test_overwriting_the_only_slot);
+    g_test_add_func("/luks/overwriting-in-a-full-header", test_overwriting_in_a_full_header);
     g_test_add_func("/luks/stopping", test_stopping);
     g_test_add_func("/luks/cancelling", test_cancelling);
     return g_test_run();

@@ -205,6 +205,7 @@ bool CO_FN co_luks_store(const struct luks_io *io, const struct luks_header *hea
 struct measure_work {
     enum q_crypto_hash_algorithm hash;
     size_t key_bytes;
+    uint64_t time_ms;
     uint64_t per_second;
 };
 
@@ -212,20 +213,20 @@ static int work_measure(void *opaque)
 {
     struct measure_work *work = opaque;
 
-    return kdf_iterations_per_second(work->hash, work->key_bytes, &work->per_second);
+    return kdf_iterations_per_second(work->hash, work->key_bytes, work->time_ms, &work->per_second);
 }
 
 /* How many iterations keep this machine busy for `time_ms` making a key of that size. */
 static bool CO_FN co_count_iterations(enum q_crypto_hash_algorithm hash, size_t key_bytes, int64_t time_ms,
                                       uint32_t *ret, struct error **err)
 {
-    struct measure_work work = {.hash = hash, .key_bytes = key_bytes};
-    int result = co_worker_run(work_measure, &work);
+    struct measure_work work = {.hash = hash, .key_bytes = key_bytes, .time_ms = (uint64_t)time_ms};
 
-    if (result)
-        return error_set(err, "Hash algorithm '%s' not supported", q_crypto_hash_algorithm_name(hash));
     if (time_ms < 0)
         return error_set(err, "Parameter 'iter-time' expects a time that is not negative: it is %" PRId64, time_ms);
+    int result = co_worker_run(work_measure, &work);
+    if (result)
+        return error_set(err, "Hash algorithm '%s' not supported", q_crypto_hash_algorithm_name(hash));
     /* Beyond what the header holds, and beyond what we would open again. */
     double iterations = (double)work.per_second * (double)time_ms / 1000;
     if (iterations > LUKS_ITERATIONS_MAX)
@@ -252,6 +253,17 @@ static int work_fill(void *opaque)
     return result;
 }
 
+/* What is in memory for the slot goes to the disk. */
+static bool CO_FN co_write_material(const struct luks_io *io, const struct luks_header *header, unsigned index,
+                                    const uint8_t *material, struct error **err)
+{
+    int result = io->co_write(io->opaque, header->slots[index].material_offset, material, luks_material_bytes(header));
+
+    if (!result)
+        result = io->co_flush(io->opaque);
+    return !result || error_set_errno(err, result, "Failed to write key material of keyslot %u", index);
+}
+
 bool CO_FN co_luks_fill_slot(const struct luks_io *io, struct luks_header *header, unsigned index, const uint8_t *key,
                              struct luks_passphrase passphrase, int64_t iter_time_ms, struct error **err)
 {
@@ -264,13 +276,32 @@ bool CO_FN co_luks_fill_slot(const struct luks_io *io, struct luks_header *heade
     if (!work)
         return error_set(err, "No memory for the key material of keyslot %u", index);
     int result = co_worker_run(work_fill, work);
-    if (!result)
-        result = io->co_write(io->opaque, slot->material_offset, work->material, luks_material_bytes(header));
-    if (!result)
-        result = io->co_flush(io->opaque);
     if (result)
-        return error_set_errno(err, result, "Failed to write key material of keyslot %u", index);
+        return error_set_errno(err, result, "Failed to make key material of keyslot %u", index);
+    slot->active = co_write_material(io, header, index, work->material, err);
+    return slot->active;
+}
+
+bool CO_FN co_luks_copy_slot(const struct luks_io *io, struct luks_header *header, unsigned from, unsigned to,
+                             struct error **err)
+{
+    const struct luks_slot *source = &header->slots[from];
+    struct luks_slot *slot = &header->slots[to];
+    size_t size = luks_material_bytes(header);
+    g_autofree uint8_t *material = g_try_malloc(size);
+
+    assert(source->active);
+    assert(!slot->active);
+    if (!material)
+        return error_set(err, "No memory for the key material of keyslot %u", to);
+    int result = io->co_read(io->opaque, source->material_offset, material, size);
+    if (result)
+        return error_set_errno(err, result, "Failed to read key material of keyslot %u", from);
+    if (!co_write_material(io, header, to, material, err))
+        return false;
     slot->active = true;
+    slot->iterations = source->iterations;
+    memcpy(slot->salt, source->salt, sizeof(slot->salt));
     return true;
 }
 
@@ -283,11 +314,8 @@ bool CO_FN co_luks_wipe_slot(const struct luks_io *io, struct luks_header *heade
     if (!noise)
         return error_set(err, "No memory for overwriting keyslot %u", index);
     loop_random_bytes(noise, size);
-    int result = io->co_write(io->opaque, slot->material_offset, noise, size);
-    if (!result)
-        result = io->co_flush(io->opaque);
-    if (result)
-        return error_set_errno(err, result, "Failed to overwrite keyslot %u", index);
+    if (!co_write_material(io, header, index, noise, err))
+        return error_prefix(err, "Keyslot %u is not erased: ", index);
     slot->active = false;
     slot->iterations = 0;
     memset(slot->salt, 0, sizeof(slot->salt));
