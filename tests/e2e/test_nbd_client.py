@@ -12,6 +12,7 @@ import nbd_raw as raw
 from harness import BUILD, PATIENCE_S, need, program, raw_image, run, wait_for
 from nbd_peers import nbdkit, qemu_nbd, receive, scripted_server
 from nbd_serving import Served, free_port, pattern
+from tls_files import make_certificates
 
 MIB = 1 << 20
 OURS = BUILD / 'compat' / 'qemu-io'
@@ -316,9 +317,92 @@ def test_nbd_client_tcp_and_tls(tmp_path, daemon):
     assert done.stdout.count('TIME') == 0 and 'Pattern' not in done.stdout
 
 
+def test_nbd_client_uris(tmp_path, daemon):
+    """Each kind of URI, to a server on each kind of socket; TLS by the credentials that the URI names, and the name to be found."""
+    raw_image(tmp_path / 'image', MIB)
+    make_certificates(tmp_path / 'keys')
+    credentials = f'tls-creds-x509,dir={tmp_path}/keys,endpoint='
+    port = free_port()
+    one = daemon('--object', f'{credentials}server,id=tls', '--blockdev', f'driver=file,node-name=disk,filename={tmp_path}/image')
+    export = {'type': 'nbd', 'id': 'exp', 'node-name': 'disk', 'name': 'a/b c', 'writable': True}
+    unix, inet = {'type': 'unix', 'data': {'path': f'{tmp_path}/s'}}, {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': str(port)}}
+    name = 'a/b%20c'
+    for address, tls, names in (
+            (unix, {}, [f'nbd+unix:///{name}?socket={tmp_path}/s', f'nbd:unix:{tmp_path}/s:exportname=a/b c']),
+            (inet, {}, [f'nbd://127.0.0.1:{port}/{name}', f'nbd+tcp://127.0.0.1:{port}/{name}', f'nbd:127.0.0.1:{port}:exportname=a/b c']),
+            (unix, {'tls-creds': 'tls'}, [f'nbds+unix:///{name}?socket={tmp_path}/s&tls-creds=c&tls-hostname=localhost']),
+            (inet, {'tls-creds': 'tls'}, [f'nbds://127.0.0.1:{port}/{name}?tls-creds=c&tls-hostname=localhost',
+                                          f'nbds+tcp://127.0.0.1:{port}/{name}?tls-creds=c&tls-hostname=localhost'])):
+        one.qmp.command('nbd-server-start', addr=address, **tls)
+        assert 'return' in one.qmp.execute('block-export-add', export)
+        for number, text in enumerate(names, 1):
+            done = run(program('ashlar-io'), '--object', f'{credentials}client,id=c', '-f', 'raw', '-c', f'write -P {number} 0 4k',
+                       '-c', f'read -P {number} 0 4k', text)
+            assert 'Pattern' not in done.stdout and done.stdout.count('4096/4096') == 2
+        if tls:
+            wrong = names[0].replace('hostname=localhost', 'hostname=elsewhere')
+            assert 'elsewhere' in io('length', image=wrong, options=('--object', f'{credentials}client,id=c', '-f', 'raw'), check=False).stderr
+        one.qmp.command('nbd-server-stop')
+
+
+# --- servers that go, or have limits ---
+
+def test_nbd_client_leaves_a_server_that_shuts_down(tmp_path):
+    """It says goodbye, as the protocol demands, and repeats what was refused at the next server."""
+    path, conversations = tmp_path / 'nbd.sock', []
+
+    def converse(sock):
+        conversations.append([])
+        greet(sock)
+        while True:
+            kind, cookie, _, length = request(sock)
+            conversations[-1].append(kind)
+            if kind == raw.CMD_DISC:
+                assert sock.recv(1) == b''
+                return
+            if len(conversations) == 1:
+                chunk(sock, cookie, raw.REPLY_ERROR, struct.pack('>IH', raw.ESHUTDOWN, 0))
+            elif kind == raw.CMD_READ:
+                chunk(sock, cookie, raw.REPLY_OFFSET_DATA, struct.pack('>Q', 0) + b'n' * length)
+            else:
+                chunk(sock, cookie, raw.REPLY_NONE, b'')
+
+    with scripted_server(path, converse):
+        done = io('read -P 110 0 4k', image=nbd_options(path, **{'reconnect-delay': PATIENCE_S}), options=('-r',))
+        assert '4096/4096' in done.stdout and 'Pattern' not in done.stdout
+        assert conversations[0] == [raw.CMD_READ, raw.CMD_DISC]
+        del conversations[:]
+        done = io('read 0 4k', image=nbd_options(path), options=('-r',), check=False)
+        assert done.stdout.startswith('read failed: Input/output error\n')
+        assert conversations[0] == [raw.CMD_READ, raw.CMD_DISC]
+
+
+def test_nbd_client_keeps_to_the_largest_block(tmp_path):
+    """Reads, writes, zeroes and prefetching come in pieces of what the server takes; discards need not."""
+    path, lengths = tmp_path / 'nbd.sock', {}
+
+    def converse(sock):
+        greet(sock, flags=0x4ed, blocks=(512, 4096, 65536))
+        while True:
+            kind, cookie, offset, length = request(sock)
+            lengths.setdefault(kind, []).append(length)
+            if kind == raw.CMD_DISC:
+                return
+            if kind == raw.CMD_READ:
+                chunk(sock, cookie, raw.REPLY_OFFSET_HOLE, struct.pack('>QI', offset, length))
+            else:
+                chunk(sock, cookie, raw.REPLY_NONE, b'')
+
+    with scripted_server(path, converse):
+        io('read 0 300k', 'write 0 300k', 'write -z -u 0 300k', 'discard 0 300k', image=nbd_options(path, discard='unmap'), options=())
+    for kind in raw.CMD_READ, raw.CMD_WRITE, raw.CMD_WRITE_ZEROES:
+        assert sum(lengths[kind]) == 300 << 10 and max(lengths[kind]) == 65536
+    assert lengths[raw.CMD_TRIM] == [300 << 10]
+
+
 # --- hostile servers ---
 
-def greet(sock, size=MIB, flags=0xed, structured=True):
+def greet(sock, size=MIB, flags=0xed, structured=True, blocks=None):
     """A whole handshake; then requests may come."""
     sock.sendall(struct.pack('>QQH', raw.NBDMAGIC, raw.IHAVEOPT, 3))
     receive(sock, 4)
@@ -336,6 +420,8 @@ def greet(sock, size=MIB, flags=0xed, structured=True):
             reply(raw.REP_ACK)
         elif option == raw.OPT_GO:
             reply(raw.REP_INFO, struct.pack('>HQH', 0, size, flags))
+            if blocks:
+                reply(raw.REP_INFO, struct.pack('>HIII', raw.INFO_BLOCK_SIZE, *blocks))
             reply(raw.REP_ACK)
             return
         else:

@@ -275,6 +275,24 @@ def test_removal_while_clients_do_everything(on_loops):
     served.qmp.command('blockdev-del', node_name='disk')
 
 
+@pytest.mark.parametrize('stop', ['block-export-del', 'nbd-server-stop'])
+def test_what_has_begun_is_answered(daemon, tmp_path, stop):
+    """Also when export or server go meanwhile; and a client that does not read its replies does not hold that up."""
+    served = Served(daemon, tmp_path, first=['--object', 'throttle-group,id=g,limits.iops-total=1'])
+    served.qmp.command('blockdev-add', driver='throttle', node_name='slow', file='disk', throttle_group='g')
+    served.qmp.command('block-export-add', type='nbd', id='e', node_name='slow', name='slow', writable=True)
+    with served.open('slow', mode='simple') as client, served.open('slow', mode='simple') as deaf:
+        deaf.send(deaf.pack(nbd.CMD_READ, 0, MIB) * 8)
+        writes = [client.pack(nbd.CMD_WRITE, number * 512, 512, cookie=number, payload=bytes([number]) * 512) for number in range(1, 5)]
+        client.send(b''.join(writes))
+        answered = {client.chunk().cookie}
+        served.qmp.command(stop, **({'id': 'e', 'mode': 'hard'} if stop == 'block-export-del' else {}))
+        while len(answered) < 4:
+            answered.add(client.chunk().cookie)
+        assert answered == {1, 2, 3, 4} and client.at_end()
+    assert served.content()[512:5 * 512] == b''.join(bytes([number]) * 512 for number in range(1, 5))
+
+
 def test_stopping_the_server_while_clients_do_everything(on_loops):
     """N2."""
     served = on_loops

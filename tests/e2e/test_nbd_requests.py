@@ -197,6 +197,33 @@ def test_several_contexts(daemon, tmp_path):
             assert client.block_status(0, 4 * MIB) == {1: [(4 * MIB, 1)]}
 
 
+def test_status_keeps_to_the_block_size(daemon, tmp_path):
+    """Extents are whole blocks, of which one counts as dirty when a part of it is; who has not asked for blocks hears all."""
+    served = Served(daemon, tmp_path)
+    qmp = served.qmp
+    qmp.command('block-export-del', id='exp')
+    qmp.command('blockdev-add', driver='blkdebug', node_name='large', image='disk', align=4096)
+    qmp.command('block-dirty-bitmap-add', node='disk', name='b', granularity=512)
+    qmp.command('block-export-add', type='nbd', id='fine', node_name='disk', name='fine', writable=True)
+    qmp.command('block-export-add', type='nbd', id='e', node_name='large', name='e', writable=True,
+                bitmaps=[{'node': 'disk', 'name': 'b'}])
+    contexts = ['qemu:dirty-bitmap:b', 'base:allocation']
+    with served.open('fine') as client:
+        client.write(3 * 4096 + 512, b'x' * 512)
+        client.write(9 * 4096 + 1024, b'x' * 4096)
+    with served.open('e', contexts=contexts) as client:
+        bitmap = client.contexts['qemu:dirty-bitmap:b']
+        assert client.block_status(0, 5 * 4096)[bitmap] == [(3 * 4096 + 512, 0), (512, 1), (3072 + 4096, 0)]
+    with served.connect() as client:
+        client.negotiate('structured')
+        client.set_contexts('e', contexts)
+        client.go('e', [nbd.INFO_BLOCK_SIZE])
+        assert client.block_size[0] == 4096
+        assert client.block_status(0, MIB)[bitmap] == [(3 * 4096, 0), (4096, 1), (5 * 4096, 0), (8192, 1), (MIB - 11 * 4096, 0)]
+        assert client.block_status(4096 * 3, 8192)[bitmap] == [(4096, 1), (4096, 0)]
+        assert error_of(client.block_status, 512, 4096) == nbd.EINVAL
+
+
 def test_status_with_payload(daemon, tmp_path):
     image = sparse_image(tmp_path / 'disk.img', 4 * MIB, (0, pattern(MIB)))
     served = Served(daemon, tmp_path, image=image, export='allocation-depth=on')
@@ -302,6 +329,21 @@ def test_errors_have_text(served):
             client.read(4 * MIB, 512)
         for fact in ('read', '512 bytes', 'offset 4194304', "export 'x' of 4194304 bytes"):
             assert fact in error.value.text
+
+
+def test_errors_from_below(daemon, tmp_path):
+    """Numbers that would tell the client something of its request, or of the server, do so only when that is meant."""
+    served = Served(daemon, tmp_path)
+    expected = {1: nbd.EPERM, 5: nbd.EIO, 12: nbd.ENOMEM, 22: nbd.EINVAL, 27: nbd.ENOSPC, 28: nbd.ENOSPC, 122: nbd.ENOSPC,
+                75: nbd.EINVAL, 95: nbd.EINVAL, 108: nbd.EIO, 61: nbd.EIO}
+    for number, code in expected.items():
+        served.qmp.command('blockdev-add', driver='blkdebug', node_name=f'n{number}', image='disk', inject_error=[
+            {'event': 'none', 'iotype': 'read', 'errno': number}])
+        served.qmp.command('block-export-add', type='nbd', id=f'e{number}', node_name=f'n{number}', name=f'x{number}')
+        with served.open(f'x{number}') as client:
+            with pytest.raises(nbd.RequestError) as error:
+                client.read(0, 512)
+            assert error.value.code == code
 
 
 @pytest.mark.parametrize('mode', MODES)

@@ -136,6 +136,9 @@ static bool CO_FN nbd_co_refresh_limits(struct node *node, struct node_limits *l
     }
     limits->zeroes_max = extended ? 0 : RANGE_BYTES_MAX;
     limits->discard_max = limits->zeroes_max;
+    /* The largest block is for zeroes, too, but not for discards; with extended headers it is for data alone. */
+    if (!extended && info->has_block_size)
+        limits->zeroes_max = MIN(limits->zeroes_max, align_down(info->max_block, info->min_block));
     limits->zeroes_alignment = limits->request_alignment;
     limits->discard_alignment = limits->request_alignment;
     return true;

@@ -20,6 +20,8 @@
 #include "loop/loop.h"
 #include "loop/stream.h"
 
+enum { DROP_MS = 200 };
+
 static size_t receiver_left(const struct nbd_receiver *receiver)
 {
     return receiver->end - receiver->start;
@@ -237,17 +239,31 @@ static bool CO_FN co_receive_request(struct nbd_client *client)
     return error ? co_refuse(client, &header, payload, error, why) : co_start(client, &header, client->contexts);
 }
 
-/* Lets requests that have begun end, and their replies go out; a client that is dropped doesn't get them any more. */
+/* Cuts off a client that is being dropped, after a while. */
+static void cut_off(void *opaque)
+{
+    struct nbd_client *client = opaque;
+
+    if (co_sleep_ns(DROP_MS * INT64_C(1000000)) < 0)
+        return;
+    client->broken = true;
+    stream_abort(client->stream);
+}
+
+/* Lets requests that have begun end, and their replies go out, for which a client that is dropped has little time. */
 static void CO_FN co_finish(struct nbd_client *client)
 {
+    struct co_task *guard = NULL;
+
     while (client->requests_in_flight || client->sending) {
-        if (client->broken) {
+        if (client->broken || guard)
             co_condition_wait_always(&client->room, NULL);
-        } else if (co_condition_wait(&client->room, NULL) < 0) {
-            client->broken = true;
-            stream_abort(client->stream);
-        }
+        else if (co_condition_wait(&client->room, NULL) < 0)
+            guard = co_task_start(client->loop, cut_off, client);
     }
+    if (guard)
+        co_task_cancel(guard);
+    co_task_join(guard);
 }
 
 void co_nbd_receive(struct nbd_client *client)

@@ -67,11 +67,23 @@ static int CO_FN co_plain(struct nbd_request *request)
     }
 }
 
+/* Some numbers mean something between client and server, which what failed below cannot have meant. */
+static enum nbd_error failure_code(const struct nbd_request *request, int result)
+{
+    enum nbd_error code = nbd_error_of(result);
+
+    if (code == NBD_ENOTSUP && !has_flag(request, NBD_CMD_FLAG_FAST_ZERO))
+        return NBD_EINVAL;
+    if (code == NBD_EOVERFLOW)
+        return NBD_EINVAL;
+    return code == NBD_ESHUTDOWN ? NBD_EIO : code;
+}
+
 static void reply_failure(struct nbd_request *request, int result)
 {
     const struct nbd_request_header *header = &request->header;
 
-    nbd_reply_error(request, nbd_error_of(result), "%s of %" PRIu64 " bytes at offset %" PRIu64 " failed: %s",
+    nbd_reply_error(request, failure_code(request, result), "%s of %" PRIu64 " bytes at offset %" PRIu64 " failed: %s",
                     nbd_command_name(header->type), header->length, header->offset, g_strerror(-result));
 }
 

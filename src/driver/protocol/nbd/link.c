@@ -28,6 +28,7 @@ enum {
     ERROR_PAYLOAD_BYTES_MAX = NBD_STRING_BYTES_MAX + 14, /* number, length, text, offset */
     DATA_HEAD_BYTES = 8,
     HOLE_PAYLOAD_BYTES = 12,
+    GOODBYE_SECONDS = 2,
 };
 static_assert(FLIGHTS_MAX <= 1 << COOKIE_SLOT_BITS, "a cookie holds the number of its flight");
 
@@ -237,6 +238,7 @@ static void CO_FN co_send(void *opaque)
     link->sending = false;
     if (ret < 0)
         abort_link(link);
+    co_condition_broadcast(&link->room);
     settle_broken(link);
 }
 
@@ -460,10 +462,33 @@ static int CO_FN co_receive_one(struct nbd_link *link)
     if (ret < 0 || !(header.flags & NBD_REPLY_FLAG_DONE))
         return ret;
     ret = final_result(flight, &violation);
-    if (violation)
+    /* A server that shuts down is to be left; the call may be repeated on another connection. */
+    if (violation || ret == -ESHUTDOWN)
         return ret;
     answer_flight(link, flight, ret);
     return 0;
+}
+
+/* Leaves a server that wants it: nothing more is sent but that, in its place behind what is being sent. */
+static void CO_FN co_leave(struct nbd_link *link)
+{
+    struct nbd_call call = {.type = NBD_CMD_DISC};
+    uint8_t head[NBD_CLIENT_REQUEST_BYTES_MAX];
+    size_t size = nbd_call_encode(head, link->mode, &call);
+    struct co_deadline deadline;
+    int ret = 0;
+
+    if (link->broken)
+        return;
+    link->broken = true;
+    co_deadline_begin(&deadline, GOODBYE_SECONDS * INT64_C(1000000000));
+    co_condition_broadcast(&link->room);
+    while (link->sending && !ret)
+        ret = co_condition_wait(&link->room, NULL);
+    if (!ret && !co_stream_write(link->stream, head, size))
+        co_stream_shutdown(link->stream);
+    co_deadline_end(&deadline);
+    stream_abort(link->stream);
 }
 
 static void CO_FN co_receive(void *opaque)
@@ -473,6 +498,8 @@ static void CO_FN co_receive(void *opaque)
 
     while (link->unanswered && !link->broken && !ret)
         ret = co_receive_one(link);
+    if (ret == -ESHUTDOWN)
+        co_leave(link);
     link->receiving = false;
     if (ret == -EPROTO)
         TRACE(nbd_client_protocol_error, "link %p", (void *)link);
