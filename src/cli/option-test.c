@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-enum { HELP, TRACE, BLOCKDEV, BLOCK, DAEMONIZE };
+enum { HELP, TRACE, BLOCKDEV, BLOCK, DAEMONIZE, LISTEN };
 
 static const struct option table[] = {
     {.name = "help", .letter = 'h', .help = "display this help and exit", .id = HELP},
@@ -13,6 +13,7 @@ static const struct option table[] = {
     {.name = "blockdev", .argument = "DEFINITION,WITH,A,LONG,FORM", .help = "add a node\nto the graph", .id = BLOCKDEV},
     {.name = "block", .argument = "X", .help = "exact name that begins another", .id = BLOCK},
     {.name = "daemonize", .help = "into the background", .id = DAEMONIZE},
+    {.name = "listen", .argument = "ADDRESS", .optional = true, .help = "serve", .id = LISTEN},
     {.name = NULL},
 };
 
@@ -74,6 +75,9 @@ static void accepted_and_refused(void)
         {"--foo", "unrecognized option '--foo'"},
         {"--foo\n=x", "unrecognized option '--foo\\x0a'"},
         {"--daemonize=1", "option '--daemonize' doesn't allow an argument"},
+        {"--listen x", "5:(--listen) -1:x(x)"},
+        {"--listen=x", "5:x(--listen=x)"},
+        {"--listen=", "5:(--listen=)"},
         {"--blockdev", "option '--blockdev' requires an argument"},
         {"-T", "option requires an argument -- 'T'"},
         {"-hx", "invalid option -- 'x'"},
@@ -98,7 +102,8 @@ static void help_text(void)
                     "                         add a node\n"
                     "                         to the graph\n"
                     "  --block X              exact name that begins another\n"
-                    "  --daemonize            into the background\n");
+                    "  --daemonize            into the background\n"
+                    "  --listen[=ADDRESS]     serve\n");
 }
 
 int main(int argc, char **argv)

@@ -100,6 +100,10 @@ static bool parse_long(struct parser *parser, const char *word, struct error **e
         add_use(parser, option, equals + 1, word, NULL);
         return true;
     }
+    if (option->optional) {
+        add_use(parser, option, NULL, word, NULL);
+        return true;
+    }
     if (!parser->left)
         return error_set(err, "option '--%s' requires an argument", option->name);
 
@@ -210,7 +214,7 @@ char *option_table_help(const struct option *table)
         if (*option->name)
             g_string_append_printf(help, "--%s", option->name);
         if (option->argument)
-            g_string_append_printf(help, " %s", option->argument);
+            g_string_append_printf(help, option->optional ? "[=%s]" : " %s", option->argument);
 
         g_auto(GStrv) lines = g_strsplit(option->help, "\n", -1);
         for (char **line = lines; *line; line++) {
@@ -238,7 +242,9 @@ char *option_table_synopsis(const struct option *table)
             g_string_append_printf(line, "-%c", option->letter);
         else
             g_string_append_printf(line, "--%s", option->name);
-        if (option->argument)
+        if (option->argument && option->optional)
+            g_string_append_printf(line, "[=%s]", option->argument);
+        else if (option->argument)
             g_string_append_printf(line, "%c%s", option->letter ? ' ' : '=', option->argument);
         g_string_append_c(line, ']');
     }

@@ -20,12 +20,13 @@ struct option {
     const char *argument; /* how the help calls the argument; NULL: the option takes none */
     const char *help;     /* what it does; lines are broken at '\n' */
     int id;               /* the caller's */
+    bool optional;        /* the argument may be left out; else it follows "=". Of options without a letter */
 };
 
 /* An option as somebody used it. */
 struct option_use {
     const struct option *option; /* borrowed from the table; NULL: a word that is no option */
-    const char *value;           /* borrowed from argv; NULL where the option takes none */
+    const char *value;           /* borrowed from argv; NULL where there is none */
     char *shown;                 /* as it stood on the command line, for messages; on one line */
 };
 

@@ -6,15 +6,15 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli/size-text.h"
+#include "cli/terminal.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 #include "loop/socket.h"
 
-enum { BAR_COLUMNS_MIN = 8, BAR_COLUMNS_MAX = 30, COLUMNS_DEFAULT = 80 };
+enum { BAR_COLUMNS_MIN = 8, BAR_COLUMNS_MAX = 30 };
 #define SECOND_NS INT64_C(1000000000)
 #define REDRAW_NS (SECOND_NS / 10)
 
@@ -33,14 +33,6 @@ static char *duration_text(double seconds)
     if (whole >= 3600)
         return g_strdup_printf("%u:%02u:%02u", whole / 3600, whole / 60 % 60, whole % 60);
     return g_strdup_printf("%u:%02u", whole / 60, whole % 60);
-}
-
-/* Of the terminal, as it is now: people change it while they wait. */
-static unsigned terminal_columns(void)
-{
-    struct winsize size;
-
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : COLUMNS_DEFAULT;
 }
 
 char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns)

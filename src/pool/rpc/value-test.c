@@ -64,6 +64,33 @@ static void test_round_trip(void)
     rpc_values_free(layout, out);
 }
 
+/* Lists of pools and volumes, as those read them who ask a daemon; every prefix is refused. */
+static void test_lists(void)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    struct pool_id pool = {.name = (char[]){"demo"}, .uuid = {7}};
+    struct volume_id volume = {(char[]){"demo"}, (char[]){"a.img"}, (char[]){"/x/a.img"}};
+    struct pool_id_array pools = {1, (struct pool_id *[]){&pool}};
+    struct volume_id_array volumes = {2, (struct volume_id *[]){&volume, &volume}};
+    const union rpc_value in[] = {{.pools = &pools}, {.volumes = &volumes}};
+
+    rpc_values_encode("PV", in, bytes);
+    for (size_t size = 0; size <= bytes->len; size++) {
+        g_autofree uint8_t *copy = g_memdup2(bytes->data, size);
+        struct xdr_reader reader = {copy, size};
+        union rpc_value out[2] = {0};
+
+        g_assert_true(rpc_values_decode("PV", &reader, out) == (size == bytes->len));
+        if (size == bytes->len) {
+            g_assert_cmpuint(out[0].pools->count, ==, 1);
+            g_assert_cmpint(out[0].pools->items[0]->uuid[0], ==, 7);
+            g_assert_cmpuint(out[1].volumes->count, ==, 2);
+            g_assert_cmpstr(out[1].volumes->items[1]->key, ==, "/x/a.img");
+        }
+        rpc_values_free("PV", out);
+    }
+}
+
 /* Every prefix of a good input is refused. */
 static void test_truncated(void)
 {
@@ -125,6 +152,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/rpc-value/pool-bytes", test_pool_bytes);
     g_test_add_func("/rpc-value/round-trip", test_round_trip);
+    g_test_add_func("/rpc-value/lists", test_lists);
     g_test_add_func("/rpc-value/truncated", test_truncated);
     g_test_add_func("/rpc-value/refused", test_refused);
     return g_test_run();

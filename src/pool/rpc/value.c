@@ -140,6 +140,36 @@ static bool get_secrets(struct xdr_reader *reader, struct secret_id_array **ret)
     return true;
 }
 
+static bool get_pools(struct xdr_reader *reader, struct pool_id_array **ret)
+{
+    size_t count;
+
+    *ret = g_new0(struct pool_id_array, 1);
+    if (!xdr_get_count(reader, STORAGE_LIST_MAX, &count))
+        return false;
+    (*ret)->items = g_new0(struct pool_id *, count);
+    while ((*ret)->count < count) {
+        if (!get_pool(reader, &(*ret)->items[(*ret)->count++]))
+            return false;
+    }
+    return true;
+}
+
+static bool get_volumes(struct xdr_reader *reader, struct volume_id_array **ret)
+{
+    size_t count;
+
+    *ret = g_new0(struct volume_id_array, 1);
+    if (!xdr_get_count(reader, STORAGE_LIST_MAX, &count))
+        return false;
+    (*ret)->items = g_new0(struct volume_id *, count);
+    while ((*ret)->count < count) {
+        if (!get_volume(reader, &(*ret)->items[(*ret)->count++]))
+            return false;
+    }
+    return true;
+}
+
 static bool get_value(char letter, struct xdr_reader *reader, union rpc_value *value)
 {
     bool present = true;
@@ -170,8 +200,12 @@ static bool get_value(char letter, struct xdr_reader *reader, union rpc_value *v
     case 'p':
     case 'q':
         return get_pool(reader, &value->pool);
+    case 'P':
+        return get_pools(reader, &value->pools);
     case 'v':
         return get_volume(reader, &value->volume);
+    case 'V':
+        return get_volumes(reader, &value->volumes);
     case 'x':
     case 'y':
         return get_secret(reader, &value->secret);
