@@ -352,7 +352,7 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
 
     spin_lock(&copy->spin);
     while (!ret) {
-        struct block_copy_claim claim = {.copies = true};
+        struct block_copy_claim claim = {.copies = true, .owner = co_self()};
 
         if (!find_marked(copy, at, end, &claim.offset, &claim.bytes)) {
             if (!wait || !overlaps_claim(copy, start, end))
@@ -372,6 +372,11 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
     return ret;
 }
 
+int CO_FN co_block_copy_flush(struct block_copy *copy)
+{
+    return co_edge_flush(copy->target);
+}
+
 uint64_t CO_FN co_block_copy_zeroes(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 {
     struct block_extent extent;
@@ -389,6 +394,7 @@ void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim 
     claim->bytes = align_up(offset + bytes, copy->cluster_size) - claim->offset;
     claim->copies = false;
     claim->overtaken = false;
+    claim->past = false;
     claim->owner = co_self();
     spin_lock(&copy->spin);
     while (overlaps_claim(copy, claim->offset, claim->offset + claim->bytes))
@@ -423,4 +429,46 @@ bool block_copy_changed(struct block_copy *copy, uint64_t offset, uint64_t bytes
         mark(copy, offset, bytes);
     spin_unlock(&copy->spin);
     return !own;
+}
+
+/* One that the running coroutine has; under the lock. */
+static struct block_copy_claim *find_own_claim(const struct block_copy *copy)
+{
+    struct coroutine *self = co_self();
+    struct block_copy_claim *claim = copy->claims;
+
+    while (claim && claim->owner != self)
+        claim = claim->next;
+    return claim;
+}
+
+void CO_FN co_block_copy_before(struct block_copy *copy, uint64_t offset, uint64_t bytes)
+{
+    struct block_copy_claim *claim;
+    bool own;
+
+    spin_lock(&copy->spin);
+    own = find_own_claim(copy);
+    spin_unlock(&copy->spin);
+    if (own)
+        return;
+    claim = g_new(struct block_copy_claim, 1);
+    co_block_copy_claim(copy, claim, offset, bytes);
+    claim->past = true;
+}
+
+void block_copy_after(struct block_copy *copy)
+{
+    struct block_copy_claim *claim;
+    bool past;
+
+    spin_lock(&copy->spin);
+    claim = find_own_claim(copy);
+    assert(claim);
+    past = claim->past;
+    if (past)
+        remove_claim(copy, claim);
+    spin_unlock(&copy->spin);
+    if (past)
+        g_free(claim);
 }

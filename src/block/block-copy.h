@@ -20,9 +20,10 @@ struct block_copy_claim {
     struct block_copy_claim *next;
     uint64_t offset;
     uint64_t bytes;
-    bool copies;             /* what was marked is being copied */
-    bool overtaken;          /* of a writer: somebody else has changed the source there meanwhile */
-    struct coroutine *owner; /* of a writer */
+    bool copies;    /* what was marked is being copied */
+    bool overtaken; /* of a writer: somebody else has changed the source there meanwhile */
+    bool past;      /* of a writer past the node, and allocated for it */
+    struct coroutine *owner;
 };
 
 struct block_copy_options {
@@ -66,6 +67,9 @@ bool block_copy_next(struct block_copy *copy, uint64_t from, uint64_t *ret_offse
  */
 int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read);
 
+/* What has been copied is on the target's medium afterwards. Inside a request of the node. 0, or a negative errno. */
+int CO_FN co_block_copy_flush(struct block_copy *copy);
+
 /* Bytes that have been copied so far. Any loop. */
 uint64_t block_copy_done(struct block_copy *copy);
 
@@ -85,6 +89,13 @@ void block_copy_release(struct block_copy *copy, struct block_copy_claim *claim,
  * release tells. Whether it is marked now. Any loop.
  */
 bool block_copy_changed(struct block_copy *copy, uint64_t offset, uint64_t bytes);
+
+/*
+ * Around a change that somebody makes of a source that is the target too, past the node: it claims its range as writers
+ * above the node do, unless it is one of them, or the copying itself. Both in one coroutine, on any loop.
+ */
+void CO_FN co_block_copy_before(struct block_copy *copy, uint64_t offset, uint64_t bytes);
+void block_copy_after(struct block_copy *copy);
 
 /* Whether the place is marked, and for how many of the bytes that goes on in *ret_bytes. Any loop. */
 bool block_copy_is_marked(struct block_copy *copy, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes);

@@ -120,6 +120,22 @@ static void show_progress(struct job *job)
     }
 }
 
+static int CO_FN co_call_flush(struct node *node, void *opaque)
+{
+    return co_block_copy_flush(((struct backup_job *)opaque)->copy);
+}
+
+/* Whether the copy is whole, and on the target's medium. */
+static bool CO_FN co_is_whole(struct job *job)
+{
+    struct backup_job *backup = job_state(job);
+
+    if (backup->pump.error || block_copy_remaining(backup->copy))
+        return false;
+    show_progress(job);
+    return job_pump_flushed(&backup->pump, co_handle_call(backup->filter.handle, co_call_flush, backup));
+}
+
 /* 'top': what the backing images have is not copied. */
 struct skip_call {
     struct backup_job *backup;
@@ -200,7 +216,7 @@ static bool CO_FN co_copy_all(struct job *job, struct error **err)
         co_pump_idle(&backup->pump);
         if (!backup->pump.error)
             co_wait_for_writers(backup);
-        if (!backup->pump.error && !block_copy_remaining(backup->copy))
+        if (co_is_whole(job))
             break;
         cursor = 0;
     }

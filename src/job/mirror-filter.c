@@ -135,7 +135,24 @@ static void source_changed(struct write_hook *hook, uint64_t offset, uint64_t by
         notify(mirror);
 }
 
-static const struct write_hook_ops hook_ops = {.after = source_changed};
+static const struct write_hook_ops mirror_hook_ops = {.after = source_changed};
+
+static int CO_FN co_source_changes(struct write_hook *hook, uint64_t offset, uint64_t bytes)
+{
+    struct mirror_node *mirror = (struct mirror_node *)((char *)hook - offsetof(struct mirror_node, hook));
+
+    co_block_copy_before(mirror->copy, offset, bytes);
+    return 0;
+}
+
+static void source_has_changed(struct write_hook *hook, uint64_t offset, uint64_t bytes, int result)
+{
+    struct mirror_node *mirror = (struct mirror_node *)((char *)hook - offsetof(struct mirror_node, hook));
+
+    block_copy_after(mirror->copy);
+}
+
+static const struct write_hook_ops stream_hook_ops = {.co_before = co_source_changes, .after = source_has_changed};
 
 static int CO_FN mirror_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                                   unsigned flags)
@@ -192,7 +209,7 @@ static void CO_FN mirror_co_close(struct node *node)
     block_copy_free(mirror->copy);
 }
 
-/* The length of the source stays; and for stream jobs, which nobody may get past, the data. */
+/* The length of the source stays. */
 static void mirror_child_permissions(const struct node *node, const struct edge *edge, uint32_t perm, uint32_t shared,
                                      uint32_t *ret_perm, uint32_t *ret_shared)
 {
@@ -206,11 +223,9 @@ static void mirror_child_permissions(const struct node *node, const struct edge 
         *ret_shared = PERM_ALL;
     } else if (edge_role(edge) & EDGE_FILTERED) {
         *ret_perm = perm | PERM_CONSISTENT_READ | (mirror->target ? 0u : PERM_WRITE_UNCHANGED);
-        *ret_shared = shared & ~(uint32_t)(PERM_WRITE | PERM_RESIZE);
         /* Others are watched; and what is written to the target of a commit, which lies below the source, changes
          * nothing that the source shows. */
-        if (mirror->target)
-            *ret_shared |= PERM_WRITE;
+        *ret_shared = (shared & ~(uint32_t)PERM_RESIZE) | PERM_WRITE;
     } else {
         /* Nothing is read there, so that what it lies on may still be put below it. */
         *ret_perm = PERM_WRITE;
@@ -306,14 +321,13 @@ int mirror_filter_take_error(struct node *node)
     return __atomic_exchange_n(&((struct mirror_node *)node_state(node))->error, 0, __ATOMIC_SEQ_CST);
 }
 
-void mirror_filter_watch(struct node *node)
+void mirror_filter_watch(struct node *node, struct node *source)
 {
     struct mirror_node *mirror = node_state(node);
 
-    assert(mirror->target);
     assert(!mirror->watched);
-    mirror->watched = edge_child(mirror->file);
-    mirror->hook.ops = &hook_ops;
+    mirror->watched = source;
+    mirror->hook.ops = mirror->target ? &mirror_hook_ops : &stream_hook_ops;
     node_add_write_hook(mirror->watched, &mirror->hook);
 }
 

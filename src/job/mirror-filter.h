@@ -44,10 +44,11 @@ void mirror_filter_ask(struct node *node);
 int mirror_filter_take_error(struct node *node);
 
 /*
- * From now on changes that others make of the source, past the filter, are seen too, and marked; right after the filter
- * has been put above it, inside the same drain. The source stays until the end of that.
+ * From now on changes that others make of the source, past the filter, are seen too; right after the filter has been
+ * put above it, inside the same drain. They are marked, or (stream) wait where the job copies. `source`: the filter's,
+ * or the image below other filters; it stays until the end of that, or until the filter has been taken out.
  */
-void mirror_filter_watch(struct node *node);
+void mirror_filter_watch(struct node *node, struct node *source);
 void CO_FN co_mirror_filter_unwatch(struct node *node);
 
 /* It passes on what its parents do, and uses its children for nothing else. Inside a drain, and before permissions are

@@ -195,20 +195,22 @@ static bool CO_FN co_mark_start(struct job *job, struct error **err)
 
 /* --- the work --- */
 
+static bool CO_FN co_flush_target(struct job *job)
+{
+    struct mirror_job *mirror = job_state(job);
+
+    return job_pump_flushed(&mirror->pump, co_handle_call(mirror->filter.handle, co_call_flush_target, NULL));
+}
+
 /* Both sides are equal, as far as anybody can say now. False: the target cannot be flushed. */
 static bool CO_FN co_in_sync(struct job *job)
 {
-    struct mirror_job *mirror = job_state(job);
-    int ret = job_is_ready(job) ? 0 : co_handle_call(mirror->filter.handle, co_call_flush_target, NULL);
-
-    if (ret) {
-        mirror->pump.error = ret;
-        mirror->pump.error_is_read = false;
-        return false;
-    }
     show_progress(job);
-    if (!job_is_ready(job))
-        job_set_ready(job);
+    if (job_is_ready(job))
+        return true;
+    if (!co_flush_target(job))
+        return false;
+    job_set_ready(job);
     return true;
 }
 
@@ -234,8 +236,9 @@ static bool CO_FN co_come_to_end(struct job *job)
         return false;
     if (block_copy_remaining(mirror->copy))
         return false;
+    show_progress(job);
     if (mirror->one_shot)
-        return true;
+        return co_flush_target(job);
     if (!co_in_sync(job))
         return false;
     if (job_should_complete(job))
@@ -317,7 +320,7 @@ static bool CO_FN co_copy_last(struct mirror_job *mirror, struct error **err)
         while (!ret && block_copy_next(mirror->copy, 0, &offset, &bytes))
             ret = co_block_copy(mirror->copy, offset, bytes, true, &is_read);
     }
-    if (!ret)
+    if (!ret && !mirror->pump.no_flush)
         ret = co_edge_flush(mirror_filter_target(mirror->filter.node));
     if (!ret)
         return true;
@@ -533,7 +536,7 @@ static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_optio
     co_graph_change_drain(change, options->source);
     ok = co_job_filter_insert(&mirror->filter, options->source, &insertion, err);
     if (ok)
-        mirror_filter_watch(mirror->filter.node);
+        mirror_filter_watch(mirror->filter.node, options->source);
     (void)co_graph_change_end(change, ok, NULL);
     if (!ok)
         co_job_filter_give_up(&mirror->filter);

@@ -70,10 +70,14 @@ static enum pump_verdict CO_FN co_judge_error(struct job_pump *pump, const struc
         co_job_pause_point(pump->job);
         break;
     default:
-        co_job_wait(pump->job, RETRY_NS);
+        if (pump->error_is_flush)
+            pump->no_flush = true;
+        else
+            co_job_wait(pump->job, RETRY_NS);
         break;
     }
     pump->error = 0;
+    pump->error_is_flush = false;
     return PUMP_AGAIN;
 }
 
@@ -88,6 +92,19 @@ enum pump_verdict CO_FN co_pump_check(struct job_pump *pump, const struct job_er
         return PUMP_GO;
     co_pump_idle(pump);
     return job_is_cancelled(pump->job) ? PUMP_FAIL : co_judge_error(pump, policy);
+}
+
+bool job_pump_flushed(struct job_pump *pump, int result)
+{
+    assert(result <= 0);
+    if (!result || pump->no_flush)
+        return true;
+    if (!pump->error) {
+        pump->error = result;
+        pump->error_is_read = false;
+        pump->error_is_flush = true;
+    }
+    return false;
 }
 
 bool job_pump_fail(const struct job_pump *pump, struct error **err)

@@ -22,6 +22,8 @@ struct job_pump {
     unsigned in_flight;
     int error; /* of the first request that failed; 0: none has */
     bool error_is_read;
+    bool error_is_flush;       /* of the target */
+    bool no_flush;             /* that error was ignored */
     struct co_condition ended; /* broadcast when a request has ended */
 };
 
@@ -44,6 +46,13 @@ struct job_error_policy {
  */
 enum pump_verdict { PUMP_GO, PUMP_AGAIN, PUMP_FAIL };
 enum pump_verdict CO_FN co_pump_check(struct job_pump *pump, const struct job_error_policy *policy);
+
+/*
+ * What a flush of the target came to: 0 or a negative errno, which becomes that of a failed request. Whether it is
+ * done, or not counted on any more. What a node could not flush is lost, and trying again does not bring it back: an
+ * error that is ignored is no longer asked for.
+ */
+bool job_pump_flushed(struct job_pump *pump, int result);
 
 /* The error of a job whose request failed; false. */
 bool job_pump_fail(const struct job_pump *pump, struct error **err);

@@ -207,6 +207,7 @@ static void CO_FN stream_co_clean(struct job *job)
     struct node *top = stream->top;
     AUTO(error) err = NULL;
 
+    co_mirror_filter_unwatch(stream->filter.node);
     /* Nobody writes to it any more but those above the filter. */
     mirror_filter_set_stopped(stream->filter.node, true);
     if (stream->top_was_read_only && (!co_handle_set_permissions(stream->filter.handle, 0, PERM_ALL, &err) ||
@@ -276,13 +277,27 @@ static uint32_t CO_FN co_cluster_size(struct node *top)
     return co_node_get_info(top, &info) && info.cluster_size ? info.cluster_size : CLUSTER_DEFAULT;
 }
 
+/* Nobody writes between the filter's coming and its beginning to watch. */
+static bool CO_FN co_insert_filter(struct stream_job *stream, struct node *device, const char *user, struct error **err)
+{
+    struct job_filter_options insertion = {.user = user, .perm = PERM_CONSISTENT_READ};
+    struct graph_change *change = co_graph_change_begin(node_graph(device));
+    bool ok;
+
+    co_graph_change_drain(change, stream->top);
+    ok = co_job_filter_insert(&stream->filter, device, &insertion, err);
+    if (ok)
+        mirror_filter_watch(stream->filter.node, stream->top);
+    (void)co_graph_change_end(change, ok, NULL);
+    return ok;
+}
+
 /* The base is kept, the image made writable, and the filter put above `device`. */
 static bool CO_FN co_insert(struct stream_job *stream, struct node *device, const struct block_stream_arg *arg,
                             const char *user, struct error **err)
 {
     struct handle_options handle = {.name = user, .shared = PERM_ALL, .follows_length = true, .stays = true};
     struct mirror_filter_options filter = {.node_name = arg->filter_node_name, .source = device};
-    struct job_filter_options insertion = {.user = user, .perm = PERM_CONSISTENT_READ};
 
     for (struct node *node = stream->top; node && node != stream->base; node = chain_next(node)) {
         if (!co_job_filter_hold(&stream->filter, node, JOB_TYPE_STREAM, err))
@@ -304,7 +319,7 @@ static bool CO_FN co_insert(struct stream_job *stream, struct node *device, cons
         return false;
     stream->copy = mirror_filter_copy(stream->filter.node);
     block_copy_set_in_place(stream->copy);
-    return co_job_filter_insert(&stream->filter, device, &insertion, err);
+    return co_insert_filter(stream, device, user, err);
 }
 
 static void CO_FN co_undo(struct stream_job *stream)
@@ -348,7 +363,7 @@ struct job *CO_FN co_stream_new(const struct job_place *place, const struct bloc
     }
     job = job_new(place->jobs, &job_options, err);
     if (!job) {
-        co_job_filter_remove(&stream.filter);
+        co_mirror_filter_unwatch(stream.filter.node);
         co_undo(&stream);
         return NULL;
     }

@@ -54,8 +54,8 @@ class Written(dict):
 
 
 @contextlib.contextmanager
-def writing(uri, size, block=4096, seed=7, zeroes=True):
-    """Writes, zeroes and discards at random places, until the end of the block; what was written is a dictionary."""
+def writing(uri, size, block=4096, seed=7, zeroes=True, start=0):
+    """Writes and zeroes at random places from `start` to `size`, until the end of the block; what was written is a dictionary."""
     done = threading.Event()
     written = Written()
     failures = []
@@ -65,7 +65,7 @@ def writing(uri, size, block=4096, seed=7, zeroes=True):
             source = random.Random(seed)
             handle = connect(uri)
             while not done.is_set():
-                at = source.randrange(size // block) * block
+                at = source.randrange(start // block, size // block) * block
                 kind = source.randrange(4) if zeroes else 0
                 data = bytes(block) if kind == 3 else source.randbytes(block)
                 if kind == 3:

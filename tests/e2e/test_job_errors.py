@@ -190,6 +190,46 @@ def test_the_last_of_it_cannot_be_written(daemon, tmp_path, job):
     guest.shutdown()
 
 
+@pytest.mark.parametrize('job', ['backup', 'mirror', 'commit', 'commit-below'])
+@pytest.mark.parametrize('policy', ['report', 'stop', 'ignore'])
+def test_the_target_is_flushed(daemon, tmp_path, job, policy):
+    """It cannot be: before that the job is neither ready nor done. What could not be flushed once is not tried again."""
+    one = daemon()
+    disks = Disks(one, tmp_path / 'disks', 'dst', NO_SPACE)
+    disks.rule = {'event': 'none', 'once': True, 'iotype': 'flush', 'errno': NO_SPACE}
+    disks.start(job, policy)
+    if policy == 'stop':
+        assert story(one.qmp, 'j', 'paused') == ['created', 'running', 'ERROR', 'paused']
+        info, = one.qmp.command('query-block-jobs')
+        assert info['offset'] == info['len']
+        assert not info['ready']
+        one.qmp.command('job-resume', id='j')
+        assert story(one.qmp, 'j', 'paused') == ['running', 'ERROR', 'paused']
+        one.qmp.command('job-cancel', id='j')
+        assert story(one.qmp, 'j')[-4:] == ['aborting', 'CANCELLED', 'concluded', 'null']
+        return
+    event = one.qmp.event('BLOCK_JOB_ERROR')['data']
+    assert event == {'device': 'j', 'operation': 'write', 'action': policy}
+    error = finish(one.qmp)
+    if policy == 'report':
+        assert error == f'Could not write to the target: {TEXT[NO_SPACE]}'
+    else:
+        assert error is None
+        disks.check(job)
+
+
+def test_the_image_of_a_stream_is_flushed(daemon, tmp_path):
+    """It cannot be: the job fails, and its header still names the backing image."""
+    one = daemon()
+    disks = Disks(one, tmp_path / 'disks', 'dst', NO_SPACE)
+    disks.rule = {'event': 'none', 'iotype': 'flush', 'errno': NO_SPACE}
+    disks.start('stream', 'report')
+    assert finish(one.qmp).endswith(f"Could not flush node 'top': {TEXT[NO_SPACE]}")
+    shown = {node['node-name']: node for node in one.qmp.command('query-named-block-nodes')}
+    assert shown['top']['backing_file_depth'] == 1
+    assert 'backing file:' in run(need('qemu-img'), 'info', '-U', tmp_path / 'disks' / 'top.qcow2').stdout
+
+
 def test_copies_do_not_go_around_filters(daemon, tmp_path):
     """What a job reads comes through the throttle filter, not from the file below it."""
     one = daemon()

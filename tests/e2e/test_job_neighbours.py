@@ -2,7 +2,7 @@
 """Who else may use the nodes of a job, and what they may not do with them: writers, readers, snapshots, other jobs."""
 import pytest
 from harness import QmpError, need, run
-from job_tools import MIB, add_file, connect, content, random_image, raw_image, serve, stage, writing
+from job_tools import MIB, add_file, connect, content, more_writes, random_image, raw_image, serve, stage, writing
 from test_job_chain import SIZE, chain_of, expected, flat, make_chain, open_chain
 
 
@@ -80,6 +80,30 @@ def test_writers_past_the_filter_of_a_commit(daemon, tmp_path):
     one.stop()
     assert flat(tmp_path, tmp_path / 'i0') == expected(before, {MIB: b'late' * 1024, 3 * MIB: b'soon' * 1024,
                                                                 5 * MIB: b'last' * 1024})
+
+
+def test_writers_past_the_filter_of_a_stream(daemon, tmp_path):
+    """They come to the image itself while the stream runs; nothing that they write is lost."""
+    before = make_chain(tmp_path, 3)
+    one = daemon()
+    open_chain(one.qmp, tmp_path, 3)
+    early = serve(one.qmp, tmp_path / 'nbd', 'n2')
+    # What they write is all over one half each, and less than what is copied as one.
+    with writing(early, SIZE // 2, block=2048) as first:
+        one.qmp.command('block-stream', job_id='j', device='n2', filter_node_name='f', speed=256 * 1024)
+        late = join(one, tmp_path / 'nbd', 'n2', 'late', True)
+        with writing(late, SIZE, block=2048, seed=8, start=SIZE // 2) as second:
+            more_writes(second, 100)
+            one.qmp.command('block-job-set-speed', device='j', speed=0)
+            stage(one.qmp, 'j', 'null')
+            more_writes(second, 20)
+        assert [node_of_export(one.qmp, name) for name in ('exp', 'late')] == ['n2'] * 2
+    one.stop()
+    image = bytearray(before)
+    for at, data in [*first.items(), *second.items()]:
+        image[at:at + len(data)] = data
+    assert flat(tmp_path, tmp_path / 'i2') == bytes(image)
+    run(need('qemu-img'), 'check', '-q', tmp_path / 'i2')
 
 
 JOBS = {
