@@ -68,6 +68,19 @@ struct file_pace {
 };
 int64_t CO_FN co_file_seek_paced(int fd, int64_t offset, int whence, struct file_pace *pace);
 
+/*
+ * A write into the page cache of a file that is near: made by the calling thread if it is small and while the file
+ * takes such writes quickly, and else at once or by default as the loop may (enum file_engine). `pace`: one for each
+ * file, zero-filled at first.
+ */
+struct write_pace {
+    _Atomic int64_t resting_until_ns; /* of the loop's time: it has let us wait */
+    _Atomic int64_t rest_ns;          /* how long it rests, or has rested last; 0: it has been quick for long */
+    atomic_uint quick;                /* writes since then */
+};
+ssize_t CO_FN co_file_pwritev_paced(int fd, const struct iovec *iov, int count, uint64_t offset,
+                                    struct write_pace *pace);
+
 ssize_t CO_FN co_file_copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, size_t bytes);
 int CO_FN co_file_advise(int fd, uint64_t offset, uint64_t bytes, int advice); /* posix_fadvise(3) */
 int CO_FN co_file_ioctl(int fd, unsigned long request, void *argument);

@@ -332,6 +332,27 @@ void private_ring_free(struct private_ring *private_ring);   /* NULL is allowed 
 /* Fills in an entry for a request, all but its user_data. */
 void uring_prepare_file(struct io_uring_sqe *sqe, const struct file_request *request);
 
+/* --- writes that a loop makes itself: see write-pace.c --- */
+
+struct loop_writes {
+    int64_t took_ns;        /* in this turn */
+    int64_t waits;          /* of the thread, at some time in this turn before a write; -1: nobody has looked */
+    int64_t watch_until_ns; /* a write has taken long lately: its like are looked at */
+};
+static inline void loop_writes_begin_turn(struct loop_writes *writes)
+{
+    writes->took_ns = 0;
+    writes->waits = -1;
+}
+
+/* Of a write that has taken long and ended just now: whether the thread waited in it, and was not just kept from
+ * running. */
+bool loop_writes_waited(struct loop_writes *writes, int64_t end_ns);
+
+/* Whether a write may be made now; and how one went, with the above. */
+bool write_pace_may(const struct write_pace *pace, int64_t now_ns);
+void write_pace_took(struct write_pace *pace, int64_t end_ns, int64_t took_ns, bool waited);
+
 /* --- the loop --- */
 
 struct loop {
@@ -356,9 +377,10 @@ struct loop {
     struct private_ring *private_ring; /* the same */
     _Atomic uint32_t aio_max_batch;    /* 0: no limit; any thread */
     uint32_t batch_hint;               /* the same for the next file request only */
-    bool may_block;                    /* as loop_options says */
-    bool trimmed;                      /* nothing has been pooled since the last trim */
-    int64_t trimmed_ns;                /* when that was */
+    struct loop_writes writes;
+    bool may_block;     /* as loop_options says */
+    bool trimmed;       /* nothing has been pooled since the last trim */
+    int64_t trimmed_ns; /* when that was */
     struct context context;
     struct worker_pool workers;
     struct inbox inbox __attribute__((aligned(64))); /* any thread */

@@ -154,15 +154,19 @@ bool loop_configure(struct loop *loop, const struct loop_options *options, struc
 }
 
 /*
- * Writing to a pipe that nobody reads fails with -EPIPE, as sockets do; there is no flag that would spare us the
- * signal. Whoever has a handler of their own keeps it.
+ * Writing to a pipe that nobody reads fails with -EPIPE, as sockets do, and to a file beyond the limit of the process
+ * with -EFBIG; there is no flag that would spare us the signals. Whoever has a handler of their own keeps it.
  */
-static void ignore_sigpipe(void)
+static void ignore_signals_of_writes(void)
 {
-    struct sigaction now;
+    static const int signals[] = {SIGPIPE, SIGXFSZ};
 
-    if (!sigaction(SIGPIPE, NULL, &now) && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
-        signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        struct sigaction now;
+
+        if (!sigaction(signals[i], NULL, &now) && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
+            signal(signals[i], SIG_IGN);
+    }
 }
 
 static struct loop *loop_allocate(void)
@@ -192,7 +196,7 @@ struct loop *loop_new(const struct loop_options *options, struct error **err)
     worker_pool_init(&loop->workers);
     if (loop_configure(loop, options, err) && loop_open(loop, options, err)) {
         loop->may_block = options->may_block && loop->backend != LOOP_SIM;
-        ignore_sigpipe();
+        ignore_signals_of_writes();
         context_adopt_thread(&loop->context);
         loop_set_current(loop);
         return loop;
@@ -345,6 +349,7 @@ void loop_run_until(struct loop *loop, const bool *done)
         int64_t timeout_ns;
 
         loop->turn_time_ns = 0;
+        loop_writes_begin_turn(&loop->writes);
         inbox_deliver(loop);
         coroutines_run(loop);
         if (*done)

@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import random
+import resource
 
 import nbd
 import pytest
@@ -255,6 +256,22 @@ def test_full_file_system(serve, tmp_path):
     assert client.pread(4096, 12 * MIB) == bytes(4096)
     client.trim(MIB, 0)
     client.flush()
+
+
+@pytest.mark.parametrize('loop', ['io_uring', 'epoll'])
+def test_file_size_limit(serve, tmp_path, loop):
+    """A limit of the process is an error of the request, and not the end of the daemon."""
+    path = raw_image(tmp_path / 'disk', 4 * MIB)
+    client = serve(path, popen={'preexec_fn': lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, resource.RLIM_INFINITY)),
+                                'env': {'ASHLAR_LOOP': loop}})
+    client.pwrite(b'x' * 4096, MIB - 4096)
+    for size, offset in (4096, MIB), (8192, MIB - 4096), (1, 2 * MIB), (MIB, 3 * MIB):
+        with pytest.raises(nbd.Error) as failed:
+            client.pwrite(b'y' * size, offset)
+        assert failed.value.errnum in (errno.EIO, errno.EINVAL, errno.ENOSPC)
+    client.flush()
+    assert client.pread(4096, 0) == bytes(4096)
+    assert client.pread(8192, MIB) == bytes(8192)
 
 
 def test_resize(serve, tmp_path):

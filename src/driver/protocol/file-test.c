@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -677,6 +678,72 @@ static void CO_FN co_reserve(struct scene *scene)
     g_assert_cmpuint(handle_length(scene->handle), ==, 9 * MIB);
 }
 
+/* A limit of the process is an error of the request's, however the write travels. */
+static void CO_FN co_size_limit(struct scene *scene)
+{
+    static const char *const options[] = {"", ", 'aio': 'threads'", ", 'cache': {'direct': true}"};
+    g_autofree char *data = g_malloc0(MIB);
+    struct rlimit before, limit;
+
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &before), ==, 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        image_make(scene, "", 0, 4 * MIB);
+        co_open(scene, options[i]);
+        limit = (struct rlimit){.rlim_cur = MIB, .rlim_max = before.rlim_max};
+        g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+        co_write_pattern(scene, MIB - 8192, 8192, 'a', 0);
+        g_assert_cmpint(co_handle_pwrite(scene->handle, MIB - 4096, 8192, data, 0), ==, -EFBIG);
+        g_assert_cmpint(co_handle_pwrite(scene->handle, MIB, 4096, data, 0), ==, -EFBIG);
+        g_assert_cmpint(co_handle_pwrite(scene->handle, MIB, MIB, data, 0), ==, -EFBIG);
+        g_assert_cmpint(co_handle_pwrite(scene->handle, MIB + 1, 10, data, IO_FUA), ==, -EFBIG);
+        co_write_pattern(scene, 0, 4096, 'b', 0);
+        g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &before), ==, 0);
+        co_check_pattern(scene, MIB - 8192, 4096, 'a');
+        co_check_pattern(scene, MIB, 4096, 0);
+        co_close(scene);
+    }
+}
+
+/* Small writes and a flush from several coroutines, with others' reads among them: each sees what it wrote. */
+struct small_writer {
+    struct scene *scene;
+    struct co_group *group;
+    unsigned number;
+};
+
+static void small_writer_run(void *opaque)
+{
+    struct small_writer *writer = opaque;
+    uint64_t base = writer->number * 64 * 1024;
+
+    for (unsigned i = 0; i < 64; i++) {
+        char byte = (char)(1 + (writer->number + i) % 100);
+
+        co_write_pattern(writer->scene, base + (i % 16) * 4096, 4096, byte, i % 16 == 15 ? IO_FUA : 0);
+        co_check_pattern(writer->scene, base + (i % 16) * 4096, 4096, byte);
+        if (i % 8 == 7)
+            g_assert_cmpint(co_handle_flush(writer->scene->handle), ==, 0);
+    }
+    co_group_done(writer->group);
+}
+
+static void CO_FN co_small_writes(struct scene *scene)
+{
+    enum { WRITERS = 8 };
+    struct small_writer writers[WRITERS];
+    struct co_group group = {0};
+
+    image_make(scene, "", 0, MIB);
+    co_open(scene, "");
+    co_group_add(&group, WRITERS);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct small_writer){.scene = scene, .group = &group, .number = i};
+        co_spawn(scene->loop, small_writer_run, &writers[i]);
+    }
+    co_group_wait(&group);
+    co_close(scene);
+}
+
 #define TEST(name)                                                                                                     \
     static void test_##name(void)                                                                                      \
     {                                                                                                                  \
@@ -700,6 +767,8 @@ TEST(locked_by_others)
 TEST(auto_read_only)
 TEST(page_cache)
 TEST(reserve)
+TEST(size_limit)
+TEST(small_writes)
 
 int main(int argc, char **argv)
 {
@@ -720,5 +789,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/auto-read-only", test_auto_read_only);
     g_test_add_func("/file/page-cache", test_page_cache);
     g_test_add_func("/file/reserve", test_reserve);
+    g_test_add_func("/file/size-limit", test_size_limit);
+    g_test_add_func("/file/small-writes", test_small_writes);
     return g_test_run();
 }

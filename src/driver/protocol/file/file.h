@@ -70,6 +70,7 @@ struct file_node {
     bool direct;
     bool no_flush;
     bool is_shared;         /* other hosts may write to it */
+    bool is_near;           /* a regular file of this host's: no other host can keep us waiting for its page cache */
     bool allocates_cheaply; /* see file_traits (loop/file.h) */
     bool dynamic;           /* open for writing only while somebody writes */
     bool drop_cache;        /* the host's page cache is not trusted when the image is taken over */
@@ -98,6 +99,7 @@ struct file_node {
     struct file_status_cache status;
     atomic_uint_fast64_t reserved_to; /* room may be held up to there that nobody has written to; see reserve.c */
     struct file_pace pace;            /* of questions for data and holes */
+    struct write_pace write_pace;
     struct file_discard_stats discards;
 };
 

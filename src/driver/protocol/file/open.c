@@ -169,6 +169,7 @@ static bool CO_FN co_open_with(struct node *node, const struct blockdev_options_
         return false;
     traits = file->kind == FILE_REGULAR ? co_file_traits(fd) : 0;
     file->is_shared = traits > 0 && traits & FILE_IS_SHARED;
+    file->is_near = file->kind == FILE_REGULAR && traits >= 0 && !file->is_shared;
     file->allocates_cheaply = traits > 0 && traits & FILE_ALLOCATES_CHEAPLY;
     if (!options->has_locking || options->locking != ON_OFF_AUTO_OFF)
         return file_co_locks_open(file, options->has_locking && options->locking == ON_OFF_AUTO_ON, err);

@@ -128,7 +128,10 @@ static int CO_FN co_write_all(struct file_node *file, uint64_t offset, const str
         ssize_t put;
 
         limit_batch(file);
-        put = co_file_pwritev(file->fd, segments, count, offset + done, rwf_flags, engine);
+        if (likely(at_once && file->is_near && !rwf_flags))
+            put = co_file_pwritev_paced(file->fd, segments, count, offset + done, &file->write_pace);
+        else
+            put = co_file_pwritev(file->fd, segments, count, offset + done, rwf_flags, engine);
         if (put < 0)
             return (int)put;
         /* The system has taken nothing of what it has room for: it would go on so for ever. */
