@@ -5,8 +5,10 @@ import errno
 import fcntl
 import mmap
 import os
+import pathlib
 import signal
 import subprocess
+import tempfile
 import threading
 
 import pytest
@@ -16,6 +18,37 @@ from harness import Daemon, QmpError, run
 MIB = 1 << 20
 SIZE = 32 * MIB
 GONE = errno.ENOTCONN, errno.ECONNABORTED  # what a program gets whose file's server has gone
+
+
+RINGS = pathlib.Path('/sys/module/fuse/parameters/enable_uring')
+
+
+@contextlib.contextmanager
+def rings_turned_on():
+    """
+    The kernel offers requests over io_uring, where it knows of them and lets us turn them on. All tests share that switch; the last one
+    that needs it turns it off again, if one of them had turned it on.
+    """
+    if not RINGS.exists() or not os.access(RINGS, os.W_OK):
+        yield
+        return
+    with open(pathlib.Path(tempfile.gettempdir()) / 'ashlar-fuse-rings.lock', 'a+b', buffering=0) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if RINGS.read_text().strip() == 'N':
+            lock.write(b'!')
+            RINGS.write_text('Y')
+        yield
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock.fileno()).st_size:
+                RINGS.write_text('N')
+                lock.truncate(0)
+
+
+def ring_count(daemon):
+    """How many rings of io_uring a process has."""
+    folder = pathlib.Path(f'/proc/{daemon.pid}/fd')
+    return sum(os.readlink(one) == 'anon_inode:[io_uring]' for one in folder.iterdir())
 
 
 class Mounted:
@@ -49,10 +82,35 @@ class Mounted:
         return self.mountpoint.stat().st_dev != self.mountpoint.parent.stat().st_dev
 
 
-@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1'])
+THREADS = '--object', 'iothread,id=t0', '--object', 'iothread,id=t1'
+
+
+@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1', 'rings', 'rings,iothread.0=t0,iothread.1=t1'])
 def mounted(tmp_path, request):
-    with Mounted(tmp_path, 'writable=on' + request.param, ['--object', 'iothread,id=t0', '--object', 'iothread,id=t1']) as mounted:
-        yield mounted
+    with rings_turned_on() if 'rings' in request.param else contextlib.nullcontext():
+        with Mounted(tmp_path, 'writable=on' + request.param.removeprefix('rings'), THREADS) as mounted:
+            yield mounted
+
+
+@pytest.mark.parametrize('threads, queues', [('', 1), (',iothread.0=t0,iothread.1=t1', 2)])
+def test_over_io_uring(tmp_path, threads, queues):
+    """Each loop has a ring for its queue where the kernel can do it, besides its own; elsewhere the device serves as well."""
+    plain = Daemon(tmp_path, *THREADS)
+    before = ring_count(plain)
+    plain.stop()
+    with rings_turned_on():
+        expected = min(queues, os.cpu_count()) if RINGS.exists() and RINGS.read_text().strip() == 'Y' and before else 0
+        with Mounted(tmp_path, 'writable=on' + threads, THREADS) as mounted:
+            fd = mounted.open()
+            assert ring_count(mounted.daemon) == before + expected
+            data = os.urandom(3 * MIB)
+            assert os.pwrite(fd, data, 12345) == len(data)
+            assert os.pread(fd, len(data), 12345) == data
+            os.close(fd)
+            mounted.qmp.command('block-export-del', id='fuse0', mode='hard')
+            mounted.qmp.event('BLOCK_EXPORT_DELETED')
+            assert ring_count(mounted.daemon) == before
+            assert mounted.image.read_bytes()[12345:12345 + len(data)] == data
 
 
 def test_reading_and_writing(mounted):

@@ -171,6 +171,7 @@ static void CO_FN co_stop(struct export *export)
     co_fuse_file_stop(&own->file);
     fuse_file_close_queues(&own->file);
     (void)co_worker_run(unmount_work, &work);
+    fuse_file_free_queues(&own->file);
     co_mutex_done(&own->file.resizing);
     g_free(own->mountpoint);
 }

@@ -94,8 +94,7 @@ static void run_input(void *opaque)
         size = MIN(size, input->size);
         if (size >= sizeof(struct fuse_in_header)) {
             request.buffer = g_malloc0(capacity);
-            request.in = request.buffer + offset;
-            request.size = size;
+            fuse_request_place(&request, request.buffer + offset, size);
             memcpy(request.buffer + offset, input->data, size);
             co_fuse_handle(&request);
             check_answer(((const struct fuse_in_header *)(const void *)request.in)->unique);

@@ -34,6 +34,7 @@ struct answer {
     } reply;
 };
 
+/* By the device, `from` being the whole answer. */
 static void send_answer(const struct fuse_request *request, const void *from, size_t size)
 {
     /* ENOENT: nobody waits for it any more. */
@@ -48,7 +49,7 @@ static const struct fuse_in_header *header_of(const struct fuse_request *request
 /* The argument of the request, `size` bytes; NULL: it is too short. */
 static const void *argument(const struct fuse_request *request, size_t size)
 {
-    return request->size >= sizeof(struct fuse_in_header) + size ? request->in + sizeof(struct fuse_in_header) : NULL;
+    return request->argument_bytes >= size ? request->argument : NULL;
 }
 
 /* --- attributes --- */
@@ -222,44 +223,61 @@ static int CO_FN co_flush(struct fuse_request *request, struct answer *answer)
 
 /* --- data --- */
 
+/* Reads into a buffer with room for the header before the data, and answers with both. */
+static int CO_FN co_read_by_device(struct fuse_request *request, uint64_t offset, size_t bytes,
+                                   const struct fuse_out_header *header)
+{
+    uint8_t *buffer = loop_buffer_get(PAGE_BYTES + bytes);
+    int result = 0;
+
+    if (!buffer)
+        return -ENOMEM;
+    if (bytes)
+        result = co_handle_pread(request->file->handle, offset, bytes, buffer + PAGE_BYTES, 0);
+    if (!result) {
+        memcpy(buffer + PAGE_BYTES - sizeof(*header), header, sizeof(*header));
+        send_answer(request, buffer + PAGE_BYTES - sizeof(*header), header->len);
+    }
+    loop_buffer_put(buffer, PAGE_BYTES + bytes);
+    return result;
+}
+
+static int CO_FN co_read_into_slot(struct fuse_request *request, uint64_t offset, size_t bytes,
+                                   const struct fuse_out_header *header)
+{
+    struct fuse_slot *slot = request->slot;
+    int result = bytes ? co_handle_pread(request->file->handle, offset, bytes, slot->payload, 0) : 0;
+
+    if (!result)
+        fuse_slot_answer(slot, header, slot->payload, bytes);
+    return result;
+}
+
 /* Answers by itself, so that the data needs no copy. */
 static int CO_FN co_read(struct fuse_request *request)
 {
     const struct fuse_read_in *in = argument(request, sizeof(*in));
-    struct fuse_file *file = request->file;
-    uint64_t length = handle_length(file->handle);
+    uint64_t length = handle_length(request->file->handle);
     struct fuse_out_header header = {.unique = header_of(request)->unique};
     size_t bytes;
-    uint8_t *buffer;
-    int result = 0;
 
     if (!in || in->size > FUSE_WRITE_BYTES_MAX)
         return -EINVAL;
     bytes = in->offset < length ? (size_t)MIN(in->size, length - in->offset) : 0;
-    buffer = loop_buffer_get(PAGE_BYTES + bytes);
-    if (!buffer)
-        return -ENOMEM;
-    if (bytes)
-        result = co_handle_pread(file->handle, in->offset, bytes, buffer + PAGE_BYTES, 0);
-    if (!result) {
-        header.len = (uint32_t)(sizeof(header) + bytes);
-        memcpy(buffer + PAGE_BYTES - sizeof(header), &header, sizeof(header));
-        send_answer(request, buffer + PAGE_BYTES - sizeof(header), header.len);
-    }
-    loop_buffer_put(buffer, PAGE_BYTES + bytes);
-    return result;
+    header.len = (uint32_t)(sizeof(header) + bytes);
+    return request->slot ? co_read_into_slot(request, in->offset, bytes, &header)
+                         : co_read_by_device(request, in->offset, bytes, &header);
 }
 
 static int CO_FN co_write(struct fuse_request *request, struct answer *answer)
 {
     const struct fuse_write_in *in = argument(request, sizeof(*in));
     struct fuse_file *file = request->file;
-    const uint8_t *data = request->in + sizeof(struct fuse_in_header) + sizeof(*in);
     uint64_t length = handle_length(file->handle);
     uint64_t bytes;
     int result;
 
-    if (!in || request->size - sizeof(struct fuse_in_header) - sizeof(*in) < in->size)
+    if (!in || request->data_bytes < in->size)
         return -EINVAL;
     if (!file->writable)
         return -EACCES;
@@ -276,7 +294,7 @@ static int CO_FN co_write(struct fuse_request *request, struct answer *answer)
             return -ENOSPC;
         bytes = length - in->offset;
     }
-    result = bytes ? co_handle_pwrite(file->handle, in->offset, bytes, data, 0) : 0;
+    result = bytes ? co_handle_pwrite(file->handle, in->offset, bytes, request->data, 0) : 0;
     if (result)
         return result;
     touch(file, true);
@@ -389,6 +407,11 @@ static int CO_FN co_init(struct fuse_request *request, struct answer *answer)
     out->max_readahead = in->max_readahead;
     out->flags = in->flags & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_ASYNC_DIO |
                               FUSE_PARALLEL_DIROPS | FUSE_ATOMIC_O_TRUNC);
+    if (in->flags & FUSE_INIT_EXT && argument(request, sizeof(*in)) && in->flags2 & FUSE_RING_OFFER &&
+        co_fuse_rings_prepare(request->file)) {
+        out->flags |= FUSE_INIT_EXT;
+        out->flags2 = FUSE_RING_OFFER;
+    }
     out->max_background = BACKGROUND_MAX;
     out->congestion_threshold = BACKGROUND_MAX * 3 / 4;
     out->max_write = FUSE_WRITE_BYTES_MAX;
@@ -471,6 +494,12 @@ void co_fuse_handle(struct fuse_request *request)
         answer.size = 0;
     out.header = (struct fuse_out_header){
         .unique = header->unique, .error = result, .len = (uint32_t)(sizeof(out.header) + answer.size)};
+    if (request->slot) {
+        fuse_slot_answer(request->slot, &out.header, &answer.reply, answer.size);
+        return;
+    }
     memcpy((uint8_t *)&out + sizeof(out.header), &answer.reply, answer.size);
     send_answer(request, &out, out.header.len);
+    if (header->opcode == FUSE_INIT && !result && answer.reply.init.flags2 & FUSE_RING_OFFER)
+        co_fuse_rings_start(request->file);
 }

@@ -31,6 +31,19 @@ size_t fuse_request_offset(void)
     return PAGE_BYTES - sizeof(struct fuse_in_header) - sizeof(struct fuse_write_in);
 }
 
+void fuse_request_place(struct fuse_request *request, const uint8_t *in, size_t size)
+{
+    const size_t write = sizeof(struct fuse_write_in);
+
+    assert(size >= sizeof(struct fuse_in_header));
+    request->in = in;
+    request->size = size;
+    request->argument = in + sizeof(struct fuse_in_header);
+    request->argument_bytes = size - sizeof(struct fuse_in_header);
+    request->data = request->argument + write;
+    request->data_bytes = request->argument_bytes > write ? request->argument_bytes - write : 0;
+}
+
 static void request_run(void *opaque)
 {
     struct fuse_request request = *(struct fuse_request *)opaque;
@@ -48,7 +61,7 @@ static void start_request(struct fuse_queue *queue, uint8_t **buffer, size_t siz
     struct fuse_request *request = loop_alloc(sizeof(*request));
     size_t small = size <= PAGE_BYTES - offset ? PAGE_BYTES : SMALL_BYTES;
 
-    *request = (struct fuse_request){.file = queue->file, .queue = queue, .size = size};
+    *request = (struct fuse_request){.file = queue->file, .queue = queue};
     if (offset + size <= small) {
         request->capacity = small;
         request->buffer = loop_buffer_get(small);
@@ -68,13 +81,13 @@ static void start_request(struct fuse_queue *queue, uint8_t **buffer, size_t siz
     if (!request->buffer) {
         /* The system has no memory: one after the other, in the reader's own. */
         request->buffer = *buffer;
-        request->in = *buffer + offset;
+        fuse_request_place(request, *buffer + offset, size);
         co_fuse_handle(request);
         co_group_done(&queue->requests);
         loop_release(request, sizeof(*request));
         return;
     }
-    request->in = request->buffer + offset;
+    fuse_request_place(request, request->buffer + offset, size);
     co_spawn(loop_current(), request_run, request);
 }
 
@@ -132,6 +145,11 @@ void fuse_file_close_queues(struct fuse_file *file)
 {
     for (unsigned i = 1; i < file->queue_count; i++)
         fd_close(file->queues[i].fd);
+}
+
+void fuse_file_free_queues(struct fuse_file *file)
+{
+    fuse_rings_free(file);
     g_free(TAKE(file->queues));
     file->queue_count = 0;
 }
@@ -150,4 +168,5 @@ void co_fuse_file_stop(struct fuse_file *file)
         co_task_join(TAKE(file->queues[i].reader));
     for (unsigned i = 0; i < file->queue_count; i++)
         co_group_wait(&file->queues[i].requests);
+    co_fuse_rings_stop(file);
 }

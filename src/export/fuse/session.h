@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/compiler.h"
+#include "export/fuse/ring.h"
 #include "loop/lock.h"
 
 struct co_task;
@@ -28,7 +29,8 @@ struct fuse_queue {
     struct loop *loop;
     int fd; /* non-blocking */
     struct co_task *reader;
-    struct co_group requests; /* in flight */
+    struct co_group requests; /* in flight, that came by the device */
+    struct fuse_ring ring;
 };
 
 struct fuse_file {
@@ -57,10 +59,11 @@ struct fuse_file {
 
 /*
  * Makes a queue for each of `loops`: the first has `fd` (borrowed), the others get descriptors of their own, which
- * fuse_file_close_queues() closes.
+ * fuse_file_close_queues() closes. When the file is unmounted, the queues can be freed.
  */
 void CO_FN co_fuse_file_open_queues(struct fuse_file *file, int fd, struct loop *const *loops, unsigned count);
 void fuse_file_close_queues(struct fuse_file *file);
+void fuse_file_free_queues(struct fuse_file *file);
 
 /* Starts to serve; all is set. */
 void fuse_file_start(struct fuse_file *file);
@@ -68,15 +71,23 @@ void fuse_file_start(struct fuse_file *file);
 /* Takes no more requests and waits for those in flight. On any loop. */
 void CO_FN co_fuse_file_stop(struct fuse_file *file);
 
-/* A request as it came: `in` is its header, `size` bytes in all; checked by fuse_request_handle(). */
+/* A request as it came: `in` is its header, `size` bytes in all; checked by co_fuse_handle(). */
 struct fuse_request {
     struct fuse_file *file;
     struct fuse_queue *queue;
-    uint8_t *buffer; /* `capacity` bytes from the loop's free lists, which hold the request */
+    struct fuse_slot *slot; /* in which it came, and where the answer goes; NULL: by the device */
+    uint8_t *buffer;        /* by the device: `capacity` bytes from the loop's free lists, which hold the request */
     size_t capacity;
     const uint8_t *in;
     size_t size;
+    const uint8_t *argument; /* behind the header, or elsewhere */
+    size_t argument_bytes;
+    const uint8_t *data; /* of a write */
+    size_t data_bytes;
 };
+
+/* It lies in one piece at `in`, at least the header. */
+void fuse_request_place(struct fuse_request *request, const uint8_t *in, size_t size);
 
 /* Does a request and answers it. */
 void CO_FN co_fuse_handle(struct fuse_request *request);
