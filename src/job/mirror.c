@@ -345,6 +345,11 @@ static bool CO_FN co_swap(struct graph_change *change, struct mirror_job *mirror
     struct node *source = edge_child(node_primary(filter));
     struct node *target = edge_child(mirror_filter_target(filter));
 
+    if (mirror->replaces && !node_reaches(source, mirror->replaces))
+        return error_set(err,
+                         "Can no longer replace '%s' by '%s', because it can no longer be guaranteed that doing so "
+                         "would not lead to an abrupt change of visible data",
+                         node_name(mirror->replaces), node_name(target));
     mirror_filter_set_stopped(filter, true);
     /* Those who have come to the source itself meanwhile, too; the filter, which ends, goes with them. */
     if (!mirror->replaces)

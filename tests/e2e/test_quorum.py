@@ -230,6 +230,25 @@ def test_children_change_under_io(disks):
         assert left[at:at + len(data)] == data
 
 
+def test_children_and_jobs(disks):
+    """A child that a job works on stays. One that a mirror is to replace may go: then the mirror cannot."""
+    add(disks, files(disks, 'abc'), 2)
+    raw_image(disks.folder / 'e', SIZE)
+    for name in 'de':
+        disks.qmp.command('blockdev-add', **file(disks, name))
+    disks.qmp.command('blockdev-mirror', job_id='below', device='na', target='nd', sync='full', speed=1)
+    disks.qmp.command('blockdev-mirror', job_id='above', device='q', target='ne', sync='full', replaces='nb')
+    with pytest.raises(QmpError, match="Node 'na' is busy: block device is in use by block job: mirror"):
+        disks.qmp.command('x-blockdev-change', parent='q', child='children.0')
+    disks.qmp.command('x-blockdev-change', parent='q', child='children.1')
+    disks.qmp.event('BLOCK_JOB_READY')
+    disks.qmp.command('job-complete', id='above')
+    error = disks.qmp.event('BLOCK_JOB_COMPLETED')['data']['error']
+    assert error.startswith("Can no longer replace 'nb' by 'ne', because")
+    disks.qmp.command('job-cancel', id='below')
+    disks.qmp.event('BLOCK_JOB_CANCELLED')
+
+
 def test_many_readers(disks):
     client = [use(disks, files(disks, 'abc'), 2)]
     client += [connect(f'nbd+unix:///x?socket={disks.folder}/nbd') for _ in range(3)]

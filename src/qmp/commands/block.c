@@ -30,7 +30,17 @@ bool CO_FN co_qmp_blockdev_reopen(struct daemon *daemon, const struct blockdev_r
     return co_graph_reopen(daemon->graph, arg->options, err);
 }
 
-/* No driver of this build can take children on and off; what is asked is checked all the same. */
+/* A child that a job counts on stays, also one below the job's filter. */
+static bool child_is_idle(const struct edge *edge, struct error **err)
+{
+    while (edge && node_check_idle(edge_child(edge), err)) {
+        edge = node_primary(edge_child(edge));
+        if (!edge || !(edge_role(edge) & EDGE_FILTERED))
+            return true;
+    }
+    return false;
+}
+
 bool CO_FN co_qmp_x_blockdev_change(struct daemon *daemon, const struct x_blockdev_change_arg *arg, struct error **err)
 {
     struct node *parent = graph_find(daemon->graph, arg->parent, NULL);
@@ -47,7 +57,8 @@ bool CO_FN co_qmp_x_blockdev_change(struct daemon *daemon, const struct x_blockd
             return error_set(err, "Node '%s' does not have child '%s'", arg->parent, arg->child);
         if (!children)
             return error_set(err, "The node %s does not support removing a child", arg->parent);
-        return children->co_remove(parent, node_child(parent, arg->child), err);
+        return child_is_idle(node_child(parent, arg->child), err) &&
+               children->co_remove(parent, node_child(parent, arg->child), err);
     }
     child = graph_find(daemon->graph, arg->node, NULL);
     if (!child)
