@@ -107,10 +107,11 @@ static int CO_FN co_transfer(struct io_request *request)
 
 static bool verify(const struct io_request *request)
 {
-    const uint8_t *from = request->data + request->verify_offset;
+    const uint8_t *from;
 
     if (!request->verify)
         return true;
+    from = request->data + request->verify_offset;
     for (uint64_t i = 0; i < request->verify_bytes; i++) {
         if (from[i] != request->pattern) {
             printf("Pattern verification failed at offset %" PRIu64 ", %" PRIu64 " bytes\n",
