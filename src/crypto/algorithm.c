@@ -24,7 +24,7 @@ static const struct cipher_algorithm ciphers[Q_CRYPTO_CIPHER_ALGORITHM__MAX] = {
     [Q_CRYPTO_CIPHER_ALGORITHM_SERPENT_192] = ALGORITHM("serpent", "Serpent", GCRY_CIPHER_SERPENT192, 24, 16, 32 * KIB),
     [Q_CRYPTO_CIPHER_ALGORITHM_SERPENT_256] = ALGORITHM("serpent", "Serpent", GCRY_CIPHER_SERPENT256, 32, 16, 32 * KIB),
     [Q_CRYPTO_CIPHER_ALGORITHM_TWOFISH_128] = ALGORITHM("twofish", "Twofish", GCRY_CIPHER_TWOFISH128, 16, 16, 16 * KIB),
-    /* The library has no Twofish with a key of 192 bits. */
+    /* Not in that library. */
     [Q_CRYPTO_CIPHER_ALGORITHM_TWOFISH_192] = ALGORITHM("twofish", "Twofish", 0, 24, 16, 16 * KIB),
     [Q_CRYPTO_CIPHER_ALGORITHM_TWOFISH_256] = ALGORITHM("twofish", "Twofish", GCRY_CIPHER_TWOFISH, 32, 16, 16 * KIB),
     [Q_CRYPTO_CIPHER_ALGORITHM_SM4] = ALGORITHM("sm4", "SM4", GCRY_CIPHER_SM4, 16, 16, 16 * KIB),
@@ -76,6 +76,11 @@ int hash_library_id(enum q_crypto_hash_algorithm hash)
 {
     assert(hash < Q_CRYPTO_HASH_ALGORITHM__MAX);
     return hashes[hash].library_id;
+}
+
+bool hash_available(enum q_crypto_hash_algorithm hash)
+{
+    return hash_library_id(hash) && !gcry_md_test_algo(hash_library_id(hash));
 }
 
 bool hash_find(const char *name, enum q_crypto_hash_algorithm *ret)

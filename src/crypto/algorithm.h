@@ -14,7 +14,7 @@ struct error;
 struct cipher_algorithm {
     const char *disk_name; /* in LUKS headers; several key sizes share one */
     const char *title;     /* for messages */
-    int library_id;
+    int library_id;        /* libgcrypt's; 0: it has none such */
     uint8_t key_bytes;
     uint8_t block_bytes;
     uint32_t slow_bytes; /* from this many on, en- or decrypting holds a loop up for longer than a worker costs */
@@ -31,6 +31,9 @@ bool cipher_algorithm_known(const char *disk_name);
 
 enum { HASH_BYTES_MAX = 64 };
 size_t hash_bytes(enum q_crypto_hash_algorithm hash);
+
+/* Whether the library has it, which must be ready. */
+bool hash_available(enum q_crypto_hash_algorithm hash);
 int hash_library_id(enum q_crypto_hash_algorithm hash);
 
 /* By the name that the schema and disks alike use. */

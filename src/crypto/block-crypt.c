@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Encryption of a disk, over libgcrypt.
+ * Encryption of a disk.
  *
- * The library's cipher handles keep an initialization vector and so serve one thread at a time: a `context` is a set of
- * them. Each loop has one that only its thread uses, found by the loop's index without any lock; other threads borrow
- * from a list. Contexts are made when first needed, and the key stays in secure memory for that.
+ * Ciphers (sector-cipher.h) serve one thread at a time: a `context` is a set of them. Each loop has one that only its
+ * thread uses, found by the loop's index without any lock; other threads borrow from a list. Contexts are made when
+ * first needed, and the key stays in secure memory for that.
  *
  * Keeps: (1) the context of a loop is used by that loop's thread only, and never across a suspension; (2) the key and
- * all contexts lie in secure memory (library.c), and are wiped as they go.
+ * all contexts' ciphers lie in secure memory, and are wiped as they go.
  */
 #include "crypto/block-crypt.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <gcrypt.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -25,6 +24,7 @@
 #include "base/io-vector.h"
 #include "crypto/algorithm.h"
 #include "crypto/library.h"
+#include "crypto/sector-cipher.h"
 #include "crypto/secure-memory.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
@@ -33,8 +33,8 @@ enum { VECTOR_BYTES_MAX = 16, KEY_BYTES_MAX = 64 };
 
 struct crypt_context {
     struct crypt_context *next; /* in the list: block_crypt.spin */
-    gcry_cipher_hd_t cipher;
-    gcry_cipher_hd_t essiv; /* NULL: not with this scheme */
+    struct sector_cipher *cipher;
+    struct sector_cipher *essiv; /* NULL: not with this scheme */
 };
 
 struct block_crypt {
@@ -47,21 +47,6 @@ struct block_crypt {
     struct crypt_context *of_loop[LOOP_COUNT_MAX]; /* each: of that loop's thread; NULL: none yet */
 };
 
-static int library_mode(enum q_crypto_cipher_mode mode)
-{
-    switch (mode) {
-    case Q_CRYPTO_CIPHER_MODE_ECB:
-        return GCRY_CIPHER_MODE_ECB;
-    case Q_CRYPTO_CIPHER_MODE_CBC:
-        return GCRY_CIPHER_MODE_CBC;
-    case Q_CRYPTO_CIPHER_MODE_XTS:
-        return GCRY_CIPHER_MODE_XTS;
-    default:
-        assert(mode == Q_CRYPTO_CIPHER_MODE_CTR);
-        return GCRY_CIPHER_MODE_CTR;
-    }
-}
-
 size_t block_crypt_key_bytes(const struct block_crypt_scheme *scheme)
 {
     size_t key_bytes = cipher_algorithm(scheme->cipher)->key_bytes;
@@ -70,84 +55,70 @@ size_t block_crypt_key_bytes(const struct block_crypt_scheme *scheme)
 }
 
 /* Essiv encrypts the sector's number under a hash of the key: by the cipher of the same family that has such keys. */
-static bool essiv_algorithm(const struct block_crypt_scheme *scheme, const struct cipher_algorithm **ret,
-                            struct error **err)
+static bool essiv_cipher(const struct block_crypt_scheme *scheme, enum q_crypto_cipher_algorithm *ret,
+                         struct error **err)
 {
     const struct cipher_algorithm *of_data = cipher_algorithm(scheme->cipher);
     size_t key_bytes = hash_bytes(scheme->ivgen_hash);
-    enum q_crypto_cipher_algorithm found;
 
-    if (!cipher_algorithm_find(of_data->disk_name, key_bytes, &found))
-        return error_set(err, "No %s cipher with key size %zu available", of_data->title, key_bytes);
-    *ret = cipher_algorithm(found);
-    return true;
+    return cipher_algorithm_find(of_data->disk_name, key_bytes, ret) ||
+           error_set(err, "No %s cipher with key size %zu available", of_data->title, key_bytes);
+}
+
+static bool check_essiv(const struct block_crypt_scheme *scheme, struct error **err)
+{
+    enum q_crypto_cipher_algorithm cipher;
+
+    if (!hash_available(scheme->ivgen_hash))
+        return error_set(err, "Hash algorithm '%s' not supported", q_crypto_hash_algorithm_name(scheme->ivgen_hash));
+    return essiv_cipher(scheme, &cipher, err) && sector_cipher_check(cipher, err);
 }
 
 bool block_crypt_scheme_check(const struct block_crypt_scheme *scheme, struct error **err)
 {
     const struct cipher_algorithm *algorithm = cipher_algorithm(scheme->cipher);
-    const struct cipher_algorithm *of_essiv;
 
-    if (!crypto_library_ready(err))
+    if (!sector_cipher_check(scheme->cipher, err))
         return false;
-    if (!algorithm->library_id || gcry_cipher_test_algo(algorithm->library_id))
-        return error_set(err, "Algorithm '%s' not supported", q_crypto_cipher_algorithm_name(scheme->cipher));
     if (scheme->mode == Q_CRYPTO_CIPHER_MODE_XTS && algorithm->block_bytes != 16)
         return error_set(err, "Unsupported cipher mode xts: it needs blocks of 16 bytes, and those of '%s' have %u",
                          q_crypto_cipher_algorithm_name(scheme->cipher), algorithm->block_bytes);
-    if (scheme->ivgen != Q_CRYPTO_IV_GEN_ALGORITHM_ESSIV)
-        return true;
-    if (!hash_library_id(scheme->ivgen_hash) || gcry_md_test_algo(hash_library_id(scheme->ivgen_hash)))
-        return error_set(err, "Hash algorithm '%s' not supported", q_crypto_hash_algorithm_name(scheme->ivgen_hash));
-    if (!essiv_algorithm(scheme, &of_essiv, err))
-        return false;
-    if (!of_essiv->library_id || gcry_cipher_test_algo(of_essiv->library_id))
-        return error_set(err, "No %s cipher with key size %u available", of_essiv->title, of_essiv->key_bytes);
-    return true;
+    return scheme->ivgen != Q_CRYPTO_IV_GEN_ALGORITHM_ESSIV || check_essiv(scheme, err);
 }
 
 static void context_free(struct crypt_context *context)
 {
     if (!context)
         return;
-    gcry_cipher_close(context->cipher);
-    gcry_cipher_close(context->essiv);
+    sector_cipher_free(context->cipher);
+    sector_cipher_free(context->essiv);
     g_free(context);
 }
 AUTO_DEFINE(crypt_context, struct crypt_context *, context_free)
 
-static gcry_error_t open_cipher(gcry_cipher_hd_t *ret, int algorithm, int mode, const uint8_t *key, size_t key_bytes)
+static bool open_essiv(struct block_crypt *crypt, struct sector_cipher **ret, struct error **err)
 {
-    gcry_error_t failure = gcry_cipher_open(ret, algorithm, mode, GCRY_CIPHER_SECURE);
-
-    return failure ? failure : gcry_cipher_setkey(*ret, key, key_bytes);
-}
-
-static gcry_error_t open_essiv(struct block_crypt *crypt, gcry_cipher_hd_t *ret)
-{
-    const struct cipher_algorithm *algorithm;
+    enum q_crypto_cipher_algorithm cipher;
     uint8_t digest[HASH_BYTES_MAX];
 
-    if (!essiv_algorithm(&crypt->scheme, &algorithm, NULL))
-        return gcry_error(GPG_ERR_CIPHER_ALGO);
+    if (!essiv_cipher(&crypt->scheme, &cipher, err))
+        return false;
     hash_digest(crypt->scheme.ivgen_hash, crypt->key, crypt->key_bytes, digest);
-    gcry_error_t failure =
-        open_cipher(ret, algorithm->library_id, GCRY_CIPHER_MODE_ECB, digest, hash_bytes(crypt->scheme.ivgen_hash));
+    *ret = sector_cipher_new(cipher, Q_CRYPTO_CIPHER_MODE_ECB, digest, hash_bytes(crypt->scheme.ivgen_hash), err);
     secure_memory_wipe(digest, sizeof(digest));
-    return failure;
+    return *ret;
 }
 
-static gcry_error_t context_new(struct block_crypt *crypt, struct crypt_context **ret)
+static struct crypt_context *context_new(struct block_crypt *crypt, struct error **err)
 {
     AUTO(crypt_context) context = g_new0(struct crypt_context, 1);
-    gcry_error_t failure = open_cipher(&context->cipher, crypt->algorithm->library_id, library_mode(crypt->scheme.mode),
-                                       crypt->key, crypt->key_bytes);
 
-    if (!failure && crypt->scheme.ivgen == Q_CRYPTO_IV_GEN_ALGORITHM_ESSIV)
-        failure = open_essiv(crypt, &context->essiv);
-    if (!failure)
-        *ret = TAKE(context);
-    return failure;
+    context->cipher = sector_cipher_new(crypt->scheme.cipher, crypt->scheme.mode, crypt->key, crypt->key_bytes, err);
+    if (!context->cipher)
+        return NULL;
+    if (crypt->scheme.ivgen == Q_CRYPTO_IV_GEN_ALGORITHM_ESSIV && !open_essiv(crypt, &context->essiv, err))
+        return NULL;
+    return TAKE(context);
 }
 
 static void context_put_idle(struct block_crypt *crypt, struct crypt_context *context)
@@ -172,9 +143,9 @@ static struct crypt_context *context_get(struct block_crypt *crypt)
         crypt->idle = context->next;
     spin_unlock(&crypt->spin);
     /* The key was good when the first one was made: all that can be missing now is memory. */
-    if (!context && context_new(crypt, &context))
-        return NULL;
-    if (loop)
+    if (!context)
+        context = context_new(crypt, NULL);
+    if (loop && context)
         crypt->of_loop[loop_index(loop)] = context;
     return context;
 }
@@ -187,8 +158,6 @@ static void context_put(struct block_crypt *crypt, struct crypt_context *context
 
 struct block_crypt *block_crypt_new(const struct block_crypt_scheme *scheme, const uint8_t *key, struct error **err)
 {
-    struct crypt_context *context;
-
     if (!block_crypt_scheme_check(scheme, err))
         return NULL;
     struct block_crypt *crypt = g_new0(struct block_crypt, 1);
@@ -203,10 +172,8 @@ struct block_crypt *block_crypt_new(const struct block_crypt_scheme *scheme, con
         return NULL;
     }
     memcpy(crypt->key, key, crypt->key_bytes);
-    gcry_error_t failure = context_new(crypt, &context);
-    if (failure) {
-        error_set(err, "Unable to initialize cipher '%s': %s", q_crypto_cipher_algorithm_name(scheme->cipher),
-                  gcry_strerror(failure));
+    struct crypt_context *context = context_new(crypt, err);
+    if (!context) {
         block_crypt_free(crypt);
         return NULL;
     }
@@ -230,45 +197,31 @@ void block_crypt_free(struct block_crypt *crypt)
     g_free(crypt);
 }
 
-/* Makes the handle ready for the sector with that number. */
-static gcry_error_t begin_sector(const struct block_crypt *crypt, struct crypt_context *context, uint64_t sector)
+/* The initialization vector of the sector with that number, a block. */
+static void make_vector(const struct block_crypt *crypt, struct crypt_context *context, uint64_t sector,
+                        uint8_t vector[VECTOR_BYTES_MAX])
 {
-    size_t block_bytes = crypt->algorithm->block_bytes;
-    uint8_t vector[VECTOR_BYTES_MAX] = {0};
-    gcry_error_t failure = 0;
-
-    if (crypt->scheme.mode == Q_CRYPTO_CIPHER_MODE_ECB)
-        return 0;
+    memset(vector, 0, VECTOR_BYTES_MAX);
     if (crypt->scheme.ivgen == Q_CRYPTO_IV_GEN_ALGORITHM_PLAIN)
         store_le32(vector, (uint32_t)sector);
     else
         store_le64(vector, sector);
     if (context->essiv)
-        failure = gcry_cipher_encrypt(context->essiv, vector, block_bytes, NULL, 0);
-    if (failure)
-        return failure;
-    if (crypt->scheme.mode == Q_CRYPTO_CIPHER_MODE_CTR)
-        return gcry_cipher_setctr(context->cipher, vector, block_bytes);
-    return gcry_cipher_setiv(context->cipher, vector, block_bytes);
+        sector_cipher_encrypt(context->essiv, NULL, vector, vector, crypt->algorithm->block_bytes);
 }
 
 /* `from` may be `to`. */
 static void crypt_sectors(const struct block_crypt *crypt, struct crypt_context *context, bool encrypt, uint64_t offset,
                           const uint8_t *from, uint8_t *to, size_t size)
 {
-    for (size_t done = 0; done < size; done += BLOCK_CRYPT_SECTOR) {
-        gcry_error_t failure = begin_sector(crypt, context, (offset + done) / BLOCK_CRYPT_SECTOR);
-        /* With NULL the library works in place. */
-        const uint8_t *in = from == to ? NULL : from + done;
-        size_t in_size = in ? BLOCK_CRYPT_SECTOR : 0;
+    uint8_t vector[VECTOR_BYTES_MAX];
 
-        assert(!failure);
+    for (size_t done = 0; done < size; done += BLOCK_CRYPT_SECTOR) {
+        make_vector(crypt, context, (offset + done) / BLOCK_CRYPT_SECTOR, vector);
         if (encrypt)
-            failure = gcry_cipher_encrypt(context->cipher, to + done, BLOCK_CRYPT_SECTOR, in, in_size);
+            sector_cipher_encrypt(context->cipher, vector, from + done, to + done, BLOCK_CRYPT_SECTOR);
         else
-            failure = gcry_cipher_decrypt(context->cipher, to + done, BLOCK_CRYPT_SECTOR, in, in_size);
-        /* The sizes are right and the key is set, so there is nothing that could fail. */
-        assert(!failure);
+            sector_cipher_decrypt(context->cipher, vector, from + done, to + done, BLOCK_CRYPT_SECTOR);
     }
 }
 

@@ -20,6 +20,8 @@ SCHEMES = [
     {'cipher_alg': 'serpent-192', 'ivgen_alg': 'plain'},
     {'cipher_alg': 'serpent-256', 'cipher_mode': 'cbc', 'ivgen_alg': 'essiv', 'ivgen_hash_alg': 'sha256'},
     {'cipher_alg': 'twofish-128', 'hash_alg': 'sha512'},
+    {'cipher_alg': 'twofish-192'},
+    {'cipher_alg': 'twofish-192', 'ivgen_alg': 'essiv', 'ivgen_hash_alg': 'sha256'},
     {'cipher_alg': 'twofish-256'},
     {'cipher_alg': 'twofish-256', 'cipher_mode': 'ctr'},
     {'cipher_alg': 'cast5-128', 'cipher_mode': 'cbc'},
