@@ -23,7 +23,7 @@ void log_set_sink(log_sink *sink)
 }
 
 /* One fputs() a line, so that lines of several threads do not mix; what would break the line is escaped. */
-static void line(enum log_kind kind, const char *format, va_list args)
+static void line(const char *name, enum log_kind kind, const char *format, va_list args)
 {
     g_autofree char *text = g_strdup_vprintf(format, args);
     g_autoptr(GString) whole = g_string_new(NULL);
@@ -32,7 +32,7 @@ static void line(enum log_kind kind, const char *format, va_list args)
         other_sink(kind, text);
         return;
     }
-    g_string_append_printf(whole, "%s: %s", program, kinds[kind]);
+    g_string_append_printf(whole, "%s%s%s", name, *name ? ": " : "", kinds[kind]);
     for (const char *c = text; *c; c++) {
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             g_string_append_printf(whole, "\\x%02x", (unsigned char)*c);
@@ -48,7 +48,7 @@ void log_error(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    line(LOG_KIND_ERROR, format, args);
+    line(program, LOG_KIND_ERROR, format, args);
     va_end(args);
 }
 
@@ -57,7 +57,7 @@ void log_warning(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    line(LOG_KIND_WARNING, format, args);
+    line(program, LOG_KIND_WARNING, format, args);
     va_end(args);
 }
 
@@ -66,7 +66,16 @@ void log_info(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    line(LOG_KIND_INFO, format, args);
+    line(program, LOG_KIND_INFO, format, args);
+    va_end(args);
+}
+
+void log_bare_error(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    line("", LOG_KIND_ERROR, format, args);
     va_end(args);
 }
 

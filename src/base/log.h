@@ -13,6 +13,8 @@ void log_set_program(const char *name);
 void log_error(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_warning(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_info(const char *format, ...) PRINTF_LIKE(1, 2);
+/* An error without the program's name before it: programs match on the line from its start. */
+void log_bare_error(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* Where lines go instead, unescaped and without the program's name; NULL: to standard error again. Any thread may call
  * `sink`. */

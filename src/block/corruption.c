@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 
+#include "base/log.h"
 #include "block/graph-internal.h"
 #include "gen/events.h"
 
@@ -12,12 +13,13 @@ void node_fence(struct node *node, uint64_t offset, uint64_t bytes, const char *
 
     if (__atomic_fetch_or(&node->hooks, NODE_HOOK_FENCED, __ATOMIC_ACQ_REL) & NODE_HOOK_FENCED)
         return;
-    if (!node->graph->events)
-        return;
-
     va_start(args, format);
     g_autofree char *text = g_strdup_vprintf(format, args);
     va_end(args);
+    log_bare_error("%s: Marking image as corrupt: %s; further corruption events will be suppressed", node->driver->name,
+                   text);
+    if (!node->graph->events)
+        return;
     g_autofree char *device = g_strdup("");
     struct block_image_corrupted_event data = {
         .device = device,

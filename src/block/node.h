@@ -124,7 +124,8 @@ uint64_t node_get_write_threshold(const struct node *node);
 void node_mark_dirty(struct node *node);
 
 /*
- * Corruption found while running: from now on writes fail with -EIO and BLOCK_IMAGE_CORRUPTED has been sent, once.
+ * Corruption found while running: from now on writes fail with -EIO and BLOCK_IMAGE_CORRUPTED has been sent, and
+ * logged, once.
  * `offset` and `bytes`: where in the child, bytes 0: nowhere in particular. Any loop.
  */
 void node_fence(struct node *node, uint64_t offset, uint64_t bytes, const char *format, ...) PRINTF_LIKE(4, 5);

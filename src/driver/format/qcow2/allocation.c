@@ -236,8 +236,10 @@ static int CO_FN co_take_clusters(struct qcow2_image *image, struct qcow2_write_
 int CO_FN co_qcow2_write_plan(struct qcow2_image *image, uint64_t guest, uint64_t bytes,
                               struct qcow2_write_plan *ret_plan)
 {
-    int ret = co_look(image, guest, bytes, ret_plan);
+    int ret = co_qcow2_owners_check(image);
 
+    if (likely(!ret))
+        ret = co_look(image, guest, bytes, ret_plan);
     if (ret || likely(ret_plan->in_place))
         return ret;
     ret = co_take_clusters(image, ret_plan, guest);

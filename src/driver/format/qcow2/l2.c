@@ -170,8 +170,10 @@ static int CO_FN co_table_make(struct qcow2_image *image, uint64_t index, uint64
 int CO_FN co_qcow2_l2_own(struct qcow2_image *image, uint64_t guest)
 {
     uint64_t index = guest >> image->cluster_bits >> image->l2_bits, entry;
-    int ret = 0;
+    int ret = co_qcow2_owners_check(image);
 
+    if (unlikely(ret))
+        return ret;
     if (likely(l1_load(image, index) & QCOW2_COPIED))
         return 0;
     assert(index < image->header->l1_size);

@@ -44,6 +44,7 @@ int CO_FN co_qcow2_l1_load(struct qcow2_image *image)
         return -EIO;
     g_free(image->l1);
     image->l1 = l1;
+    image->owners_known = false;
     return 0;
 }
 

@@ -137,6 +137,9 @@ struct qcow2_image {
     bool metadata_dirty;             /* atomic: the dirty bit is set in the file because of us */
     bool keep_dirty;                 /* drain: counts and flags may disagree: who opens it next is to repair it */
 
+    struct co_mutex owners_lock; /* of looking at the tables before the first change */
+    bool owners_known;           /* atomic: that is done: what the L1 table leads to is as its flags say */
+
     struct qcow2_overlap overlap;
     struct qcow2_snapshots *snapshots; /* drain; NULL: none read yet */
     struct qcow2_bitmaps *bitmaps;     /* drain; NULL: none */
@@ -243,6 +246,20 @@ int CO_FN co_qcow2_refcount_block_write(struct qcow2_image *image, uint64_t inde
                                         uint64_t end) MUST_CHECK;
 /* Enters it in the table. Under alloc_lock. */
 void qcow2_refcount_block_name(struct qcow2_image *image, uint64_t index, uint64_t offset);
+
+/* --- owners.c --- */
+
+/* The work of the next one, where it is still to be done. */
+int CO_FN co_qcow2_owners_survey(struct qcow2_image *image) MUST_CHECK;
+
+/*
+ * Before data is written in place, and before an L2 table is changed: that no cluster that is called the image's own
+ * has another name. Reads tables the first time, in an image that has some. -EIO: it is not so, and the node is fenced.
+ */
+static inline int CO_FN co_qcow2_owners_check(struct qcow2_image *image)
+{
+    return likely(__atomic_load_n(&image->owners_known, __ATOMIC_ACQUIRE)) ? 0 : co_qcow2_owners_survey(image);
+}
 
 /* --- allocate.c --- */
 
