@@ -129,3 +129,10 @@ bool CO_FN co_file_load(const char *path, size_t limit, char **ret_data, size_t 
 
 /* For functions that run on worker threads: reads at `offset`, or -errno; fewer bytes than asked at the end. Blocks. */
 ssize_t file_read_blocking(int fd, void *to, size_t size, uint64_t offset);
+
+/* The same: makes the file `length` bytes long, of which the first `allocated` take up space. 0, or -errno: -EOPNOTSUPP
+ * where it has its length, and the file system cannot give it space. */
+int file_resize_blocking(int fd, uint64_t length, uint64_t allocated);
+
+/* The same: of enum file_traits, or -errno. */
+int file_traits_blocking(int fd);

@@ -38,18 +38,24 @@ struct page_cache_call {
     int64_t result;
 };
 
-static int traits_work(void *opaque)
+int file_traits_blocking(int fd)
 {
-    const struct page_cache_call *call = opaque;
     struct statfs status;
 
-    if (fstatfs(call->fd, &status))
+    if (fstatfs(fd, &status))
         return -errno;
     for (size_t i = 0; i < sizeof(shared_types) / sizeof(shared_types[0]); i++) {
         if ((unsigned long)status.f_type == shared_types[i])
             return FILE_IS_SHARED;
     }
     return (unsigned long)status.f_type == ext4_type ? FILE_ALLOCATES_CHEAPLY : 0;
+}
+
+static int traits_work(void *opaque)
+{
+    const struct page_cache_call *call = opaque;
+
+    return file_traits_blocking(call->fd);
 }
 
 static int drop_work(void *opaque)

@@ -103,6 +103,24 @@ ssize_t file_read_blocking(int fd, void *to, size_t size, uint64_t offset)
     return (ssize_t)done;
 }
 
+int file_resize_blocking(int fd, uint64_t length, uint64_t allocated)
+{
+    int failed;
+
+    do {
+        failed = ftruncate(fd, (off_t)length);
+    } while (failed && errno == EINTR);
+    while (!failed && allocated) {
+        failed = fallocate(fd, 0, 0, (off_t)allocated);
+        if (!failed || errno != EINTR)
+            break;
+        failed = 0;
+    }
+    if (!failed)
+        return 0;
+    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+}
+
 static int sync_work(void *opaque)
 {
     const struct file_call *call = opaque;

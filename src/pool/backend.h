@@ -78,7 +78,8 @@ struct pool_backend_volume {
 
     /*
      * Makes the content, without the pool's lock: the volume is marked as being built, and what it points to stays.
-     * `flags`: enum volume_create_flags. On failure co_delete() is called. NULL: nothing to do.
+     * `flags`: enum volume_create_flags. On failure co_delete() is called, unless the volume is marked as unmade.
+     * NULL: nothing to do.
      */
     bool (*co_build)(struct pool *pool, struct volume *volume, unsigned flags, struct pool_error **err);
 

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "block/graph.h"
+#include "loop/file.h"
 #include "loop/loop.h"
 #include "object/object.h"
 #include "pool/pool-error.h"
@@ -393,18 +394,18 @@ static void co_streams(void *opaque)
     AUTO(volume_id) id = NULL;
     struct volume_stream *stream;
     char text[] = "0123456789";
+    const struct iovec halves[] = {{text, 5}, {text + 5, 5}};
     uint64_t hole;
 
     begin(&fixture);
     pool = start_pool(&fixture, "demo");
     id = make(&fixture, pool, "a.raw", "<capacity unit='M'>1</capacity><allocation>0</allocation>");
     stream = co_storage_volume_upload(fixture.storage, id, 0, 10, 0, NULL);
-    g_assert_true(co_volume_stream_write(stream, text, 10, NULL));
-    g_assert_false(co_volume_stream_write(stream, text, 1, &error));
+    g_assert_true(co_volume_stream_write(stream, halves, 2, NULL));
+    g_assert_false(co_volume_stream_write(stream, halves, 1, &error));
     expect(&error, "cannot write to stream: No space left on device");
     g_assert_false(co_volume_stream_write_hole(stream, 5, &error));
     expect(&error, "internal error: unexpected stream hole");
-    g_assert_true(co_volume_stream_finish(stream, NULL));
     volume_stream_close(stream);
 
     stream = co_storage_volume_download(fixture.storage, id, 2, 0, 1, NULL);
@@ -422,6 +423,75 @@ static void co_streams(void *opaque)
     } while (true);
     g_assert_cmpuint(hole, >, 0);
     volume_stream_close(stream);
+    finish(&fixture);
+}
+
+/* --- what a daemon that died has left --- */
+
+static void co_leftovers(void *opaque)
+{
+    struct fixture fixture;
+    AUTO(pool_id) pool = NULL;
+    AUTO(volume_id_array) volumes = NULL;
+    g_autofree char *idle = NULL;
+    g_autofree char *busy = NULL;
+    g_autofree char *folder = NULL;
+    AUTO(fd) fd = -1;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    idle = g_build_filename(fixture.target, ".ashlar-new-0123456789abcdef", NULL);
+    busy = g_build_filename(fixture.target, ".ashlar-new-1123456789abcdef", NULL);
+    folder = g_build_filename(fixture.target, ".ashlar-new-2123456789abcdef", NULL);
+    g_assert_true(g_file_set_contents(idle, "half", -1, NULL));
+    g_assert_cmpint(g_mkdir(folder, 0700), ==, 0);
+    fd = open(busy, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    g_assert_cmpint(file_lock_set(fd, 0, 1, FILE_LOCK_EXCLUSIVE), ==, 0);
+    g_assert_true(co_storage_pool_refresh(fixture.storage, pool, 0, NULL));
+    volumes = storage_volume_list(fixture.storage, pool, 0, NULL);
+    g_assert_cmpuint(volumes->count, ==, 0);
+    g_assert_false(g_file_test(idle, G_FILE_TEST_EXISTS));
+    g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
+    g_assert_true(g_file_test(busy, G_FILE_TEST_EXISTS));
+    finish(&fixture);
+}
+
+/* --- looking again --- */
+
+static uint64_t capacity_of(struct fixture *fixture, const struct volume_id *id)
+{
+    struct volume_info info = {0};
+
+    g_assert_true(co_storage_volume_get_info(fixture->storage, id, 0, &info, NULL));
+    return info.capacity;
+}
+
+/* What others do to a file shows at once, however soon after our own look it comes. */
+static void co_changes_by_others(void *opaque)
+{
+    struct fixture fixture;
+    AUTO(pool_id) pool = NULL;
+    AUTO(volume_id) id = NULL;
+    g_autofree char *path = NULL;
+    struct volume_info info;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    id = make(&fixture, pool, "a.raw", "<capacity>65536</capacity>");
+    path = g_build_filename(fixture.target, "a.raw", NULL);
+    for (int i = 1; i < 50; i++) {
+        g_assert_cmpint(truncate(path, i * 4096), ==, 0);
+        g_assert_cmpuint(capacity_of(&fixture, id), ==, i * 4096);
+    }
+    g_assert_true(co_storage_pool_refresh(fixture.storage, pool, 0, NULL));
+    /* Long enough for what was seen to be believed the next time. */
+    g_assert_cmpint(co_sleep_ns(INT64_C(200) * 1000 * 1000), ==, 0);
+    g_assert_cmpuint(capacity_of(&fixture, id), ==, 49 * 4096);
+    g_assert_cmpuint(capacity_of(&fixture, id), ==, 49 * 4096);
+    g_assert_cmpint(truncate(path, 512), ==, 0);
+    g_assert_cmpuint(capacity_of(&fixture, id), ==, 512);
+    g_assert_cmpint(unlink(path), ==, 0);
+    g_assert_false(co_storage_volume_get_info(fixture.storage, id, 0, &info, NULL));
     finish(&fixture);
 }
 
@@ -453,6 +523,8 @@ int main(int argc, char **argv)
         {"/volume/life", co_volume_life},
         {"/volume/bad", co_bad_volumes},
         {"/volume/streams", co_streams},
+        {"/volume/leftovers", co_leftovers},
+        {"/volume/changed-by-others", co_changes_by_others},
     };
 
     g_test_init(&argc, &argv, NULL);

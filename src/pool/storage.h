@@ -17,11 +17,12 @@
 #include "base/compiler.h"
 
 struct graph;
+struct iovec;
 struct pool_error;
 struct pool_secrets;
 struct storage;
 
-enum { STORAGE_UUID_SIZE = 16, STORAGE_LIST_MAX = 16384 };
+enum { STORAGE_UUID_SIZE = 16, STORAGE_LIST_MAX = 16384, VOLUME_STREAM_SEGMENTS_MAX = 8 };
 
 /* A pool as clients name it. */
 struct pool_id {
@@ -193,11 +194,10 @@ struct volume_stream *CO_FN co_storage_volume_upload(struct storage *storage, co
  * that tell holes), returns 0 and sets *hole to its length, else *hole is 0. */
 int64_t CO_FN co_volume_stream_read(struct volume_stream *stream, void *buffer, size_t size, uint64_t *hole,
                                     struct pool_error **err);
-/* Writes all of `size` bytes. */
-bool CO_FN co_volume_stream_write(struct volume_stream *stream, const void *buffer, size_t size,
+/* Writes all that the segments (at most VOLUME_STREAM_SEGMENTS_MAX) hold, one behind the other. When they reach the
+ * disk is the system's business, as with libvirt's daemon. */
+bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iovec *segments, int count,
                                   struct pool_error **err);
 bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t length, struct pool_error **err);
-/* Makes sure that what was written is on the disk. */
-bool CO_FN co_volume_stream_finish(struct volume_stream *stream, struct pool_error **err);
 /* Ends the stream, finished or not, and frees it; after an upload the pool is refreshed in the background. */
 void volume_stream_close(struct volume_stream *stream);

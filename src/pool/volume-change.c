@@ -126,9 +126,9 @@ static bool CO_FN co_make(struct pool *pool, struct volume *volume, struct pool 
         ok = operations(pool)->co_build(pool, volume, flags, err);
     co_mutex_lock(&pool->lock);
     pool->jobs--;
-    volume->building = false;
     if (ok && operations(pool)->co_refresh)
         ok = operations(pool)->co_refresh(pool, volume, err);
+    volume->building = false;
     if (!ok)
         co_take_back(pool, volume);
     else

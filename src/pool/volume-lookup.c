@@ -95,11 +95,13 @@ static struct volume *CO_FN co_look_at_unfinished(struct pool *pool, const struc
     shown->key = g_strdup(volume->key);
     shown->type = volume->type;
     shown->capacity = capacity;
-    shown->target.path = g_strdup(volume->target.path);
+    shown->target.path = g_strdup(volume->new_path ? volume->new_path : volume->target.path);
     shown->target.format = volume->target.format;
     /* Maybe there is nothing to be seen yet. */
     if (pool->backend->volume->co_refresh)
         (void)pool->backend->volume->co_refresh(pool, shown, NULL);
+    g_free(shown->target.path);
+    shown->target.path = g_strdup(volume->target.path);
     shown->capacity = capacity;
     return shown;
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io-vector.h"
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/pool-error.h"
@@ -184,17 +185,24 @@ static bool check_room(const struct volume_stream *stream, uint64_t size, struct
            pool_error_set_errno(err, ENOSPC, "cannot write to stream");
 }
 
-bool CO_FN co_volume_stream_write(struct volume_stream *stream, const void *buffer, size_t size,
+bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iovec *segments, int count,
                                   struct pool_error **err)
 {
-    int ret;
+    struct io_vector all = io_vector_of(segments, (unsigned)count);
+    ssize_t written;
 
-    if (!check_room(stream, size, err))
+    assert(count <= VOLUME_STREAM_SEGMENTS_MAX);
+    if (!check_room(stream, all.size, err))
         return false;
-    ret = co_file_write_exact(stream->fd, buffer, size, stream->position);
-    if (ret)
-        return pool_error_set_errno(err, ret, "cannot write to stream");
-    stream->position += size;
+    for (size_t done = 0; done < all.size; done += (size_t)written) {
+        struct iovec left[VOLUME_STREAM_SEGMENTS_MAX];
+        struct io_vector rest = io_vector_slice(&all, done, all.size - done, left);
+
+        written = co_file_pwritev(stream->fd, rest.segments, (int)rest.count, stream->position, 0, FILE_ENGINE_THREADS);
+        if (written <= 0)
+            return pool_error_set_errno(err, written ? (int)written : -ENOSPC, "cannot write to stream");
+        stream->position += (uint64_t)written;
+    }
     return true;
 }
 
@@ -237,11 +245,4 @@ bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t le
         return pool_error_set_errno(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
     stream->position += length;
     return true;
-}
-
-bool CO_FN co_volume_stream_finish(struct volume_stream *stream, struct pool_error **err)
-{
-    int ret = stream->upload ? co_file_sync(stream->fd, false) : 0;
-
-    return !ret || pool_error_set_errno(err, ret, "cannot finish the stream");
 }

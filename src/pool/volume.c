@@ -75,6 +75,7 @@ void volume_unref(struct volume *volume)
     g_free(volume->extents);
     g_free(volume->name);
     g_free(volume->key);
+    g_free(volume->new_path);
     volume_target_clear(&volume->target);
     volume_target_free(volume->backing);
     g_free(volume);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include "base/cleanup.h"
@@ -65,6 +66,16 @@ struct volume_extent {
     uint64_t start, end; /* bytes, the end not included */
 };
 
+/* What a file was like when it was looked at: as long as it still is, all that was seen holds. */
+struct file_look {
+    bool near;    /* nothing but this host's own disks answers for it, so asking again does not wait */
+    bool settled; /* it had been left alone for so long that a later change must show in its time of change */
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec changed;
+};
+
 struct volume {
     /* --- what XML shows --- */
     char *name;
@@ -81,11 +92,13 @@ struct volume {
     bool sparse;
     enum partition_kind { PARTITION_PRIMARY, PARTITION_LOGICAL, PARTITION_IS_EXTENDED } partition_kind;
     unsigned partition_number;
+    struct file_look seen;
 
     /* --- at work --- */
     unsigned in_use; /* jobs that read or write it */
     bool building;   /* it is being allocated */
     bool unmade;     /* its making failed before there was anything of it */
+    char *new_path;  /* where it is being made; NULL: in its place */
     unsigned references;
     size_t place; /* in its pool's list */
 };

@@ -115,7 +115,7 @@ def change_without_end(connection, images, prefix, stop):
 
 
 def test_killed_at_any_moment(pool_daemon):
-    """Definitions are the old or the new ones; volumes are whole, or visible and can be deleted."""
+    """Definitions are the old or the new ones; volumes are whole or not there at all."""
     images = pool_daemon.images
     generator = random.Random(6)
     connection = pool_daemon.start().connect()
@@ -134,6 +134,9 @@ def test_killed_at_any_moment(pool_daemon):
         pool = connection.storagePoolLookupByName('demo')
         assert pool.isActive() and pool.isPersistent()
         assert '<name>demo</name>' in (pool_daemon.config / 'demo.xml').read_text()
+        for volume in pool.listAllVolumes():
+            assert volume.info()[1] in (1 << 20, 2 << 20)
+            assert "<format type='qcow2'/>" in volume.XMLDesc()
     for volume in pool.listAllVolumes():
         volume.delete()
     assert not list(images.iterdir())

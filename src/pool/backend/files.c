@@ -21,11 +21,25 @@
 #include "base/log.h"
 #include "loop/file.h"
 #include "loop/loop.h"
+#include "pool/backend/new-file.h"
 #include "pool/image-header.h"
 #include "pool/pool-error.h"
 #include "pool/xml/document.h"
 
-enum { SCAN_WORKERS = 4, SCAN_RUN_MIN = 64, BLOCK = 512 };
+enum {
+    SCAN_WORKERS = 4,
+    SCAN_RUN_MIN = 64,
+    BLOCK = 512,
+    SETTLED_MS = 100,         /* a change after another one shows, if file systems count in ticks of the clock */
+    SETTLED_COARSE_MS = 3000, /* ... in seconds, or in two as FAT does */
+};
+
+/* Where files are looked at. */
+struct place {
+    int folder;     /* names are relative to it */
+    bool near;      /* it is on this host's own disks */
+    int64_t now_us; /* wall clock, from before the look */
+};
 
 /* --- one file --- */
 
@@ -166,9 +180,46 @@ static void take_format(struct volume *volume, const struct image_header *header
     take_backing(volume, header);
 }
 
-static int take_file(struct volume *volume, int folder, const char *name, const struct stat *found, bool full)
+/* On this host's own disks, as far as the folder and the file tell. */
+static bool is_near(int fd)
 {
-    AUTO(fd) fd = open_to_look(folder, name, found);
+    int traits = file_traits_blocking(fd);
+
+    return traits >= 0 && !(traits & FILE_IS_SHARED);
+}
+
+static struct file_look look_of(const struct stat *status, bool near, int64_t now_us)
+{
+    int64_t changed_ms = (int64_t)status->st_ctim.tv_sec * 1000 + status->st_ctim.tv_nsec / 1000000;
+    int64_t wait_ms = status->st_ctim.tv_nsec ? SETTLED_MS : SETTLED_COARSE_MS;
+
+    return (struct file_look){
+        .near = near && S_ISREG(status->st_mode),
+        .settled = changed_ms + wait_ms < now_us / 1000,
+        .device = status->st_dev,
+        .inode = status->st_ino,
+        .size = status->st_size,
+        .changed = status->st_ctim,
+    };
+}
+
+bool file_volume_is_as_seen(struct volume *volume, bool just_seen)
+{
+    const struct file_look *seen = &volume->seen;
+    struct stat status;
+
+    if (!seen->near || !(seen->settled || just_seen) || stat(volume->target.path, &status) ||
+        status.st_dev != seen->device || status.st_ino != seen->inode || status.st_size != seen->size ||
+        status.st_ctim.tv_sec != seen->changed.tv_sec || status.st_ctim.tv_nsec != seen->changed.tv_nsec)
+        return false;
+    volume->target.timestamps.atime = status.st_atim;
+    return true;
+}
+
+static int take_file(struct volume *volume, const struct place *place, const char *name, const struct stat *found,
+                     bool full)
+{
+    AUTO(fd) fd = open_to_look(place->folder, name, found);
     struct image_header header;
     struct stat status;
     int ret;
@@ -180,6 +231,7 @@ static int take_file(struct volume *volume, int folder, const char *name, const 
     ret = image_header_read(fd, &header);
     if (ret)
         return ret;
+    volume->seen = look_of(&status, place->near && is_near(fd), place->now_us);
     volume->type = S_ISBLK(status.st_mode) ? VOLUME_BLOCK : VOLUME_FILE;
     volume_target_from_stat(&volume->target, &status);
     g_free(volume->target.permissions.label);
@@ -192,7 +244,7 @@ static int take_file(struct volume *volume, int folder, const char *name, const 
 }
 
 /* A directory with the two files that a ploop image consists of is one volume of that format. */
-static void take_folder(struct volume *volume, int folder, const char *name, const struct stat *status)
+static void take_folder(struct volume *volume, const struct place *place, const char *name, const struct stat *status)
 {
     g_autofree char *image = g_build_filename(name, "root.hds", NULL);
     g_autofree char *descriptor = g_build_filename(name, "DiskDescriptor.xml", NULL);
@@ -203,39 +255,44 @@ static void take_folder(struct volume *volume, int folder, const char *name, con
     volume->capacity = 0;
     volume->allocation = 0;
     volume->physical = 0;
-    if (!fstatat(folder, image, &inner, 0) && !faccessat(folder, descriptor, F_OK, 0) &&
-        !take_file(volume, folder, image, &inner, true)) {
+    if (!fstatat(place->folder, image, &inner, 0) && !faccessat(place->folder, descriptor, F_OK, 0) &&
+        !take_file(volume, place, image, &inner, true)) {
         volume->type = VOLUME_PLOOP;
         volume->target.format = VOLUME_FORMAT_PLOOP;
     }
     volume_target_from_stat(&volume->target, status);
+    volume->seen.near = false; /* it is about the image in the folder */
 }
 
-static int take_entry(struct volume *volume, int folder, const char *name, bool full)
+static int take_entry(struct volume *volume, const struct place *place, const char *name, bool full)
 {
     struct stat status;
 
-    if (fstatat(folder, name, &status, 0))
+    if (fstatat(place->folder, name, &status, 0))
         return -errno;
     if (S_ISDIR(status.st_mode)) {
-        take_folder(volume, folder, name, &status);
+        take_folder(volume, place, name, &status);
         return 0;
     }
     if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
         return -EMEDIUMTYPE;
-    return take_file(volume, folder, name, &status, full);
+    return take_file(volume, place, name, &status, full);
 }
 
-int file_volume_probe(struct volume *volume, bool full)
+int file_volume_probe(struct volume *volume, bool full, int64_t now_us)
 {
-    return take_entry(volume, AT_FDCWD, volume->target.path, full);
+    g_autofree char *parent = g_path_get_dirname(volume->target.path);
+    AUTO(fd) folder = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct place place = {.folder = AT_FDCWD, .near = folder >= 0 && is_near(folder), .now_us = now_us};
+
+    return take_entry(volume, &place, volume->target.path, full);
 }
 
 /* --- a directory --- */
 
 struct scan {
     const char *path;
-    int folder;
+    struct place place;
     GPtrArray *names;
     struct volume **volumes; /* by the place of the name; NULL: not one of ours */
     struct statvfs space;
@@ -261,8 +318,8 @@ static int read_names(void *opaque)
     DIR *directory;
     int copy;
 
-    scan->folder = open(scan->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    copy = scan->folder < 0 ? -1 : fcntl(scan->folder, F_DUPFD_CLOEXEC, 0);
+    scan->place.folder = open(scan->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    copy = scan->place.folder < 0 ? -1 : fcntl(scan->place.folder, F_DUPFD_CLOEXEC, 0);
     directory = copy < 0 ? NULL : fdopendir(copy);
     if (!directory) {
         int error = errno;
@@ -276,16 +333,19 @@ static int read_names(void *opaque)
 
         if (!strcmp(name, ".") || !strcmp(name, ".."))
             continue;
-        if (!xml_is_valid_text(name) || strpbrk(name, "\t\n\r\x7f"))
+        if (new_file_has_such_name(name))
+            new_file_clean_up(scan->place.folder, name);
+        else if (!xml_is_valid_text(name) || strpbrk(name, "\t\n\r\x7f"))
             log_warning("a file of '%s' has a name that cannot be shown, and is left out", scan->path);
         else
             g_ptr_array_add(scan->names, g_strdup(name));
     }
     closedir(directory);
-    if (fstatvfs(scan->folder, &scan->space) || fstat(scan->folder, &status))
+    if (fstatvfs(scan->place.folder, &scan->space) || fstat(scan->place.folder, &status))
         return -errno;
+    scan->place.near = is_near(scan->place.folder);
     permissions_from_stat(&scan->permissions, &status);
-    scan->permissions.label = label_of(scan->folder);
+    scan->permissions.label = label_of(scan->place.folder);
     return 0;
 }
 
@@ -309,7 +369,7 @@ static int scan_names(void *opaque)
         volume->name = g_strdup(name);
         volume->target.path = g_build_filename(scan->path, name, NULL);
         volume->key = g_strdup(volume->target.path);
-        ret = take_entry(volume, scan->folder, name, true);
+        ret = take_entry(volume, &scan->place, name, true);
         if (!ret) {
             scan->volumes[i] = volume;
             continue;
@@ -378,7 +438,7 @@ static void scan_done(struct scan *scan)
     g_free(scan->volumes);
     g_ptr_array_free(scan->names, TRUE);
     permissions_clear(&scan->permissions);
-    fd_close(scan->folder);
+    fd_close(scan->place.folder);
     g_free(scan->error_name);
 }
 
@@ -386,7 +446,7 @@ bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *ret, struct poo
 {
     struct scan scan = {
         .path = pool->def->target_path,
-        .folder = -1,
+        .place = {.folder = -1, .now_us = loop_wall_time_us()},
         .names = g_ptr_array_new_with_free_func(g_free),
         .permissions = PERMISSIONS_NONE,
     };

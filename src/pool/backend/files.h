@@ -17,5 +17,13 @@ bool CO_FN co_files_check(struct pool *pool, bool *ret_active, struct pool_error
 extern const struct pool_backend_volume files_volume_operations;
 
 /* Reads all that a file shows into `volume`, whose path is set: format, sizes, owner, backing image. Blocks, for
- * worker threads; 0 or -errno. `full`: also the format and what depends on it; else sizes, owner and times only. */
-int file_volume_probe(struct volume *volume, bool full);
+ * worker threads; 0 or -errno. `full`: also the format and what depends on it; else sizes, owner and times only.
+ * `now_us`: loop_wall_time_us(). */
+int file_volume_probe(struct volume *volume, bool full, int64_t now_us);
+
+/* Whether the file is as it was when it was last looked at; the time of the last access is taken over. Immediate; false
+ * where looking could wait for another host. `just_seen`: the look was so recent that nobody else can have known it. */
+bool file_volume_is_as_seen(struct volume *volume, bool just_seen);
+
+/* `volume` has what the look at its file (on a stand-in) has found, which loses it. `full` as for the look. */
+void file_volume_take(struct volume *volume, struct volume *found, bool full);

@@ -234,7 +234,7 @@ static struct json *file_options(const struct volume *volume)
     struct json *file = json_object();
 
     json_set(file, "driver", json_string(volume->type == VOLUME_BLOCK ? "host_device" : "file"));
-    json_set(file, "filename", json_string(volume->target.path));
+    json_set(file, "filename", json_string(volume->new_path ? volume->new_path : volume->target.path));
     return file;
 }
 

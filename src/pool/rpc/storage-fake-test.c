@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "base/compiler.h"
 #include "loop/loop.h"
@@ -384,7 +385,7 @@ int64_t co_volume_stream_read(struct volume_stream *stream, void *buffer, size_t
     return (int64_t)size;
 }
 
-bool co_volume_stream_write(struct volume_stream *stream, const void *buffer, size_t size, struct pool_error **err)
+static bool write_data(struct volume_stream *stream, const void *buffer, size_t size, struct pool_error **err)
 {
     GByteArray *content = stream->storage->content;
     guint old = content->len;
@@ -400,17 +401,21 @@ bool co_volume_stream_write(struct volume_stream *stream, const void *buffer, si
     return true;
 }
 
+bool co_volume_stream_write(struct volume_stream *stream, const struct iovec *segments, int count,
+                            struct pool_error **err)
+{
+    for (int i = 0; i < count; i++) {
+        if (!write_data(stream, segments[i].iov_base, segments[i].iov_len, err))
+            return false;
+    }
+    return true;
+}
+
 bool co_volume_stream_write_hole(struct volume_stream *stream, uint64_t length, struct pool_error **err)
 {
     g_autofree uint8_t *zeroes = g_malloc0(length);
 
-    return co_volume_stream_write(stream, zeroes, length, err);
-}
-
-bool co_volume_stream_finish(struct volume_stream *stream, struct pool_error **err)
-{
-    stream->storage->finished++;
-    return true;
+    return write_data(stream, zeroes, length, err);
 }
 
 void volume_stream_close(struct volume_stream *stream)

@@ -9,7 +9,7 @@
 struct storage {
     GByteArray *content; /* of the volume */
     struct storage_listener *listener;
-    unsigned finished, closed; /* streams */
+    unsigned closed; /* streams */
     bool gate_shut;            /* refreshing the pool waits until it opens */
     unsigned waiting;          /* calls that do */
 };

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <glib.h>
+#include <sys/uio.h>
 
 #include "loop/loop.h"
 #include "pool/log.h"
@@ -151,29 +152,55 @@ static void data_done(struct rpc_stream *stream, struct stream_data *data)
     rpc_client_request_end(stream->client);
 }
 
-static bool CO_FN co_write_data(struct rpc_stream *stream, const struct stream_data *data, struct pool_error **err)
+static bool has_packet(const struct rpc_stream *stream)
 {
-    if (!data->packet)
-        return co_volume_stream_write_hole(stream->volume, data->hole, err);
-    return co_volume_stream_write(stream->volume, data->packet + RPC_HEADER_SIZE, data->length - RPC_HEADER_SIZE, err);
+    const struct stream_data *data = g_queue_peek_head((GQueue *)(uintptr_t)&stream->data);
+
+    return data && data->packet;
+}
+
+/* Writes what has come so far, in one go. */
+static bool CO_FN co_write_packets(struct rpc_stream *stream, struct pool_error **err)
+{
+    struct stream_data *data[VOLUME_STREAM_SEGMENTS_MAX];
+    struct iovec segments[VOLUME_STREAM_SEGMENTS_MAX];
+    int count = 0;
+    bool ok;
+
+    while (count < VOLUME_STREAM_SEGMENTS_MAX && has_packet(stream)) {
+        data[count] = g_queue_pop_head(&stream->data);
+        segments[count] = (struct iovec){
+            .iov_base = data[count]->packet + RPC_HEADER_SIZE,
+            .iov_len = data[count]->length - RPC_HEADER_SIZE,
+        };
+        count++;
+    }
+    ok = co_volume_stream_write(stream->volume, segments, count, err);
+    for (int i = 0; i < count; i++)
+        data_done(stream, data[i]);
+    return ok;
+}
+
+static bool CO_FN co_write_hole(struct rpc_stream *stream, struct pool_error **err)
+{
+    struct stream_data *data = g_queue_pop_head(&stream->data);
+    bool ok = co_volume_stream_write_hole(stream->volume, data->hole, err);
+
+    data_done(stream, data);
+    return ok;
 }
 
 static void CO_FN co_upload(struct rpc_stream *stream)
 {
     while (!is_over(stream)) {
-        struct stream_data *data = g_queue_pop_head(&stream->data);
         struct pool_error *error = NULL;
 
-        if (data) {
-            bool ok = co_write_data(stream, data, &error);
-            data_done(stream, data);
-            if (!ok)
+        if (!g_queue_is_empty(&stream->data)) {
+            if (!(has_packet(stream) ? co_write_packets(stream, &error) : co_write_hole(stream, &error)))
                 fail(stream, error);
         } else if (stream->bad_hole) {
             fail_hole(stream);
         } else if (stream->finish) {
-            if (!co_volume_stream_finish(stream->volume, &error))
-                fail(stream, error);
             return;
         } else {
             co_condition_wait_always(&stream->wake, NULL);
