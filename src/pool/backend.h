@@ -94,8 +94,9 @@ struct pool_backend_volume {
     /* Also called for volumes whose making has failed. NULL: "storage pool does not support vol deletion". */
     bool (*co_delete)(struct pool *pool, struct volume *volume, unsigned flags, struct pool_error **err);
 
-    /* To `capacity` bytes; `flags` has only ALLOCATE and SHRINK, and was checked against the capacity and what is
-     * available. The caller changes the numbers. NULL: "storage pool does not support changing of volume capacity". */
+    /* To `capacity` bytes. No lock; the volume is marked as in use. `flags` has only ALLOCATE and SHRINK, and was
+     * checked against the capacity and what is available. The caller changes the numbers. NULL: "storage pool does not
+     * support changing of volume capacity". */
     bool (*co_resize)(struct pool *pool, struct volume *volume, uint64_t capacity, unsigned flags,
                       struct pool_error **err);
 

@@ -16,44 +16,6 @@ enum pool_list_flags {
     LIST_ALL = 0xFFFFF,
 };
 
-void pool_id_free(struct pool_id *id)
-{
-    if (!id)
-        return;
-    g_free(id->name);
-    g_free(id);
-}
-
-void volume_id_free(struct volume_id *id)
-{
-    if (!id)
-        return;
-    g_free(id->pool);
-    g_free(id->name);
-    g_free(id->key);
-    g_free(id);
-}
-
-void pool_id_array_free(struct pool_id_array *array)
-{
-    if (!array)
-        return;
-    for (size_t i = 0; i < array->count; i++)
-        pool_id_free(array->items[i]);
-    g_free(array->items);
-    g_free(array);
-}
-
-void volume_id_array_free(struct volume_id_array *array)
-{
-    if (!array)
-        return;
-    for (size_t i = 0; i < array->count; i++)
-        volume_id_free(array->items[i]);
-    g_free(array->items);
-    g_free(array);
-}
-
 struct pool_id *pool_get_id(const struct pool *pool)
 {
     struct pool_id *id = g_new0(struct pool_id, 1);

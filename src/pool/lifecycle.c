@@ -124,8 +124,33 @@ static bool CO_FN co_build_for_start(struct pool *pool, unsigned flags, struct p
     return pool->backend->co_build(pool, build_flags, err);
 }
 
-/* On failure all is as it was before. */
-static bool CO_FN co_start(struct pool *pool, unsigned flags, struct pool_error **err)
+/* --- what needs a pool and its lock --- */
+
+/* The pool, referenced and locked, and the daemon kept from ending; NULL: *err. */
+static struct pool *CO_FN co_begin(struct storage *storage, const struct pool_id *id, struct pool_error **err)
+{
+    struct pool *pool = storage_find_pool(storage, id, err);
+
+    if (!pool)
+        return NULL;
+    pool_ref(pool);
+    storage->busy++;
+    if (co_pool_lock(pool, err))
+        return pool;
+    storage->busy--;
+    pool_unref(pool);
+    return NULL;
+}
+
+static void end(struct pool *pool)
+{
+    pool->storage->busy--;
+    pool_unlock(pool);
+    pool_unref(pool);
+}
+
+/* On failure all is as it was before. `tell`: those who listen. */
+static bool CO_FN co_start(struct pool *pool, unsigned flags, bool tell, struct pool_error **err)
 {
     const struct pool_backend *backend = pool_get_backend(pool, err);
     bool started = false;
@@ -145,6 +170,8 @@ static bool CO_FN co_start(struct pool *pool, unsigned flags, struct pool_error 
     }
     pool->starting = false;
     pool->active = ok;
+    if (ok && tell)
+        storage_tell(pool->storage, pool, POOL_EVENT_STARTED);
     return ok;
 }
 
@@ -262,18 +289,16 @@ struct pool_id *CO_FN co_storage_pool_create_xml(struct storage *storage, const 
     if (pool)
         pool->starting = true;
     co_mutex_unlock(&storage->definitions);
-    if (pool) {
-        if (co_start(pool, flags, err)) {
-            storage_tell(storage, pool, POOL_EVENT_STARTED);
-            id = pool_get_id(pool);
-        } else if (!pool->config_path) {
-            storage_remove_pool(pool);
-        }
-        pool->starting = false;
-        pool_unlock(pool);
-        pool_unref(pool);
+    if (!pool) {
+        storage->busy--;
+        return NULL;
     }
-    storage->busy--;
+    if (co_start(pool, flags, true, err))
+        id = pool_get_id(pool);
+    else if (!pool->config_path)
+        storage_remove_pool(pool);
+    pool->starting = false;
+    end(pool);
     return id;
 }
 
@@ -297,31 +322,6 @@ static bool CO_FN co_undefine(struct storage *storage, struct pool *pool, struct
     storage_tell(storage, pool, POOL_EVENT_UNDEFINED);
     storage_remove_pool(pool);
     return true;
-}
-
-/* --- what needs a pool and its lock --- */
-
-/* The pool, referenced and locked, and the daemon kept from ending; NULL: *err. */
-static struct pool *CO_FN co_begin(struct storage *storage, const struct pool_id *id, struct pool_error **err)
-{
-    struct pool *pool = storage_find_pool(storage, id, err);
-
-    if (!pool)
-        return NULL;
-    pool_ref(pool);
-    storage->busy++;
-    if (co_pool_lock(pool, err))
-        return pool;
-    storage->busy--;
-    pool_unref(pool);
-    return NULL;
-}
-
-static void end(struct pool *pool)
-{
-    pool->storage->busy--;
-    pool_unlock(pool);
-    pool_unref(pool);
 }
 
 bool CO_FN co_storage_pool_undefine(struct storage *storage, const struct pool_id *id, struct pool_error **err)
@@ -352,9 +352,7 @@ static bool CO_FN co_start_pool(struct storage *storage, const struct pool_id *i
 
     if (!pool)
         return false;
-    ok = check_inactive(pool, err) && co_start(pool, flags, err);
-    if (ok && tell)
-        storage_tell(storage, pool, POOL_EVENT_STARTED);
+    ok = check_inactive(pool, err) && co_start(pool, flags, tell, err);
     end(pool);
     return ok;
 }

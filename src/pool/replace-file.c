@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "pool/replace-file.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
 
@@ -32,8 +33,10 @@ static int CO_FN co_sync_folder(const char *path)
 {
     g_autofree char *folder = g_path_get_dirname(path);
     AUTO(fd) fd = co_file_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int result = fd < 0 ? fd : co_file_sync(fd, false);
 
-    return fd < 0 ? fd : co_file_sync(fd, false);
+    /* Some file systems cannot sync a directory; there the move is as lasting as it gets. */
+    return result == -EINVAL || result == -EROFS ? 0 : result;
 }
 
 bool co_replace_file(const char *path, const void *data, size_t size, struct pool_error **err)

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Definitions in files. A file is written beside its place, brought to the disk and then moved there; so whatever
- * happens, the place has the old definition or the new one, whole.
- */
+/* Definitions in files, which hold the old one or the new one, whole. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +9,7 @@
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/pool-error.h"
+#include "pool/replace-file.h"
 #include "pool/storage-internal.h"
 #include "pool/xml/document.h"
 
@@ -48,41 +46,15 @@ static int make_directory(void *opaque)
     return g_mkdir_with_parents(opaque, 0777) ? -errno : 0;
 }
 
-static int CO_FN co_write_new(const char *path, const char *text)
-{
-    AUTO(fd) fd = co_file_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
-    int ret = fd < 0 ? fd : co_file_write_exact(fd, text, strlen(text), 0);
-
-    return ret ? ret : co_file_sync(fd, false);
-}
-
-static int CO_FN co_sync_directory(const char *path)
-{
-    AUTO(fd) fd = co_file_open(path, O_RDONLY | O_DIRECTORY, 0);
-    int ret = fd < 0 ? fd : co_file_sync(fd, false);
-
-    /* Some file systems cannot sync a directory; there the move is as lasting as it gets. */
-    return ret == -EINVAL || ret == -EROFS ? 0 : ret;
-}
-
 static bool CO_FN co_replace(const char *directory, const char *name, const char *text, struct pool_error **err)
 {
     g_autofree char *path = file_path(directory, name);
-    g_autofree char *new_path = g_strconcat(path, ".new", NULL);
     g_autofree char *folder = g_strdup(directory);
     int ret = co_worker_run(make_directory, folder);
 
     if (ret)
         return pool_error_set_errno(err, ret, "cannot create config directory %s", directory);
-    ret = co_write_new(new_path, text);
-    if (ret) {
-        (void)co_file_unlink(new_path);
-        return pool_error_set_errno(err, ret, "cannot create config file '%s'", new_path);
-    }
-    ret = co_file_rename(new_path, path);
-    if (!ret)
-        ret = co_sync_directory(directory);
-    return !ret || pool_error_set_errno(err, ret, "cannot save config file '%s'", path);
+    return co_replace_file(path, text, strlen(text), err);
 }
 
 /* What the comment calls the pool, so that the line can be typed as it is: nothing where no name is safe for that. */

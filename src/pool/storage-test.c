@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <glib.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -495,6 +496,127 @@ static void co_changes_by_others(void *opaque)
     finish(&fixture);
 }
 
+/* --- what takes long --- */
+
+/* A piece of work on the volume "a.raw" by a coroutine of its own. */
+struct long_work {
+    struct fixture *fixture;
+    const struct pool_id *pool;
+    const struct volume_id *id;
+    bool done;
+    bool ok;
+    struct pool_error *error;
+};
+
+static void CO_FN co_resize_slowly(void *opaque)
+{
+    struct long_work *work = opaque;
+
+    work->ok = co_storage_volume_resize(work->fixture->storage, work->id, 1 << 20, 0, &work->error);
+    work->done = true;
+}
+
+static void CO_FN co_clone_slowly(void *opaque)
+{
+    struct long_work *work = opaque;
+    AUTO(volume_id)
+    copy = co_storage_volume_create_xml_from(work->fixture->storage, work->pool,
+                                             "<volume><name>copy.raw</name><capacity>65536</capacity></volume>",
+                                             work->id, 2, &work->error);
+
+    work->ok = copy;
+    work->done = true;
+}
+
+/* While somebody's open file keeps the work waiting, others make, look at and delete volumes of the same pool. */
+static void CO_FN co_others_go_on(co_entry *entry, bool clone)
+{
+    struct fixture fixture;
+    AUTO(pool_id) pool = NULL;
+    AUTO(volume_id) id = NULL;
+    AUTO(volume_id) other = NULL;
+    struct long_work work = {.fixture = &fixture};
+    struct pool_error *error = NULL;
+    struct volume_info info;
+    struct co_task *task;
+    AUTO(fd) fd = -1;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    id = make(&fixture, pool, "a.raw", "<capacity>65536</capacity>");
+    work.pool = pool;
+    work.id = id;
+    /* What is known of the file is good after a while, and need not be read again. */
+    g_assert_cmpint(co_sleep_ns(INT64_C(200) * 1000 * 1000), ==, 0);
+    g_assert_true(co_storage_volume_get_info(fixture.storage, id, 0, &info, NULL));
+    /* The system lets nobody open the file before we have agreed, or a long time has passed. */
+    fd = open(id->key, O_RDWR | O_CLOEXEC);
+    g_assert_cmpint(fcntl(fd, F_SETLEASE, F_WRLCK), ==, 0);
+    task = co_task_start(loop_current(), entry, &work);
+    other = make(&fixture, pool, "b.raw", "<capacity>4096</capacity>");
+    g_assert_true(co_storage_volume_get_info(fixture.storage, other, 0, &info, NULL));
+    g_assert_true(co_storage_volume_resize(fixture.storage, other, 8192, 0, NULL));
+    g_assert_true(co_storage_volume_delete(fixture.storage, other, 0, NULL));
+    g_assert_false(work.done);
+    g_assert_false(co_storage_volume_delete(fixture.storage, id, 0, &error));
+    expect(&error, "Requested operation is not valid: volume 'a.raw' is still in use.");
+    g_assert_false(co_storage_pool_destroy(fixture.storage, pool, &error));
+    expect(&error, "internal error: pool 'demo' has asynchronous jobs running.");
+    g_assert_cmpint(fcntl(fd, F_SETLEASE, F_UNLCK), ==, 0);
+    co_task_join(task);
+    /* Not every file system shares blocks, and that is all that may be wrong. */
+    g_assert_true(work.ok || (clone && strstr(work.error->message, "failed to clone files")));
+    pool_error_free(work.error);
+    g_assert_true(co_storage_volume_delete(fixture.storage, id, 0, NULL));
+    finish(&fixture);
+}
+
+static void co_slow_resize(void *opaque)
+{
+    co_others_go_on(co_resize_slowly, false);
+}
+
+static void co_slow_clone(void *opaque)
+{
+    co_others_go_on(co_clone_slowly, true);
+}
+
+static void CO_FN co_wipe_slowly(void *opaque)
+{
+    struct long_work *work = opaque;
+
+    work->ok = co_storage_volume_wipe(work->fixture->storage, work->id, 8, 0, &work->error);
+    work->done = true;
+}
+
+/* A wipe writes many pieces, and between any two of them the pool's lock is free. */
+static void co_slow_wipe(void *opaque)
+{
+    struct fixture fixture;
+    AUTO(pool_id) pool = NULL;
+    AUTO(volume_id) id = NULL;
+    struct long_work work = {.fixture = &fixture};
+    struct co_task *task;
+    unsigned made = 0;
+
+    begin(&fixture);
+    pool = start_pool(&fixture, "demo");
+    id = make(&fixture, pool, "a.raw", "<capacity unit='M'>64</capacity>");
+    work.id = id;
+    task = co_task_start(loop_current(), co_wipe_slowly, &work);
+    while (!work.done) {
+        struct volume_id *other = make(&fixture, pool, "b.raw", "<capacity>4096</capacity>");
+
+        g_assert_true(co_storage_volume_delete(fixture.storage, other, 0, NULL));
+        volume_id_free(other);
+        made += !work.done;
+    }
+    co_task_join(task);
+    g_assert_true(work.ok);
+    g_assert_cmpuint(made, >, 0);
+    finish(&fixture);
+}
+
 /* --- running them --- */
 
 static void run(const void *data)
@@ -525,9 +647,13 @@ int main(int argc, char **argv)
         {"/volume/streams", co_streams},
         {"/volume/leftovers", co_leftovers},
         {"/volume/changed-by-others", co_changes_by_others},
+        {"/volume/slow/resize", co_slow_resize},
+        {"/volume/slow/clone", co_slow_clone},
+        {"/volume/slow/wipe", co_slow_wipe},
     };
 
     g_test_init(&argc, &argv, NULL);
+    signal(SIGIO, SIG_IGN); /* by which the system asks for a file back */
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
         g_test_add_data_func(cases[i].name, &cases[i].entry, run);
     return g_test_run();

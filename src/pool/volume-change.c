@@ -152,58 +152,17 @@ static bool check_same(const struct pool *pool, const struct pool_backend *backe
            pool_error_set(err, POOL_ERROR_OPERATION_INVALID, "storage pool '%s' has been redefined", pool->def->name);
 }
 
-static bool CO_FN co_create(struct pool *pool, const struct pool_backend *backend, struct volume *volume,
-                            unsigned flags, struct pool_error **err)
+/* Under the lock of `pool`. */
+static bool CO_FN co_create(struct pool *pool, struct volume *volume, unsigned flags, struct pool_error **err)
 {
-    return check_same(pool, backend, err) && check_new(pool, volume, err) && co_add(pool, volume, err) &&
-           co_make(pool, volume, NULL, NULL, flags, err);
+    return check_new(pool, volume, err) && co_add(pool, volume, err) && co_make(pool, volume, NULL, NULL, flags, err);
 }
-
-struct volume_id *CO_FN co_storage_volume_create_xml(struct storage *storage, const struct pool_id *id, const char *xml,
-                                                     unsigned flags, struct pool_error **err)
-{
-    const struct pool_backend *backend;
-    struct pool *pool;
-    AUTO(pool) held = NULL;
-    AUTO(volume) volume = NULL;
-    struct volume_id *ret = NULL;
-
-    if (!pool_error_check_flags(err, flags, VOLUME_CREATE_PREALLOC_METADATA | VOLUME_CREATE_VALIDATE,
-                                "storageVolCreateXML"))
-        return NULL;
-    pool = storage_find_active_pool(storage, id, err);
-    if (!pool)
-        return NULL;
-    if (flags & VOLUME_CREATE_VALIDATE && !xml_check_volume(xml, err))
-        return NULL;
-    volume = volume_parse(xml, pool->def->type, false, err);
-    if (!volume)
-        return NULL;
-    if (!operations(pool)->co_create) {
-        pool_error_set(err, POOL_ERROR_NO_SUPPORT, "storage pool does not support volume creation");
-        return NULL;
-    }
-    held = pool_ref(pool);
-    backend = pool->backend;
-    if (!co_pool_lock(pool, err))
-        return NULL;
-    storage->busy++;
-    if (co_create(pool, backend, volume, flags, err))
-        ret = volume_get_id(pool, volume);
-    storage->busy--;
-    pool_unlock(pool);
-    return ret;
-}
-
-/* --- making from another --- */
 
 static bool check_copy(const struct pool *pool, struct volume *volume, const struct volume *source,
                        struct pool_error **err)
 {
     if (pool_find_volume(pool, volume->name))
         return pool_error_set(err, POOL_ERROR_INTERNAL, "storage volume name '%s' already in use.", volume->name);
-    if (!volume_check_built(source, err))
-        return false;
     volume->capacity = MAX(volume->capacity, source->capacity);
     volume->has_capacity = true;
     if (!volume->has_allocation)
@@ -212,8 +171,8 @@ static bool check_copy(const struct pool *pool, struct volume *volume, const str
 }
 
 /* Under the lock of `pool`. */
-static bool CO_FN co_copy(struct pool *pool, struct volume *volume, const struct volume_id *source_id, unsigned flags,
-                          struct pool_error **err)
+static bool CO_FN co_create_from(struct pool *pool, struct volume *volume, const struct volume_id *source_id,
+                                 unsigned flags, struct pool_error **err)
 {
     struct storage *storage = pool->storage;
     struct pool *source_pool;
@@ -223,7 +182,7 @@ static bool CO_FN co_copy(struct pool *pool, struct volume *volume, const struct
     bool ok;
 
     source = storage_find_volume(storage, source_id, &source_pool, err);
-    if (!source)
+    if (!source || !volume_check_built(source, err))
         return false;
     held_pool = pool_ref(source_pool);
     held = volume_ref(source);
@@ -239,43 +198,62 @@ static bool CO_FN co_copy(struct pool *pool, struct volume *volume, const struct
     return ok;
 }
 
-struct volume_id *CO_FN co_storage_volume_create_xml_from(struct storage *storage, const struct pool_id *id,
-                                                          const char *xml, const struct volume_id *source,
-                                                          unsigned flags, struct pool_error **err)
+/* What both ways of making one ask of their arguments; the pool, referenced. */
+static struct pool *check_request(struct storage *storage, const struct pool_id *id, const char *xml, bool copy,
+                                  unsigned flags, struct volume **ret_volume, struct pool_error **err)
 {
-    const struct pool_backend *backend;
-    struct pool *pool;
-    AUTO(pool) held = NULL;
+    struct pool *pool = storage_find_active_pool(storage, id, err);
+
+    if (!pool || (flags & VOLUME_CREATE_VALIDATE && !xml_check_volume(xml, err)))
+        return NULL;
+    *ret_volume = volume_parse(xml, pool->def->type, copy, err);
+    if (!*ret_volume)
+        return NULL;
+    if (operations(pool)->co_create && (!copy || operations(pool)->co_build_from))
+        return pool_ref(pool);
+    pool_error_set(err, POOL_ERROR_NO_SUPPORT, "storage pool does not support volume creation%s",
+                   copy ? " from an existing volume" : "");
+    return NULL;
+}
+
+/* `source` NULL: an empty one. */
+static struct volume_id *CO_FN co_create_xml(struct storage *storage, const struct pool_id *id, const char *xml,
+                                             const struct volume_id *source, unsigned flags, struct pool_error **err)
+{
     AUTO(volume) volume = NULL;
+    AUTO(pool) pool = check_request(storage, id, xml, source, flags, &volume, err);
+    const struct pool_backend *backend = pool ? pool->backend : NULL;
     struct volume_id *ret = NULL;
 
-    if (!pool_error_check_flags(err, flags,
-                                VOLUME_CREATE_PREALLOC_METADATA | VOLUME_CREATE_REFLINK | VOLUME_CREATE_VALIDATE,
-                                "storageVolCreateXMLFrom"))
-        return NULL;
-    pool = storage_find_active_pool(storage, id, err);
-    if (!pool)
-        return NULL;
-    if (flags & VOLUME_CREATE_VALIDATE && !xml_check_volume(xml, err))
-        return NULL;
-    volume = volume_parse(xml, pool->def->type, true, err);
-    if (!volume)
-        return NULL;
-    if (!operations(pool)->co_create || !operations(pool)->co_build_from) {
-        pool_error_set(err, POOL_ERROR_NO_SUPPORT,
-                       "storage pool does not support volume creation from an existing volume");
-        return NULL;
-    }
-    held = pool_ref(pool);
-    backend = pool->backend;
-    if (!co_pool_lock(pool, err))
+    if (!pool || !co_pool_lock(pool, err))
         return NULL;
     storage->busy++;
-    if (check_same(pool, backend, err) && co_copy(pool, volume, source, flags, err))
+    if (check_same(pool, backend, err) &&
+        (source ? co_create_from(pool, volume, source, flags, err) : co_create(pool, volume, flags, err)))
         ret = volume_get_id(pool, volume);
     storage->busy--;
     pool_unlock(pool);
     return ret;
+}
+
+struct volume_id *CO_FN co_storage_volume_create_xml(struct storage *storage, const struct pool_id *id, const char *xml,
+                                                     unsigned flags, struct pool_error **err)
+{
+    if (!pool_error_check_flags(err, flags, VOLUME_CREATE_PREALLOC_METADATA | VOLUME_CREATE_VALIDATE,
+                                "storageVolCreateXML"))
+        return NULL;
+    return co_create_xml(storage, id, xml, NULL, flags, err);
+}
+
+struct volume_id *CO_FN co_storage_volume_create_xml_from(struct storage *storage, const struct pool_id *id,
+                                                          const char *xml, const struct volume_id *source,
+                                                          unsigned flags, struct pool_error **err)
+{
+    if (!pool_error_check_flags(err, flags,
+                                VOLUME_CREATE_PREALLOC_METADATA | VOLUME_CREATE_REFLINK | VOLUME_CREATE_VALIDATE,
+                                "storageVolCreateXMLFrom"))
+        return NULL;
+    return co_create_xml(storage, id, xml, source, flags, err);
 }
 
 /* --- deleting --- */
@@ -332,21 +310,26 @@ static bool check_capacity(const struct pool *pool, const struct volume *volume,
     return true;
 }
 
-/* Under the lock. */
-static bool CO_FN co_resize(struct pool *pool, struct volume *volume, uint64_t given, unsigned flags,
-                            struct pool_error **err)
+/* Begins and ends under the lock; a file that gets all of its space may take long. */
+static bool CO_FN co_resize(struct volume_job *job, uint64_t given, unsigned flags, struct pool_error **err)
 {
+    struct pool *pool = job->pool;
+    struct volume *volume = job->volume;
     uint64_t capacity;
+    bool ok;
 
     if (!volume_check_free(volume, err) || !find_capacity(volume, given, flags, &capacity, err) ||
         !check_capacity(pool, volume, capacity, flags, err))
         return false;
     if (!operations(pool)->co_resize)
         return pool_error_set(err, POOL_ERROR_NO_SUPPORT, "storage pool does not support changing of volume capacity");
-    if (!operations(pool)->co_resize(pool, volume, capacity, flags & ~(unsigned)VOLUME_RESIZE_DELTA, err))
+    volume_job_go(job);
+    ok = operations(pool)->co_resize(pool, volume, capacity, flags & ~(unsigned)VOLUME_RESIZE_DELTA, err);
+    co_volume_job_return(job);
+    if (!ok)
         return false;
     volume->capacity = capacity;
-    if (flags & VOLUME_RESIZE_ALLOCATE) {
+    if (flags & VOLUME_RESIZE_ALLOCATE && capacity > volume->allocation) {
         count(pool, (int64_t)(capacity - volume->allocation));
         volume->allocation = capacity;
     }
@@ -367,7 +350,7 @@ bool CO_FN co_storage_volume_resize(struct storage *storage, const struct volume
                                 "storageVolResize") ||
         !co_volume_begin(storage, id, &job, err))
         return false;
-    ok = co_resize(job.pool, job.volume, capacity, flags, err);
+    ok = co_resize(&job, capacity, flags, err);
     volume_end(&job);
     return ok;
 }

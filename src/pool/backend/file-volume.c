@@ -26,6 +26,9 @@ static bool check_name(const char *name, struct pool_error **err)
     if (strpbrk(name, "\t\n\r\x7f"))
         return pool_error_set(err, POOL_ERROR_OPERATION_INVALID, "volume name '%s' cannot contain control characters",
                               name);
+    if (new_file_has_such_name(name))
+        return pool_error_set(err, POOL_ERROR_OPERATION_INVALID,
+                              "volume name '%s' begins as those of files that are being made", name);
     if (strlen(name) > NAME_BYTES_MAX)
         return pool_error_set(err, POOL_ERROR_OPERATION_INVALID, "volume name '%s' is longer than %d bytes", name,
                               NAME_BYTES_MAX);

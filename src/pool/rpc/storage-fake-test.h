@@ -9,9 +9,9 @@
 struct storage {
     GByteArray *content; /* of the volume */
     struct storage_listener *listener;
-    unsigned closed; /* streams */
-    bool gate_shut;            /* refreshing the pool waits until it opens */
-    unsigned waiting;          /* calls that do */
+    unsigned closed;  /* streams */
+    bool gate_shut;   /* refreshing the pool waits until it opens */
+    unsigned waiting; /* calls that do */
 };
 
 struct storage *fake_storage_new(void);
