@@ -124,6 +124,71 @@ def test_queues_on_an_iothread(tmp_path):
             assert queue.call(vu.IN, queue.index * 64, into=512)[1] == bytes([queue.index + 1]) * 512
 
 
+def test_write_cache(tmp_path):
+    """What the guest is told of the cache, and what becomes of its writes, are one: the log shows which of them are made to last."""
+    flush, fua = 1, 2
+    with Served(tmp_path) as served:
+        log = tmp_path / 'log'
+        log.write_bytes(bytes(MIB))
+        served.qmp.command('blockdev-add', driver='file', node_name='log', filename=str(log))
+        served.qmp.command('blockdev-add', driver='blklogwrites', node_name='logged', file='disk', log='log')
+        served.qmp.command('block-export-del', id='vub0')
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='vub0', node_name='logged', writable=True,
+                           addr={'type': 'unix', 'path': str(served.socket)})
+
+        def logged():
+            """The flags of what has been done, in order; each entry is a sector, and a write's data follow."""
+            data, at, found = log.read_bytes() + bytes(1024), 512, []
+            while (entry := struct.unpack_from('<QQQQ', data, at))[1] or entry[2]:
+                found.append(entry[2])
+                at += 512 * (1 + entry[1])
+            return found
+
+        def flags_of(call, *arguments):
+            before = len(logged())
+            assert call(*arguments) == vu.OK
+            return logged()[before:]
+
+        def lasts(flags):
+            return bool(flags[0] & fua) or any(one & flush for one in flags[1:])
+
+        write = vu.OUT, 8, [b'w' * 512]
+        for features, choices in ((BASIC, (None, 0, 1)), ((vu.F_VERSION_1, vu.F_FLUSH), (None,)), ((vu.F_VERSION_1,), (None,))):
+            with vu.FrontEnd(served.socket) as front:
+                front.negotiate(features).share_memory()
+                queue = front.queue()
+                for choice in choices:
+                    if choice is not None:
+                        assert front.do(vu.SET_CONFIG, struct.pack('=III', 32, 1, 0) + bytes([choice]))
+                        assert front.config()[32] == choice
+                    assert lasts(flags_of(queue.call, *write)) == (choice == 0 or vu.F_FLUSH not in features)
+                if vu.F_FLUSH in features:
+                    assert any(one & flush for one in flags_of(queue.call, vu.FLUSH))
+                assert not front.do(vu.SET_CONFIG, struct.pack('=III', 0, 1, 0) + b'x'), 'nothing else can be set'
+
+
+@pytest.mark.parametrize('how', ['status', 'message'])
+def test_status_and_reset(served, how):
+    """The status is kept; a reset stops the queues, forgets what was agreed, and lets the front end begin again."""
+    front = served.connect(protocol=(vu.PF_REPLY_ACK, vu.PF_CONFIG, vu.PF_RESET_DEVICE, vu.PF_STATUS))
+    assert front.ask_u64(vu.GET_STATUS) == 0
+    for status in 1, 3, 11, 15:
+        assert front.do(vu.SET_STATUS, struct.pack('=Q', status))
+        assert front.ask_u64(vu.GET_STATUS) == status
+    assert not front.do(vu.SET_STATUS, struct.pack('=Q', 256))
+    queue = front.queue()
+    assert queue.call(vu.OUT, 0, [b'r' * 512]) == vu.OK
+    assert front.do(vu.SET_CONFIG, struct.pack('=III', 32, 1, 0) + b'\0')
+    assert front.do(*((vu.SET_STATUS, bytes(8)) if how == 'status' else (vu.RESET_DEVICE,)))
+    assert front.ask_u64(vu.GET_STATUS) == 0
+    assert front.config()[32] == 1
+    number = queue.submit(vu.IN, 0, into=512)
+    assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features & front.offered))
+    assert not queue.collect() and not queue.done, 'a queue that was stopped has done something'
+    queue.set_up(queue.stop())
+    assert queue.wait(number)[:2] == (vu.OK, b'r' * 512)
+
+
 def test_resize_is_told(served):
     front = served.connect()
     ours, theirs = socket.socketpair()
@@ -266,6 +331,38 @@ def test_requests_survive_the_daemon(tmp_path, ring):
     again.close()
     front.close()
     served.daemon.stop()
+
+
+@pytest.mark.parametrize('ring', [(), (vu.F_PACKED,)])
+def test_requests_survive_the_front_end(tmp_path, ring):
+    """A front end dies with requests in flight; the next one, which has its memory and the table, finds all of them done, once each."""
+    with Served(tmp_path, first=['--object', 'throttle-group,id=g,limits.iops-total=4']) as served:
+        served.qmp.command('block-export-del', id='vub0')
+        served.qmp.command('blockdev-add', driver='throttle', node_name='slow', throttle_group='g', file='disk')
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='vub0', node_name='slow', writable=True,
+                           addr={'type': 'unix', 'path': str(served.socket)})
+        features = (*BASIC, *ring)
+        front = served.connect(features)
+        reply, (inflight,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 64) + bytes(4))
+        size, offset = struct.unpack_from('=QQ', reply)
+        queue = front.queue(size=64)
+        numbers = [queue.submit(vu.OUT, n, [bytes([n + 1]) * 512], kick=False) for n in range(8)]
+        queue.kick()
+        wait_for(lambda: queue.collect() or queue.done, 'the first to end')
+        front.sock.close()
+        served.qmp.command('qom-set', path='g', property='limits', value={'iops-total': 0})
+        again = vu.FrontEnd(served.socket, front.memory)
+        served.front_ends.append(again)
+        again.negotiate(features).share_memory()
+        assert again.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHHI', size, offset, 1, 64, 0), [inflight])
+        queue.collect()
+        queue.front = again
+        queue.set_up(queue.used_index if not ring else 0x80008000)
+        assert [queue.wait(number)[0] for number in numbers] == [vu.OK] * len(numbers)
+        assert not queue.pending and not queue.done
+        for n in range(8):
+            assert queue.call(vu.IN, n, into=512) == (vu.OK, bytes([n + 1]) * 512)
+        os.close(inflight)
 
 
 def test_removal(served):

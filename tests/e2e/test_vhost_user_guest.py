@@ -29,6 +29,11 @@ def test_guest(tmp_path, device):
         assert guest.do('sha256sum < /dev/vda').split()[0] == sha(data)
         assert guest.do('dd if=/dev/vda of=/dev/vda bs=256k count=16 seek=64 oflag=direct 2>/dev/null && sync') == ''
         assert served.image.read_bytes()[16 * MIB:20 * MIB] == data[:4 * MIB]
+        if 'config-wce=off' not in device:
+            for kind in 'write through', 'write back':
+                guest.do(f"echo '{kind}' > /sys/block/vda/cache_type")
+                assert guest.do('cat /sys/block/vda/queue/write_cache') == kind
+                guest.do('dd if=/dev/vda of=/dev/vda bs=4k count=16 oflag=direct 2>/dev/null')
         guest.do('blkdiscard -o 1048576 -l 1048576 /dev/vda')
         guest.do('echo 3 > /proc/sys/vm/drop_caches')
         assert served.image.read_bytes()[MIB:2 * MIB] == bytes(MIB)

@@ -16,69 +16,37 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "block/graph.h"
 #include "driver/protocol/virtio-blk/vhost-user-protocol.h"
-#include "export/export.h"
-#include "gen/types.h"
+#include "export/fixture-test.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 #include "loop/shared-memory.h"
 #include "loop/socket.h"
-#include "object/object.h"
-#include "schema/event.h"
-#include "schema/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MEMORY_BYTES = 1 << 17, PATIENCE_TURNS = 4, CONNECTIONS_MAX = 8, MESSAGE_MAX = 512 };
 
-static void ignore_event(struct event_sink *sink, const char *name, struct json *data)
-{
-    json_free(data);
-}
+static struct export_fixture fixture;
 
-/* What the inputs share, made for the first one. */
-static struct fixture {
-    struct loop *loop;
-    struct event_sink events;
-    struct graph *graph;
-    struct export_registry *exports;
-    char *address; /* in the abstract namespace */
+/* What the inputs share, besides. */
+static struct {
     int memory_fd;
     struct shared_memory *memory;
     int event_fd;
     int other_fd; /* of a kind that fits nowhere */
-} fixture = {.events = {.send = ignore_event}};
+} shared;
 
-static struct json *json_of(const char *format, const char *argument)
+static void begin(void *opaque)
 {
-    g_autofree char *text = g_strdup_printf(format, argument);
-    struct json *json = json_parse(text, strlen(text), NULL);
-
-    g_assert_nonnull(json);
-    return json;
-}
-
-static void fixture_start(void *opaque)
-{
-    struct object_registry *objects = object_registry_new();
-    AUTO(json) node_json = json_of("{'driver': 'null-co', 'node-name': '%s', 'size': 65536, 'read-zeroes': true}", "n");
-    AUTO(json)
-    export_json = json_of("{'type': 'vhost-user-blk', 'id': 'e', 'node-name': 'n', 'writable': true, 'num-queues': 2, "
-                          "'addr': {'type': 'unix', 'path': '%s', 'abstract': true}}",
-                          fixture.address);
-    AUTO(blockdev_options) node = blockdev_options_parse(node_json, NULL);
-    AUTO(block_export_options) export = block_export_options_parse(export_json, NULL);
-
-    fixture.graph = graph_new(objects, &fixture.events);
-    fixture.exports = export_registry_new(fixture.graph, objects, &fixture.events);
-    g_assert_true(co_graph_add(fixture.graph, node, NULL));
-    g_assert_true(co_export_add(fixture.exports, export, NULL));
-    fixture.memory_fd = shared_memory_file("fuzz", MEMORY_BYTES);
-    fixture.memory = shared_memory_map(fixture.memory_fd, 0, MEMORY_BYTES, NULL);
-    fixture.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    fixture.other_fd = dup(0);
-    assert(fixture.memory && fixture.event_fd >= 0 && fixture.other_fd >= 0);
+    co_export_fixture_export(
+        &fixture, "{'type': 'vhost-user-blk', 'id': 'e', 'node-name': 'n', 'writable': true, 'num-queues': 2, "
+                  "'addr': {'type': 'unix', 'path': '%s', 'abstract': true}}");
+    shared.memory_fd = shared_memory_file("fuzz", MEMORY_BYTES);
+    shared.memory = shared_memory_map(shared.memory_fd, 0, MEMORY_BYTES, NULL);
+    shared.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    shared.other_fd = dup(0);
+    assert(shared.memory && shared.event_fd >= 0 && shared.other_fd >= 0);
 }
 
 struct input {
@@ -129,10 +97,7 @@ static void CO_FN co_forget_replies(struct input *input)
 
 static void CO_FN co_connect(struct input *input)
 {
-    struct socket_endpoint endpoint = {.family = SOCKET_UNIX, .path = fixture.address, .abstract = true};
-
-    input->socket = co_socket_dial(&endpoint, NULL);
-    assert(input->socket >= 0);
+    input->socket = co_export_fixture_dial(&fixture);
     input->connections++;
 }
 
@@ -149,7 +114,7 @@ static void CO_FN co_disconnect(struct input *input)
 
 static void CO_FN co_send(struct input *input, const uint8_t *bytes, size_t size, unsigned fd_count, uint8_t kind)
 {
-    const int kinds[] = {fixture.memory_fd, fixture.event_fd, fixture.other_fd, input->socket};
+    const int kinds[] = {shared.memory_fd, shared.event_fd, shared.other_fd, input->socket};
     union {
         struct cmsghdr alignment;
         char bytes[CMSG_SPACE(16 * sizeof(int))];
@@ -199,10 +164,10 @@ static void CO_FN co_step(struct input *input)
         offset = next_byte(input);
         offset = (offset | (size_t)next_byte(input) << 8) * 16 % (MEMORY_BYTES - 256);
         size = next_byte(input);
-        next_bytes(input, shared_memory_base(fixture.memory) + offset, size);
+        next_bytes(input, shared_memory_base(shared.memory) + offset, size);
         break;
     case 3:
-        (void)eventfd_write(fixture.event_fd, 1);
+        (void)eventfd_write(shared.event_fd, 1);
         co_settle();
         break;
     default:
@@ -217,7 +182,7 @@ static void run_input(void *opaque)
 {
     struct input *input = opaque;
 
-    memset(shared_memory_base(fixture.memory), 0, MEMORY_BYTES);
+    memset(shared_memory_base(shared.memory), 0, MEMORY_BYTES);
     co_connect(input);
     while (input->size)
         co_step(input);
@@ -228,12 +193,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = {.data = data, .size = size};
 
-    if (!fixture.loop) {
-        fixture.loop = loop_new(&(struct loop_options){0}, NULL);
-        g_assert_nonnull(fixture.loop);
-        fixture.address = g_strdup_printf("ashlar-vhost-user-fuzz-%d", getpid());
-        co_run(fixture.loop, fixture_start, NULL);
-    }
+    export_fixture_begin(&fixture, 65536, begin);
     co_run(fixture.loop, run_input, &input);
     return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One image behind four queues on four loops, all in one process: an export with a list of iothreads, our own front end
+ * One image behind four queues on four loops, all in one process: an export with a list of iothreads, our own client
  * as a node of the same graph, and coroutines on four more loops that use it. Each has blocks that nobody else writes
  * to, neighbours of the others', so that what is shared in the image is fought for. Meant for the thread sanitizer,
  * too.
@@ -149,13 +149,21 @@ static void CO_FN co_make_image(struct image_scene *scene)
                               "'filename': '@/i', 'discard': 'unmap'}}");
 }
 
-static void CO_FN co_export(struct image_scene *scene, struct export_registry *exports)
+/* `text` with the scene's folder in the place of "@". */
+static struct json *json_of(const struct image_scene *scene, const char *text)
 {
-    g_autoptr(GString) text = g_string_new("{'type': 'vhost-user-blk', 'id': 'e', 'node-name': 'q', 'writable': true, "
-                                           "'num-queues': 4, 'iothread': ['t0', 't1', 't2', 't3'], 'addr': {'type': "
-                                           "'unix', 'path': '");
-    AUTO(json) json = NULL;
-    AUTO(block_export_options) options = NULL;
+    g_auto(GStrv) parts = g_strsplit(text, "@", -1);
+    g_autofree char *whole = g_strjoinv(scene->folder, parts);
+    struct json *json = json_parse(whole, strlen(whole), NULL);
+
+    g_assert_nonnull(json);
+    return json;
+}
+
+static void CO_FN co_export(struct image_scene *scene, struct export_registry *exports, const char *text)
+{
+    AUTO(json) json = json_of(scene, text);
+    AUTO(block_export_options) options = block_export_options_parse(json, NULL);
     AUTO(error) error = NULL;
 
     for (unsigned i = 0; i < QUEUES; i++) {
@@ -165,24 +173,26 @@ static void CO_FN co_export(struct image_scene *scene, struct export_registry *e
 
         g_assert_true(co_object_add(scene->objects, object, NULL));
     }
-    g_string_append_printf(text, "%s/s'}}", scene->folder);
-    json = json_parse(text->str, text->len, NULL);
-    options = block_export_options_parse(json, &error);
     g_assert_nonnull(options);
     g_assert_true(co_export_add(exports, options, &error));
 }
 
-static void CO_FN co_queues(struct image_scene *scene)
+/* `server`: options of an NBD server, or NULL. */
+static void CO_FN co_play(struct image_scene *scene, const char *server, const char *export, const char *client)
 {
     struct event_sink sink = {.send = ignore_event};
     struct export_registry *exports = export_registry_new(scene->graph, scene->objects, &sink);
     struct stage *stage = g_new0(struct stage, 1);
 
     co_make_image(scene);
-    co_export(scene, exports);
-    stage->handle =
-        co_image_scene_open(scene, "{'driver': 'virtio-blk-vhost-user', 'node-name': 'front', 'path': '@/s'}",
-                            PERM_CONSISTENT_READ | PERM_WRITE);
+    if (server) {
+        AUTO(json) json = json_of(scene, server);
+        AUTO(nbd_server_options) options = nbd_server_options_parse(json, NULL);
+
+        g_assert_true(co_nbd_server_start(exports, options, NULL));
+    }
+    co_export(scene, exports, export);
+    stage->handle = co_image_scene_open(scene, client, PERM_CONSISTENT_READ | PERM_WRITE);
     co_run_workers(stage);
     co_verify(stage);
     /* Other loops now, whose queues are those of the loops that have gone. */
@@ -194,14 +204,35 @@ static void CO_FN co_queues(struct image_scene *scene)
     g_free(stage);
 }
 
-static void test_queues(void)
+static void CO_FN co_vhost_user(struct image_scene *scene)
 {
-    image_test_run(co_queues, block_drivers);
+    co_play(scene, NULL,
+            "{'type': 'vhost-user-blk', 'id': 'e', 'node-name': 'q', 'writable': true, 'num-queues': 4, "
+            "'iothread': ['t0', 't1', 't2', 't3'], 'addr': {'type': 'unix', 'path': '@/s'}}",
+            "{'driver': 'virtio-blk-vhost-user', 'node-name': 'front', 'path': '@/s'}");
+}
+
+static void CO_FN co_nbd(struct image_scene *scene)
+{
+    co_play(scene, "{'addr': {'type': 'unix', 'path': '@/s'}}",
+            "{'type': 'nbd', 'id': 'e', 'node-name': 'q', 'writable': true, 'iothread': ['t0', 't1', 't2', 't3']}",
+            "{'driver': 'nbd', 'node-name': 'front', 'export': 'q', 'server': {'type': 'unix', 'path': '@/s'}}");
+}
+
+static void test_vhost_user(void)
+{
+    image_test_run(co_vhost_user, block_drivers);
+}
+
+static void test_nbd(void)
+{
+    image_test_run(co_nbd, block_drivers);
 }
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/vhost-user/queues", test_queues);
+    g_test_add_func("/export-queues/nbd", test_nbd);
+    g_test_add_func("/export-queues/vhost-user", test_vhost_user);
     return g_test_run();
 }
