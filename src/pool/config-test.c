@@ -46,7 +46,7 @@ static void test_wrong(void)
         {"unix_sock_dir = 5", "f:1: unix_sock_dir: expecting a string"},
         {"unix_sock_dir = \"run\"", "f: unix_sock_dir: 'run' is not an absolute path"},
         {"access_drivers = \"polkit\"", "f:1: access_drivers: expecting a list of strings"},
-        {"access_drivers = [\n\"polkit\"\n]", "f: access_drivers: this daemon has no access driver 'polkit'"},
+        {"access_drivers = [\n\"zork\"\n]", "f: access_drivers: there is no access driver 'zork', only \"none\" and \"polkit\""},
         {"unix_sock_ro_perms = \"0789\"", "f:1: unix_sock_ro_perms: '0789' is not a mode in octal, like \"0770\""},
         {"auth_unix_rw = \"zork\"", "f:1: auth_unix_rw: unsupported auth 'zork'"},
         {"log_filters = \"x", "f:1: unterminated string"},

@@ -362,14 +362,13 @@ static bool check_host_uuid(const struct pool_config *config, const char *path, 
     return true;
 }
 
-/* Each connection has all rights or those to read; rules for single objects would be believed in, and not hold. */
 static bool check_access(const struct pool_config *config, const char *path, struct error **err)
 {
     if (!config->access_drivers)
         return true;
     for (char **name = config->access_drivers; *name; name++) {
-        if (strcmp(*name, "none") != 0)
-            return error_set(err, "%s: access_drivers: this daemon has no access driver '%s'", path, *name);
+        if (strcmp(*name, "none") != 0 && strcmp(*name, "polkit") != 0)
+            return error_set(err, "%s: access_drivers: there is no access driver '%s', only \"none\" and \"polkit\"", path, *name);
     }
     return true;
 }

@@ -18,6 +18,7 @@
 #include "pool/config.h"
 #include "pool/log.h"
 #include "pool/paths.h"
+#include "pool/polkit.h"
 #include "pool/pool-error.h"
 #include "pool/replace-file.h"
 #include "pool/rpc/admin.h"
@@ -74,6 +75,11 @@ static unsigned socket_mode(const struct pool_daemon_options *options, enum pool
     default:
         return pool_config_mode(config->unix_sock_admin_perms, 0700);
     }
+}
+
+static bool wants_polkit(const struct pool_config *config)
+{
+    return config->access_drivers && g_strv_contains((const char *const *)config->access_drivers, "polkit");
 }
 
 static bool find_group(const char *name, gid_t *ret, struct error **err)
@@ -270,6 +276,9 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
     daemon->objects = object_registry_new();
     daemon->graph = graph_new(daemon->objects, NULL);
     daemon->events = remote_events_new();
+    daemon->polkit = polkit_new();
+    daemon->access = wants_polkit(config) ? daemon->polkit : NULL;
+    daemon->token_path = options->paths->token;
     make_servers(daemon, config);
     /* The lock first: whom another daemon precedes leaves its sockets alone. Clients may wait while pools are loaded.
      */
@@ -346,6 +355,7 @@ void co_pool_daemon_done(struct pool_daemon *daemon)
     rpc_server_free(daemon->main);
     rpc_server_free(daemon->admin);
     remote_events_free(daemon->events);
+    polkit_free(daemon->polkit);
     pool_secrets_free(daemon->secrets);
     if (daemon->graph)
         co_graph_free(daemon->graph);

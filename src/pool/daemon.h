@@ -18,6 +18,7 @@ struct graph;
 struct object_registry;
 struct pool_config;
 struct pool_paths;
+struct polkit;
 struct pool_secrets;
 struct remote_events;
 struct rpc_server;
@@ -31,6 +32,9 @@ struct pool_daemon {
     struct pool_secrets *secrets;
     struct storage *storage;
     struct remote_events *events;
+    struct polkit *polkit;
+    struct polkit *access;  /* the same, where it is asked about single objects; else NULL */
+    const char *token_path; /* of the system's token; borrowed */
     struct rpc_server *main;
     struct rpc_server *admin;
     struct socket_listener *listeners[POOL_SOCKET__MAX]; /* that have no server yet */

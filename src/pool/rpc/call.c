@@ -70,6 +70,14 @@ static void call_free(struct rpc_call *call)
     g_free(call);
 }
 
+static bool CO_FN co_handle(struct rpc_call *call, struct pool_error **err)
+{
+    const struct rpc_program *program = call->client->server->program;
+
+    return (!program->co_before || program->co_before(call, err)) && call->procedure->co_handle(call, err) &&
+           (!program->co_after || program->co_after(call, err));
+}
+
 static bool CO_FN co_perform(struct rpc_call *call, struct pool_error **err)
 {
     struct rpc_server *server = call->client->server;
@@ -81,7 +89,7 @@ static bool CO_FN co_perform(struct rpc_call *call, struct pool_error **err)
     if (call->procedure->rules & RPC_AT_ONCE)
         return call->procedure->co_handle(call, err);
     worker = co_rpc_worker_get(&server->workers, !(call->procedure->rules & RPC_LOW_PRIORITY));
-    ok = call->procedure->co_handle(call, err);
+    ok = co_handle(call, err);
     rpc_worker_put(&server->workers, worker);
     return ok;
 }

@@ -49,6 +49,8 @@ struct rpc_program {
     void (*session_free)(void *session);
     /* Whether the connection is in a state for the call. */
     bool (*check)(const struct rpc_call *call, struct pool_error **err);
+    /* Around each handler, once `check` has agreed; may suspend. False: *err is the reply. NULL is allowed. */
+    rpc_handler *co_before, *co_after;
     /* For numbers that are not in the table: sets *err and returns. */
     void (*unknown)(int32_t number, struct pool_error **err);
 };

@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Saying who one is: the system tells us, and polkit whether that is enough. */
 #include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
 
-#include "loop/file.h"
-#include "pool/backend/command.h"
+#include "pool/daemon.h"
 #include "pool/log.h"
+#include "pool/polkit.h"
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
 #include "pool/rpc/remote.h"
-
-enum { STAT_MAX = 4096, STAT_START_FIELD = 22 };
-
-/* How polkit's own command ends. */
-enum { POLKIT_YES = 0, POLKIT_NO = 1, POLKIT_NO_AGENT = 2, POLKIT_DISMISSED = 3 };
 
 bool co_remote_auth_list(struct rpc_call *call, struct pool_error **err)
 {
@@ -48,31 +41,15 @@ static bool no_reason(struct pool_error **err)
     return pool_error_move(err, error);
 }
 
-/* When the process began, in the kernel's ticks: with its number, that names it beyond doubt. 0: it is gone. */
-static uint64_t CO_FN co_process_start(pid_t pid)
+static bool refused(enum polkit_answer answer, const char *action, struct pool_error **err)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
-    g_autofree char *text = NULL;
-    size_t size;
-    const char *at;
-
-    if (!co_file_load(path, STAT_MAX, &text, &size, NULL))
-        return 0;
-    at = strrchr(text, ')'); /* after the name, which may hold anything; the field after it is the third */
-    for (int field = 2; at && field < STAT_START_FIELD; field++)
-        at = strchr(at + 1, ' ');
-    return at ? g_ascii_strtoull(at + 1, NULL, 10) : 0;
-}
-
-static bool refused(int status, struct pool_error **err)
-{
-    switch (status) {
+    switch (answer) {
     case POLKIT_DISMISSED:
         return pool_error_set_domain(err, POOL_DOMAIN_POLKIT, POOL_ERROR_AUTH_CANCELLED,
                                      "user cancelled authentication process");
     case POLKIT_NO_AGENT:
         return pool_error_set_domain(err, POOL_DOMAIN_POLKIT, POOL_ERROR_AUTH_UNAVAILABLE,
-                                     "no polkit agent available to authenticate action 'org.libvirt.unix.manage'");
+                                     "no polkit agent available to authenticate action '%s'", action);
     default:
         return pool_error_set_domain(err, POOL_DOMAIN_POLKIT, POOL_ERROR_AUTH_FAILED, "access denied by policy");
     }
@@ -82,25 +59,19 @@ bool co_remote_auth_polkit(struct rpc_call *call, struct pool_error **err)
 {
     struct rpc_client *client = call->client;
     const char *action = client->read_only ? "org.libvirt.unix.monitor" : "org.libvirt.unix.manage";
-    struct command_result result = {0};
-    bool ok;
+    struct polkit_subject subject = {.pid = client->peer.pid, .uid = client->peer.uid};
+    const struct polkit_question question = {.subject = &subject, .action = action, .interactive = true};
+    enum polkit_answer answer;
 
     if (client->auth != RPC_AUTH_POLKIT)
         return no_reason(err);
-    uint64_t start = co_process_start(client->peer.pid);
-    if (!start)
-        return refused(POLKIT_NO, err);
-
-    g_autofree char *process =
-        g_strdup_printf("%d,%" PRIu64 ",%u", (int)client->peer.pid, start, (unsigned)client->peer.uid);
-    const char *const argv[] = {"pkcheck", "--action-id", action, "--process", process, "--allow-user-interaction",
-                                NULL};
-    ok = co_command_try(argv, &result, err);
-    if (ok && result.status != POLKIT_YES)
-        ok = refused(result.status, err);
-    command_result_clear(&result);
-    if (!ok)
+    subject.start = co_process_start(subject.pid);
+    if (!subject.start)
+        return refused(POLKIT_DENIED, action, err);
+    if (!co_polkit_ask(remote_daemon(call)->polkit, &question, &answer, err))
         return false;
+    if (answer != POLKIT_GRANTED)
+        return refused(answer, action, err);
     rpc_client_set_authenticated(client);
     pool_log_info("rpc.auth", "client %" PRIu64 ", user %u: %s granted", client->id, (unsigned)client->peer.uid,
                   action);

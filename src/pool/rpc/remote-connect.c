@@ -149,8 +149,8 @@ bool co_remote_close_callback(struct rpc_call *call, struct pool_error **err)
 }
 
 /*
- * Daemons that forward calls tell for whom. Whoever may connect here may do the same in person, so that it changes
- * nothing but the log.
+ * Daemons that forward calls tell for whom. Where no access driver is in use, whoever may connect here may do the
+ * same in person, so that it changes nothing but the log.
  */
 bool co_remote_set_identity(struct rpc_call *call, struct pool_error **err)
 {
@@ -160,7 +160,7 @@ bool co_remote_set_identity(struct rpc_call *call, struct pool_error **err)
         return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "Unable to decode message payload");
     if (name && name->string)
         pool_log_debug("rpc.remote", "client %" PRIu64 " speaks for user %s", call->client->id, name->string);
-    return true;
+    return co_remote_access_identify(call, err);
 }
 
 bool co_remote_pool_capabilities(struct rpc_call *call, struct pool_error **err)

@@ -8,9 +8,12 @@
 #include <assert.h>
 #include <string.h>
 
+#include "loop/coroutine.h"
+#include "loop/lock.h"
 #include "pool/daemon.h"
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
+#include "pool/rpc/remote-access.h"
 #include "pool/rpc/remote.h"
 
 /* Numbers of messages. */
@@ -36,7 +39,69 @@ struct remote_events {
     struct storage_listener listener;
     GArray *registrations; /* of struct registration */
     int32_t next_id;
+    struct co_mutex asking; /* held by who asks whether a client may know, so that events stay in their order */
 };
+
+/* An event that may be sent only if its receiver may know what it is about. */
+struct guarded {
+    struct remote_events *events;
+    struct rpc_client *client; /* referenced */
+    int32_t id;                /* of the registration */
+    int32_t message;
+    const char *layout;
+    union rpc_value values[4];
+};
+
+static bool is_registered(const struct remote_events *events, int32_t id)
+{
+    for (guint i = 0; i < events->registrations->len; i++) {
+        if (g_array_index(events->registrations, struct registration, i).id == id)
+            return true;
+    }
+    return false;
+}
+
+static void CO_FN co_deliver_guarded(void *opaque)
+{
+    struct guarded *one = opaque;
+    struct remote_events *events = one->events;
+    bool about_pool = one->layout[1] == 'p';
+    bool may;
+
+    co_mutex_lock(&events->asking);
+    may = co_remote_access_event(one->client, about_pool ? one->values[1].pool : NULL,
+                                 about_pool ? NULL : one->values[1].secret);
+    if (may && is_registered(events, one->id))
+        rpc_client_send_event(one->client, one->message, one->layout, one->values);
+    co_mutex_unlock(&events->asking);
+    rpc_values_free(one->layout, one->values);
+    rpc_client_unref(one->client); /* and maybe the daemon ends */
+    g_free(one);
+}
+
+/* Takes a copy of what the event is about, which may be gone when the answer comes. */
+static void deliver_guarded(struct remote_events *events, const struct registration *to, const char *layout,
+                            const union rpc_value *values)
+{
+    struct guarded *one = g_new0(struct guarded, 1);
+
+    one->events = events;
+    one->client = rpc_client_ref(to->client);
+    one->id = to->id;
+    one->message = to->message;
+    one->layout = layout;
+    memcpy(one->values, values, strlen(layout) * sizeof(*values));
+    if (layout[1] == 'p') {
+        one->values[1].pool = g_new0(struct pool_id, 1);
+        memcpy(one->values[1].pool->uuid, values[1].pool->uuid, STORAGE_UUID_SIZE);
+        one->values[1].pool->name = g_strdup(values[1].pool->name);
+    } else {
+        one->values[1].secret = g_new0(struct secret_id, 1);
+        *one->values[1].secret = *values[1].secret;
+        one->values[1].secret->usage = g_strdup(values[1].secret->usage);
+    }
+    co_spawn(to->client->server->loop, co_deliver_guarded, one);
+}
 
 static void deliver(struct remote_events *events, int32_t message, const uint8_t *uuid, const char *layout,
                     union rpc_value *values)
@@ -47,7 +112,10 @@ static void deliver(struct remote_events *events, int32_t message, const uint8_t
         if (one->message != message || (one->filtered && memcmp(one->uuid, uuid, sizeof(one->uuid)) != 0))
             continue;
         values[0].i = one->id;
-        rpc_client_send_event(one->client, message, layout, values);
+        if (((const struct pool_daemon *)one->client->server->opaque)->access)
+            deliver_guarded(events, one, layout, values);
+        else
+            rpc_client_send_event(one->client, message, layout, values);
     }
 }
 
@@ -94,6 +162,7 @@ void remote_events_free(struct remote_events *events)
     if (!events)
         return;
     assert(!events->registrations->len);
+    co_mutex_done(&events->asking);
     g_array_unref(events->registrations);
     g_free(events);
 }

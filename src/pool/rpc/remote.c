@@ -8,6 +8,7 @@
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
 #include "pool/rpc/foreign.h"
+#include "pool/rpc/remote-access.h"
 #include "pool/rpc/remote-events.h"
 
 enum {
@@ -180,5 +181,7 @@ const struct rpc_program remote_program = {
     .session_new = session_new,
     .session_free = session_free,
     .check = check,
+    .co_before = co_remote_access_before,
+    .co_after = co_remote_access_after,
     .unknown = rpc_foreign_refuse,
 };

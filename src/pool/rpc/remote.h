@@ -7,6 +7,7 @@
 
 #include "base/compiler.h"
 #include "pool/rpc/program.h"
+#include "pool/rpc/remote-access.h"
 
 struct pool_daemon;
 struct pool_error;
@@ -20,6 +21,7 @@ struct remote_session {
     struct rpc_client *client; /* borrowed: it holds us */
     enum remote_driver driver;
     char *uri;
+    struct remote_identity identity; /* where an access driver asks for it */
 };
 
 extern const struct rpc_program remote_program;

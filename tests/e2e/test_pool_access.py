@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who may do what: groups and modes of sockets, polkit for connections and for single objects, SASL."""
+import os
+import pathlib
+import re
+import subprocess
+
+import libvirt
+import pytest
+
+import fake_polkit
+from harness import PATIENCE_S, run, wait_for
+from pool_daemon import PoolDaemon, error_of, pool_xml, volume_xml
+from test_pool_luks import define_secret
+from test_pool_rpc_clients import event_loop  # pylint: disable=unused-import
+
+MIB = 1 << 20
+NOBODY = 65534
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason='needs clients of several users')
+
+DENIED = libvirt.VIR_ERR_ACCESS_DENIED
+
+
+@pytest.fixture
+def polkit(tmp_path):
+    tmp_path.chmod(0o755)
+    with fake_polkit.running(tmp_path) as fake:
+        yield fake
+
+
+def start(pool, *lines):
+    path = pool.config.parent / 'virtstoraged.conf'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines) + '\n')
+    return pool.start()
+
+
+def as_nobody(pool, *words, socket=None):
+    """What virsh says to a user who is nobody in particular."""
+    uri = pool.uri().replace(str(pool.socket), str(socket or pool.socket))
+    done = run('setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--clear-groups', 'virsh', '-c', uri, *words, check=False)
+    return re.sub(r'\n+', '\n', done.stdout + done.stderr)
+
+
+# --- connections ---
+
+def test_polkit_lets_in(pool_daemon, polkit):
+    start(pool_daemon, 'auth_unix_rw = "polkit"', 'auth_unix_ro = "polkit"')
+    assert pool_daemon.socket.stat().st_mode & 0o777 == 0o777
+    pool_daemon.virsh('pool-list')  # root is not asked about
+    assert polkit.questions() == []
+    assert 'authentication failed: access denied by policy' in as_nobody(pool_daemon, 'pool-list')
+    question = polkit.questions()[-1]
+    assert (question['kind'], question['action'], question['details'], question['flags']) == (
+        'unix-process', 'org.libvirt.unix.manage', {}, 1)
+    assert question['subject']['uid'] == NOBODY and question['subject']['start-time'] > 0 and question['subject']['pid'] > 0
+    for answer, text in (('challenge', "authentication unavailable: no polkit agent available to authenticate action "
+                                       "'org.libvirt.unix.manage'"),
+                         ('dismissed', 'authentication cancelled: user cancelled authentication process')):
+        polkit.set([['org.libvirt.unix.manage', {}, answer]])
+        assert text in as_nobody(pool_daemon, 'pool-list')
+    polkit.set([['org.libvirt.unix.manage', {}, 'yes']])
+    assert 'Name' in as_nobody(pool_daemon, 'pool-list')
+    read_only = pool_daemon.socket.with_name('virtstoraged-sock-ro')
+    assert 'access denied by policy' in as_nobody(pool_daemon, 'pool-list', socket=read_only)
+    assert polkit.questions()[-1]['action'] == 'org.libvirt.unix.monitor'
+    polkit.set([['org.libvirt.unix.monitor', {}, 'yes']])
+    assert 'Name' in as_nobody(pool_daemon, 'pool-list', socket=read_only)
+
+
+def test_polkit_is_not_there(pool_daemon, tmp_path, monkeypatch):
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv('DBUS_SYSTEM_BUS_ADDRESS', f'unix:path={tmp_path}/nobody')
+    start(pool_daemon, 'auth_unix_rw = "polkit"', 'access_drivers = [ "polkit" ]')
+    assert f"authentication failed: Failed to connect to '{tmp_path}/nobody'" in as_nobody(pool_daemon, 'pool-list')
+    assert error_of(pool_daemon.connect().listAllStoragePools)[0] == libvirt.VIR_ERR_AUTH_FAILED
+
+
+def test_group_and_modes(pool_daemon, tmp_path):
+    tmp_path.chmod(0o755)
+    start(pool_daemon, 'auth_unix_rw = "none"', 'unix_sock_group = "daemon"', 'unix_sock_rw_perms = "0770"',
+          'unix_sock_ro_perms = "0700"', 'unix_sock_admin_perms = "0600"')
+    sockets = {path.name.replace('virtstoraged-', ''): path.stat() for path in pool_daemon.socket.parent.glob('*sock*')}
+    assert {name: (status.st_mode & 0o777, status.st_gid) for name, status in sockets.items()} == {
+        'sock': (0o770, 1), 'sock-ro': (0o700, 1), 'admin-sock': (0o600, 1)}
+    assert 'Permission denied' in as_nobody(pool_daemon, 'pool-list')
+    done = run('setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--groups', '1', 'virsh', '-c', pool_daemon.uri(), 'pool-list')
+    assert 'Name' in done.stdout
+
+
+def test_group_that_is_not_there(pool_daemon):
+    with pytest.raises(AssertionError, match='has ended with 6'):
+        start(pool_daemon, 'unix_sock_group = "zork"')
+    assert "unix_sock_group: there is no group 'zork'" in pool_daemon.log.read_text()
+
+
+# --- single objects ---
+
+@pytest.fixture
+def guarded(pool_daemon, polkit):
+    """A daemon that asks polkit about everything; at first all is allowed."""
+    polkit.set([['*', {}, 'yes']])
+    start(pool_daemon, 'auth_unix_rw = "none"', 'access_drivers = [ "polkit" ]')
+    return pool_daemon
+
+
+def test_permissions_of_calls(guarded, polkit, tmp_path):
+    """Which permission each procedure needs, of which object."""
+    connection = guarded.connect()
+    assert polkit.actions() == []
+    pool = connection.storagePoolDefineXML(pool_xml('demo', guarded.images))
+    assert polkit.actions() == ['storage-pool.write', 'storage-pool.save']
+    for call, actions in (
+            (lambda: pool.build(), ['storage-pool.format']),
+            (lambda: pool.create(), ['storage-pool.start']),
+            (lambda: pool.refresh(), ['storage-pool.refresh']),
+            (lambda: pool.setAutostart(1), ['storage-pool.write']),
+            (lambda: (pool.autostart(), pool.info(), pool.XMLDesc(), pool.isActive(), pool.isPersistent()), ['storage-pool.read'] * 5),
+            (lambda: connection.listStoragePools(), ['connect.search-storage-pools', 'storage-pool.getattr'] * 2),
+            (lambda: connection.numOfStoragePools(), ['connect.search-storage-pools', 'storage-pool.getattr']),
+            (lambda: connection.listAllStoragePools(), ['connect.search-storage-pools', 'storage-pool.getattr']),
+            (lambda: connection.storagePoolLookupByName('demo'), ['storage-pool.getattr']),
+            (lambda: connection.storagePoolLookupByUUID(pool.UUID()), ['storage-pool.getattr']),
+            (lambda: connection.storagePoolLookupByTargetPath(str(guarded.images)), ['storage-pool.getattr']),
+            (lambda: connection.getStoragePoolCapabilities(), ['connect.read']),
+            (lambda: connection.getCapabilities(), ['connect.read']),
+            (lambda: connection.findStoragePoolSources('logical', None), ['connect.detect-storage-pools']),
+            (lambda: pool.createXML(volume_xml('a', MIB)), ['storage-vol.create']),
+            (lambda: pool.listVolumes(), ['storage-pool.search-storage-vols', 'storage-vol.getattr'] * 2),
+            (lambda: pool.numOfVolumes(), ['storage-pool.search-storage-vols', 'storage-vol.getattr']),
+            (lambda: pool.listAllVolumes(), ['storage-pool.search-storage-vols', 'storage-vol.getattr']),
+            (lambda: pool.storageVolLookupByName('a'), ['storage-vol.getattr']),
+            (lambda: connection.storageVolLookupByKey(f'{guarded.images}/a'), ['storage-vol.getattr']),
+            (lambda: connection.storageVolLookupByPath(f'{guarded.images}/a'), ['storage-vol.getattr'])):
+        call()
+        assert polkit.actions() == actions
+    volume = pool.storageVolLookupByName('a')
+    polkit.actions()
+    for call, actions in (
+            (lambda: (volume.info(), volume.infoFlags(1), volume.XMLDesc(), volume.path()), ['storage-vol.read'] * 4),
+            (lambda: volume.storagePoolLookupByVolume(), ['storage-pool.getattr']),
+            (lambda: volume.resize(2 * MIB), ['storage-vol.resize']),
+            (lambda: (volume.wipe(), volume.wipePattern(0)), ['storage-vol.format'] * 2),
+            (lambda: pool.createXMLFrom(volume_xml('b', MIB), volume), ['storage-vol.create']),
+            (lambda: guarded.virsh('vol-download', '--pool', 'demo', 'a', tmp_path / 'out'), None),
+            (lambda: guarded.virsh('vol-upload', '--pool', 'demo', 'a', tmp_path / 'out'), None)):
+        call()
+        found = polkit.actions()
+        assert found == actions or not actions and {'storage-vol.data-read', 'storage-vol.data-write'} & set(found)
+    volume.delete()
+    pool.destroy()
+    pool.undefine()
+    connection.storagePoolCreateXML(pool_xml('passing', guarded.images))
+    assert polkit.actions() == ['storage-vol.delete', 'storage-pool.stop', 'storage-pool.delete', 'storage-pool.write',
+                                'storage-pool.start']
+
+
+def test_attributes_of_objects(guarded, polkit):
+    connection = guarded.connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', guarded.images))
+    volume = pool.createXML(volume_xml('a', MIB))
+    volume.info()
+    asked = {question['action'].split('api.')[1]: question for question in polkit.questions()}
+    assert asked['storage-pool.start']['details']['pool_name'] == 'demo'
+    assert asked['storage-vol.read']['details'] == {
+        'connect_driver': 'storage', 'vol_pool_name': 'demo', 'vol_pool_uuid': pool.UUIDString(), 'vol_name': 'a',
+        'vol_key': f'{guarded.images}/a'}
+    subject = asked['storage-vol.read']['subject']
+    assert (subject['pid'], subject['uid']) == (os.getpid(), 0) and subject['start-time'] > 0
+    assert asked['storage-vol.read']['flags'] == 0  # rules decide, nobody is asked for a password
+    secrets = guarded.connect('secret')
+    define_secret(secrets, '/x', b'y').value()
+    last = polkit.questions()[-1]
+    assert last['action'] == 'org.libvirt.api.secret.read-secure' and last['details']['secret_usage_volume'] == '/x'
+    secrets.listSecrets()
+    polkit.set([['*.search-secrets', {}, 'yes']])
+    assert secrets.listAllSecrets() == [] and secrets.listSecrets() == [] and secrets.numOfSecrets() == 0
+
+
+def test_one_pool_of_two(guarded, polkit, tmp_path):
+    """Whoever has rights on one pool sees nothing of the other, by whatever name."""
+    connection = guarded.connect()
+    (tmp_path / 'other').mkdir()
+    mine = connection.storagePoolCreateXML(pool_xml('mine', guarded.images))
+    other = connection.storagePoolCreateXML(pool_xml('other', tmp_path / 'other'))
+    secret = other.createXML(volume_xml('secret', MIB))
+    polkit.set([['org.libvirt.api.connect.*', {}, 'yes'], ['org.libvirt.api.storage-pool.*', {'pool_name': 'mine'}, 'yes'],
+                ['org.libvirt.api.storage-vol.*', {'vol_pool_name': 'mine', 'vol_name': 'a'}, 'yes']])
+    assert [pool.name() for pool in connection.listAllStoragePools()] == ['mine'] == connection.listStoragePools()
+    assert connection.numOfStoragePools() == 1
+    for call in (lambda: connection.storagePoolLookupByName('other'), lambda: connection.storagePoolLookupByUUID(other.UUID()),
+                 other.destroy, other.refresh, other.info, other.XMLDesc, other.listVolumes, secret.info, secret.XMLDesc,
+                 lambda: secret.delete(), lambda: other.createXML(volume_xml('x', MIB)), lambda: mine.createXML(volume_xml('x', MIB)),
+                 lambda: connection.storageVolLookupByPath(secret_path), lambda: connection.storagePoolDefineXML(pool_xml('x', '/x'))):
+        secret_path = str(tmp_path / 'other' / 'secret')
+        code, message = error_of(call)
+        assert code == DENIED and message.startswith('access denied: org.libvirt.api.storage-'), message
+    mine.createXML(volume_xml('a', MIB))
+    (guarded.images / 'b').write_bytes(b'')
+    mine.refresh()
+    assert mine.listVolumes() == ['a'] and mine.numOfVolumes() == 1 and [one.name() for one in mine.listAllVolumes()] == ['a']
+    polkit.set([])
+    for call in connection.listAllStoragePools, connection.listStoragePools, connection.numOfStoragePools, mine.numOfVolumes:
+        assert error_of(call)[0] == DENIED
+    assert (tmp_path / 'other' / 'secret').exists() and other.UUIDString()
+
+
+def test_events_are_for_those_who_may_know(guarded, polkit, event_loop):
+    connection = guarded.connect()
+    heard = []
+    connection.storagePoolEventRegisterAny(None, libvirt.VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE,
+                                           lambda _c, pool, event, _d, _o: heard.append((pool.name(), event)), None)
+    polkit.set([['*', {'pool_name': 'hidden'}, 'no'], ['*', {}, 'yes']])
+    other = guarded.connect()
+    for name in 'one', 'two', 'three':
+        other.storagePoolDefineXML(pool_xml(name, f'/{name}'))
+    polkit.set([['*.getattr', {'pool_name': 'hidden'}, 'no'], ['*', {}, 'yes']])
+    other.storagePoolDefineXML(pool_xml('hidden', '/hidden'))
+    other.storagePoolDefineXML(pool_xml('last', '/last'))
+    wait_for(lambda: len(heard) >= 4, 'the events')
+    assert heard == [(name, 0) for name in ('one', 'two', 'three', 'last')]
+
+
+def test_polkit_is_started_again(guarded, polkit):
+    """While there is no bus everything is refused; a new one is found."""
+    connection = guarded.connect()
+    connection.listAllStoragePools()
+    polkit.stop()
+    assert error_of(connection.listAllStoragePools)[0] == libvirt.VIR_ERR_AUTH_FAILED
+    polkit.start()
+    assert connection.listAllStoragePools() == []
