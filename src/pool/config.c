@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "pool/log.h"
+#include "pool/sasl-config.h"
 
 enum key_type { KEY_STRING, KEY_MODE, KEY_LIST, KEY_UINT, KEY_INT, KEY_AUTH };
 
@@ -233,6 +234,12 @@ static bool parse_value(struct parser *parser, struct value *ret, struct error *
 
 /* --- setting --- */
 
+#ifdef ASHLAR_SASL
+enum { POOL_HAS_SASL = true };
+#else
+enum { POOL_HAS_SASL = false };
+#endif
+
 static bool bad_value(const struct parser *parser, const struct key *key, const char *what, struct error **err)
 {
     return error_set(err, "%s:%u: %s: %s", parser->path, parser->line, key->name, what);
@@ -251,7 +258,8 @@ static bool check_auth(const struct parser *parser, const struct key *key, const
     if (!strcmp(text, "none") || !strcmp(text, "polkit"))
         return true;
     if (!strcmp(text, "sasl"))
-        return bad_value(parser, key, "this daemon has no SASL; \"none\" and \"polkit\" are there", err);
+        return POOL_HAS_SASL ||
+               bad_value(parser, key, "this daemon is built without SASL; \"none\" and \"polkit\" are there", err);
     return error_set(err, "%s:%u: %s: unsupported auth '%s'", parser->path, parser->line, key->name, text);
 }
 
@@ -368,7 +376,8 @@ static bool check_access(const struct pool_config *config, const char *path, str
         return true;
     for (char **name = config->access_drivers; *name; name++) {
         if (strcmp(*name, "none") != 0 && strcmp(*name, "polkit") != 0)
-            return error_set(err, "%s: access_drivers: there is no access driver '%s', only \"none\" and \"polkit\"", path, *name);
+            return error_set(err, "%s: access_drivers: there is no access driver '%s', only \"none\" and \"polkit\"",
+                             path, *name);
     }
     return true;
 }

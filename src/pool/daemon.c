@@ -44,7 +44,7 @@ static const char *const socket_files[POOL_SOCKET__MAX] = {
 static enum rpc_auth auth_of(const struct pool_daemon_options *options, const char *text)
 {
     if (text)
-        return strcmp(text, "polkit") ? RPC_AUTH_NONE : RPC_AUTH_POLKIT;
+        return !strcmp(text, "polkit") ? RPC_AUTH_POLKIT : !strcmp(text, "sasl") ? RPC_AUTH_SASL : RPC_AUTH_NONE;
     return options->privileged && command_exists("pkcheck") ? RPC_AUTH_POLKIT : RPC_AUTH_NONE;
 }
 
@@ -278,6 +278,7 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
     daemon->events = remote_events_new();
     daemon->polkit = polkit_new();
     daemon->access = wants_polkit(config) ? daemon->polkit : NULL;
+    daemon->sasl_users = g_strdupv(config->sasl_allowed_username_list);
     daemon->token_path = options->paths->token;
     make_servers(daemon, config);
     /* The lock first: whom another daemon precedes leaves its sockets alone. Clients may wait while pools are loaded.
@@ -356,6 +357,7 @@ void co_pool_daemon_done(struct pool_daemon *daemon)
     rpc_server_free(daemon->admin);
     remote_events_free(daemon->events);
     polkit_free(daemon->polkit);
+    g_strfreev(daemon->sasl_users);
     pool_secrets_free(daemon->secrets);
     if (daemon->graph)
         co_graph_free(daemon->graph);

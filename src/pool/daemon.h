@@ -34,6 +34,7 @@ struct pool_daemon {
     struct remote_events *events;
     struct polkit *polkit;
     struct polkit *access;  /* the same, where it is asked about single objects; else NULL */
+    char **sasl_users;      /* patterns of those who may; NULL: all */
     const char *token_path; /* of the system's token; borrowed */
     struct rpc_server *main;
     struct rpc_server *admin;

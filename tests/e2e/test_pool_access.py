@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who may do what: groups and modes of sockets, polkit for connections and for single objects, SASL."""
 import os
-import pathlib
 import re
+import struct
 import subprocess
 
 import libvirt
@@ -10,7 +10,8 @@ import pytest
 
 import fake_polkit
 from harness import PATIENCE_S, run, wait_for
-from pool_daemon import PoolDaemon, error_of, pool_xml, volume_xml
+from pool_daemon import error_of, pool_xml, volume_xml
+from pool_raw import Raw
 from test_pool_luks import define_secret
 from test_pool_rpc_clients import event_loop  # pylint: disable=unused-import
 
@@ -229,3 +230,87 @@ def test_polkit_is_started_again(guarded, polkit):
     assert error_of(connection.listAllStoragePools)[0] == libvirt.VIR_ERR_AUTH_FAILED
     polkit.start()
     assert connection.listAllStoragePools() == []
+
+
+# --- SASL ---
+
+def saslpasswd(database, user, password):
+    subprocess.run(['saslpasswd2', '-f', database, '-a', 'libvirt', '-u', os.uname().nodename, '-c', '-p', user],
+                   input=password, text=True, check=True, timeout=PATIENCE_S)
+
+
+class Sasl:
+    """A daemon that asks for SASL, with users "ann" and "eve" in a database of the test's own."""
+
+    def __init__(self, pool, folder):
+        self.pool = pool
+        self.folder = folder
+        self.database = folder / 'sasldb'
+        for user in 'ann', 'eve':
+            saslpasswd(self.database, user, f'{user}-secret')
+
+    def set_mechanisms(self, text):
+        (self.folder / 'sasl2').mkdir(exist_ok=True)
+        (self.folder / 'sasl2' / 'libvirt.conf').write_text(
+            f'mech_list: {text}\npwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {self.database}\n')
+
+    def virsh(self, user, password):
+        """What virsh says to a user with that password."""
+        secrets = self.folder / 'auth.conf'
+        secrets.write_text(f'[credentials-test]\nauthname={user}\npassword={password}\n[auth-libvirt-localhost]\ncredentials=test\n'
+                           f'[auth-libvirt-{os.uname().nodename}]\ncredentials=test\n')
+        done = run('virsh', '-c', f'{self.pool.uri()}&authfile={secrets}', 'pool-list', '--all', check=False)
+        return re.sub(r'\n+', '\n', done.stdout + done.stderr)
+
+
+def answers(path):
+    """Whether a daemon is there that may want to know who it talks to."""
+    try:
+        return Raw(path).call(66).status == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def sasl(pool_daemon, tmp_path, monkeypatch):
+    one = Sasl(pool_daemon, tmp_path)
+    one.set_mechanisms('SCRAM-SHA-256')
+    monkeypatch.setenv('SASL_CONF_PATH', str(tmp_path / 'sasl2'))
+    monkeypatch.setattr(pool_daemon, '_answers', lambda: answers(pool_daemon.socket))
+    start(pool_daemon, 'auth_unix_rw = "sasl"', 'sasl_allowed_username_list = [ "an*" ]')
+    return one
+
+
+@pytest.mark.parametrize('mechanism', ['SCRAM-SHA-256', 'DIGEST-MD5', 'PLAIN'])
+def test_sasl(sasl, mechanism):
+    sasl.set_mechanisms(mechanism)
+    assert 'Name' in sasl.virsh('ann', 'ann-secret')
+    assert 'authentication failed' in sasl.virsh('ann', 'wrong')
+    assert 'authentication failed' in sasl.virsh('nobody', 'ann-secret')
+    assert 'authentication failed' in sasl.virsh('eve', 'eve-secret')  # who she is is known, but she may not
+    assert 'is not in sasl_allowed_username_list' in sasl.pool.log.read_text()
+    assert "ann-secret" not in sasl.pool.log.read_text()
+
+
+def test_sasl_step_by_step(sasl):
+    """Steps without a beginning, another mechanism, and calls before the end."""
+    raw = Raw(sasl.pool.socket)
+    mechanism = struct.pack('>I', 13) + b'SCRAM-SHA-256' + bytes(3)
+    nothing = struct.pack('>II', 1, 0)
+    chars = struct.pack('>II', 0, 3) + struct.pack('>III', *b'abc')
+    assert raw.call(66).body == struct.pack('>II', 1, 1)
+    assert 'authentication required' in raw.call(71).error()[2]
+    for number, body in (69, chars), (68, mechanism + nothing), (70, b''):
+        assert raw.call(number, body).status == 1
+    assert raw.call(67).body[4:] == b'SCRAM-SHA-256' + bytes(3)
+    assert raw.call(67).status == 1
+    assert 'authentication failed' in raw.call(68, mechanism + chars).error()[2]
+    assert raw.call(69, chars).status == 1
+    assert raw.call(67).status == 0
+    assert 'authentication required' in raw.call(71).error()[2]
+
+
+def test_sasl_is_for_sockets_that_ask_for_it(guarded):
+    raw = Raw(guarded.socket)
+    assert raw.call(67).error()[2] == 'authentication failed: authentication failed'
+    assert raw.call(66).body == struct.pack('>II', 1, 0)

@@ -87,7 +87,7 @@ def test_wrong_options():
     ('max_clients = "5"', ':2: max_clients: expecting a number of 0 or more'),
     ('unix_sock_dir = 5', ':2: unix_sock_dir: expecting a string'),
     ('log_filters = "x', ':2: unterminated string'),
-    ('auth_unix_rw = "sasl"', ':2: auth_unix_rw: this daemon has no SASL'),
+    ('auth_unix_rw = "zork"', ":2: auth_unix_rw: unsupported auth 'zork'"),
     ('max_workers = 0', ':2: max_workers: 0 is not from 1'),
 ])
 def test_wrong_config_names_file_line_and_key(tmp_path, line, message):

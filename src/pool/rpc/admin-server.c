@@ -243,6 +243,8 @@ bool co_admin_get_client_info(struct rpc_call *call, struct pool_error **err)
     read_only = client->read_only;
     params = call->result[0].params = typed_params_new();
     typed_params_add_boolean(params, "readonly", read_only);
+    if (client->sasl_user)
+        typed_params_add_string(params, "sasl_user_name", client->sasl_user);
     if (peer.selinux)
         typed_params_add_string(params, "selinux_context", peer.selinux);
     typed_params_add_int(params, "unix_user_id", (int32_t)peer.uid);

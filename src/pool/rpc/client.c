@@ -54,6 +54,7 @@ void rpc_client_unref(struct rpc_client *client)
     g_ptr_array_unref(client->streams);
     g_free(client->input.data);
     g_free(client->peer.selinux);
+    g_free(client->sasl_user);
     co_condition_done(&client->room);
     g_free(client);
     rpc_server_end(server);

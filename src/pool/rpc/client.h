@@ -55,6 +55,7 @@ struct rpc_client {
     struct rpc_peer peer;
     enum rpc_auth auth;
     bool authenticated;
+    char *sasl_user; /* who it is by SASL; NULL: not that way */
     bool read_only;
     void *session; /* of the program */
 

@@ -24,12 +24,6 @@ bool co_remote_auth_list(struct rpc_call *call, struct pool_error **err)
     return true;
 }
 
-/* No socket of ours is configured for it, and no build knows how. */
-bool co_remote_auth_sasl(struct rpc_call *call, struct pool_error **err)
-{
-    return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_AUTH_FAILED, "authentication failed");
-}
-
 /* What libvirt's daemons say where they have nothing to say. */
 static bool no_reason(struct pool_error **err)
 {

@@ -10,6 +10,7 @@
 #include "pool/rpc/foreign.h"
 #include "pool/rpc/remote-access.h"
 #include "pool/rpc/remote-events.h"
+#include "pool/rpc/remote-sasl.h"
 
 enum {
     AUTH = RPC_BEFORE_AUTH | RPC_BEFORE_OPEN,
@@ -29,9 +30,9 @@ static const struct rpc_procedure procedures[] = {
     {7, "virConnectGetCapabilities", "", "s", co_remote_get_capabilities, CONNECT},
     {60, "virConnectSupportsFeature", "i", "i", co_remote_supports_feature, RPC_BEFORE_OPEN | RPC_AT_ONCE},
     {66, "virConnectOpenAuth", "", "I", co_remote_auth_list, AUTH},
-    {67, "virConnectOpenAuth", "", "s", co_remote_auth_sasl, AUTH},
-    {68, "virConnectOpenAuth", "sib", "iib", co_remote_auth_sasl, AUTH},
-    {69, "virConnectOpenAuth", "ib", "iib", co_remote_auth_sasl, AUTH},
+    {67, "virConnectOpenAuth", "", "s", co_remote_sasl_init, AUTH},
+    {68, "virConnectOpenAuth", "sia", "iia", co_remote_sasl_step, AUTH},
+    {69, "virConnectOpenAuth", "ia", "iia", co_remote_sasl_step, AUTH},
     {70, "virConnectOpenAuth", "", "i", co_remote_auth_polkit, AUTH},
     {71, "virConnectNumOfStoragePools", "", "i", co_remote_pool_count, READ},
     {72, "virConnectListStoragePools", "i", "S", co_remote_pool_names, READ},
@@ -170,6 +171,7 @@ static void session_free(void *opaque)
     struct pool_daemon *daemon = session->client->server->opaque;
 
     remote_events_forget(daemon->events, session->client);
+    remote_sasl_free(session->sasl);
     g_free(session->uri);
     g_free(session);
 }

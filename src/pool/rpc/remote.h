@@ -12,6 +12,7 @@
 struct pool_daemon;
 struct pool_error;
 struct pool_secrets;
+struct remote_sasl;
 struct storage;
 
 enum remote_driver { REMOTE_NOT_OPEN, REMOTE_STORAGE, REMOTE_SECRET };
@@ -21,6 +22,7 @@ struct remote_session {
     struct rpc_client *client; /* borrowed: it holds us */
     enum remote_driver driver;
     char *uri;
+    struct remote_sasl *sasl;        /* while the client authenticates itself by it; else NULL */
     struct remote_identity identity; /* where an access driver asks for it */
 };
 
@@ -52,8 +54,11 @@ bool CO_FN co_remote_pool_capabilities(struct rpc_call *call, struct pool_error 
 
 /* remote-auth.c */
 bool CO_FN co_remote_auth_list(struct rpc_call *call, struct pool_error **err);
-bool CO_FN co_remote_auth_sasl(struct rpc_call *call, struct pool_error **err);
 bool CO_FN co_remote_auth_polkit(struct rpc_call *call, struct pool_error **err);
+
+/* remote-sasl.c */
+bool CO_FN co_remote_sasl_init(struct rpc_call *call, struct pool_error **err);
+bool CO_FN co_remote_sasl_step(struct rpc_call *call, struct pool_error **err);
 
 /* remote-pool.c */
 bool CO_FN co_remote_pool_count(struct rpc_call *call, struct pool_error **err);

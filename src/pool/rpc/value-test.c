@@ -142,6 +142,8 @@ static void test_refused(void)
     g_assert_false(decodes("s", text_with_nul, 8));
     g_assert_false(decodes("s", huge_text, 8));
     g_assert_false(decodes("S", huge_array, 8));
+    g_assert_false(decodes("a", huge_array, 8));
+    g_assert_true(decodes("a", "\0\0\0\1\0\0\0a", 8));
     g_assert_false(decodes("n", not_a_bool, 12));
     g_assert_false(decodes("t", bad_arm, 20));
     g_assert_true(decodes("c", "\0\0\0\2", 4));

@@ -7,7 +7,7 @@
 #include "pool/rpc/typed-params.h"
 #include "pool/rpc/xdr.h"
 
-enum { BYTES_MAX = 64 << 10, AUTH_TYPES_MAX = 20 };
+enum { BYTES_MAX = 64 << 10, CHARS_MAX = 65536, AUTH_TYPES_MAX = 20 };
 
 void secret_id_free(struct secret_id *id)
 {
@@ -92,6 +92,24 @@ static bool get_bytes(struct xdr_reader *reader, struct rpc_bytes **ret)
 {
     *ret = g_new0(struct rpc_bytes, 1);
     return xdr_get_bytes(reader, BYTES_MAX, &(*ret)->data, &(*ret)->size);
+}
+
+/* Each byte in the last place of a word. */
+static bool get_chars(struct xdr_reader *reader, struct rpc_bytes **ret)
+{
+    uint32_t word;
+    size_t count;
+
+    *ret = g_new0(struct rpc_bytes, 1);
+    if (!xdr_get_count(reader, CHARS_MAX, &count))
+        return false;
+    (*ret)->data = g_malloc(MAX(count, 1));
+    while ((*ret)->size < count) {
+        if (!xdr_get_u32(reader, &word))
+            return false;
+        (*ret)->data[(*ret)->size++] = (uint8_t)word;
+    }
+    return true;
 }
 
 static bool get_ints(struct xdr_reader *reader, struct rpc_ints **ret)
@@ -195,6 +213,8 @@ static bool get_value(char letter, struct xdr_reader *reader, union rpc_value *v
         return get_strings(reader, &value->strings);
     case 'b':
         return get_bytes(reader, &value->bytes);
+    case 'a':
+        return get_chars(reader, &value->bytes);
     case 'U':
         return xdr_get_fixed(reader, value->uuid, sizeof(value->uuid));
     case 'p':
@@ -262,6 +282,13 @@ static void put_client(const struct admin_client_id *client, GByteArray *to)
     xdr_put_u32(to, client->transport);
 }
 
+static void put_chars(const struct rpc_bytes *bytes, GByteArray *to)
+{
+    xdr_put_u32(to, bytes ? (uint32_t)bytes->size : 0);
+    for (size_t i = 0; bytes && i < bytes->size; i++)
+        xdr_put_u32(to, bytes->data[i]);
+}
+
 static void put_array(char letter, const union rpc_value *value, GByteArray *to)
 {
     size_t count = 0;
@@ -310,6 +337,8 @@ static void put_value(char letter, const union rpc_value *value, GByteArray *to)
         return xdr_put_optional_string(to, value->string);
     case 'b':
         return xdr_put_bytes(to, value->bytes ? value->bytes->data : NULL, value->bytes ? value->bytes->size : 0);
+    case 'a':
+        return put_chars(value->bytes, to);
     case 'U':
         return xdr_put_fixed(to, value->uuid, sizeof(value->uuid));
     case 'p':
@@ -352,6 +381,7 @@ void rpc_values_free(const char *layout, union rpc_value *values)
         case 'K':
             g_clear_pointer(&value->strings, g_ptr_array_unref);
             break;
+        case 'a':
         case 'b':
             rpc_bytes_free(value->bytes);
             break;

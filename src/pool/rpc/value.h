@@ -8,6 +8,7 @@
  *   p pool          q optional pool   P array of pools    U uuid
  *   v volume        V array of volumes                    I array of int
  *   x secret        y optional secret X array of secrets  t array of typed parameters
+ *   a bytes that take a word each
  *   k admin client  K array of admin clients
  *
  * An admin server is a struct of one string, so its letter is s, and S stands for several.
