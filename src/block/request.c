@@ -412,11 +412,13 @@ static int CO_FN co_change_watched(struct node *node, struct node_part *part, st
 /*
  * Bitmaps come without a drain, so this looks at the end of a change and not at its begin: whoever reads the data
  * before it was changed finds it marked later. A failed change may have been made in part; a discard that was left out
- * changes nothing.
+ * changes nothing, and what is copied up from a backing image changes nothing that is seen.
  */
 static inline void record_change(struct node *node, const struct change *change)
 {
     if (likely(!(__atomic_load_n(&node->hooks, __ATOMIC_ACQUIRE) & NODE_HOOK_DIRTY_BITMAPS)))
+        return;
+    if (change->flags & IO_UNCHANGED)
         return;
     if (change->kind != CHANGE_DISCARD || node->discard_unmap)
         dirty_bitmaps_record(node, change->offset, change->bytes);
