@@ -173,6 +173,7 @@ struct handle {
     bool follows_length;   /* const */
     bool stays;            /* const */
     bool occupies;         /* const */
+    bool reports_errors;   /* const */
     uint32_t perm;         /* atomic: as root.perm */
     struct per_loop parts; /* struct handle_part */
     bool closed;           /* parts.spin: as in each part */

@@ -12,6 +12,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/trace.h"
+#include "gen/events.h"
 #include "loop/loop.h"
 
 /* --- making and freeing; main loop --- */
@@ -50,6 +51,7 @@ struct handle *co_handle_new(struct node *node, const struct handle_options *opt
     handle->stays = options->stays;
     handle->bears_inactive = options->bears_inactive;
     handle->occupies = options->occupies;
+    handle->reports_errors = options->reports_errors;
     handle->name = g_strdup(options->name);
     handle->ops = options->ops;
     handle->opaque = options->opaque;
@@ -193,6 +195,26 @@ static void leave(struct handle *handle, struct handle_part *part)
     spin_unlock(&part->spin);
 }
 
+/* Tells of a request that failed; not of one that was only tried. */
+static void report_error(const struct handle *handle, enum io_kind kind, int result)
+{
+    g_autofree char *none = g_strdup("");
+    g_autofree char *reason = g_strdup(g_strerror(-result));
+    struct block_io_error_event data = {
+        .device = none,
+        .qom_path = none,
+        .node_name = handle->root.child->name,
+        .operation = kind == IO_KIND_READ ? IO_OPERATION_TYPE_READ : IO_OPERATION_TYPE_WRITE,
+        .action = BLOCK_ERROR_ACTION_REPORT,
+        .has_nospace = true,
+        .nospace = result == -ENOSPC,
+        .reason = reason,
+    };
+
+    if (handle->graph->events && result != -ENOTSUP && result != -EAGAIN && result != -ECANCELED)
+        event_send_block_io_error(handle->graph->events, &data);
+}
+
 /* Counts a request that began at `start_ns`, and lets it out. */
 static int finish(struct handle *handle, struct handle_part *part, enum io_kind kind, uint64_t bytes, int64_t start_ns,
                   int result)
@@ -209,6 +231,8 @@ static int finish(struct handle *handle, struct handle_part *part, enum io_kind 
         counter_add(&counters->time_ns, (uint64_t)(now_ns - start_ns));
     } else {
         counter_add(&counters->failed, 1);
+        if (handle->reports_errors)
+            report_error(handle, kind, result);
     }
     leave(handle, part);
     return result;

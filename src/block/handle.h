@@ -36,6 +36,7 @@ struct handle_options {
     bool bears_inactive; /* its node may be or become inactive: requests fail then */
     bool stays;          /* at its node, also where another one takes that node's place for its parents */
     bool occupies;       /* node_check_idle() refuses its node meanwhile */
+    bool reports_errors; /* requests that fail send BLOCK_IO_ERROR */
     const struct handle_ops *ops;
     void *opaque;
 };

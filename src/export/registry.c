@@ -186,6 +186,7 @@ static bool CO_FN co_export_open(struct export *export, const struct block_expor
         .follows_length = true,
         .bears_inactive = options->has_allow_inactive && options->allow_inactive,
         .writethrough = options->has_writethrough && options->writethrough,
+        .reports_errors = true,
         .ops = &export_handle_ops,
         .opaque = export,
     };

@@ -23,6 +23,7 @@ static const struct {
     const char *name;
     const char *subject;
 } limited[] = {
+    {"BLOCK_IO_ERROR", "node-name"},
     {"QUORUM_FAILURE", "reference"},
     {"QUORUM_REPORT_BAD", "node-name"},
     {"VSERPORT_CHANGE", "id"},
