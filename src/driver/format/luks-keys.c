@@ -54,7 +54,12 @@ bool luks_header_from_options(const struct q_crypto_block_create_options_luks *o
     };
     enum q_crypto_hash_algorithm hash = options->has_hash_alg ? options->hash_alg : Q_CRYPTO_HASH_ALGORITHM_SHA256;
 
-    return luks_header_make(&scheme, hash, detached, ret, err);
+    if (!luks_header_make(&scheme, hash, detached, ret, err))
+        return false;
+    /* There are no vectors in this mode. cryptsetup opens volumes that do not speak of any, others want one named. */
+    if (scheme.mode == Q_CRYPTO_CIPHER_MODE_ECB && !options->has_ivgen_alg)
+        g_strlcpy(ret->cipher_mode, q_crypto_cipher_mode_name(scheme.mode), sizeof(ret->cipher_mode));
+    return true;
 }
 
 bool CO_FN co_luks_format_by_options(const struct luks_io *io, struct luks_header *header,

@@ -156,8 +156,13 @@ bool qcow2_crypt_plan(const struct q_crypto_block_create_options *options, struc
     if (options && options->format == Q_CRYPTO_BLOCK_FORMAT_QCOW) {
         plan.method = QCOW2_CRYPT_AES;
     } else if (options) {
+        struct q_crypto_block_create_options_luks luks = options->u.luks;
+
         plan.method = QCOW2_CRYPT_LUKS;
-        if (!luks_header_from_options(&options->u.luks, false, &plan.luks, err))
+        if (!luks.has_ivgen_alg)
+            luks.ivgen_alg = Q_CRYPTO_IV_GEN_ALGORITHM_PLAIN64;
+        luks.has_ivgen_alg = true; /* in ecb mode, too: those who read these images want one named */
+        if (!luks_header_from_options(&luks, false, &plan.luks, err))
             return false;
         plan.header_bytes = plan.luks.payload_offset;
     }
