@@ -204,7 +204,7 @@ static struct pool *check_request(struct storage *storage, const struct pool_id 
 {
     struct pool *pool = storage_find_active_pool(storage, id, err);
 
-    if (!pool || (flags & VOLUME_CREATE_VALIDATE && !xml_check_volume(xml, err)))
+    if (!pool || (flags & VOLUME_CREATE_VALIDATE && !xml_check_volume(xml, pool->def->type, copy, err)))
         return NULL;
     *ret_volume = volume_parse(xml, pool->def->type, copy, err);
     if (!*ret_volume)

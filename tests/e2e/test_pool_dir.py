@@ -4,6 +4,7 @@ import re
 import threading
 
 import libvirt
+import pytest
 from harness import run
 from pool_daemon import error_of, pool_xml, volume_xml
 
@@ -197,3 +198,95 @@ def test_one_client_at_work_another_looking(pool_daemon):
     stop.set()
     looker.join()
     assert seen <= {3 * MIB}
+
+
+@pytest.mark.parametrize('kind, options, with_backing', [
+    ('qcow', '', True), ('qcow2', '', True), ('qed', '', True), ('vmdk', '', True), ('vdi', '', False), ('vpc', 'force_size', False)])
+def test_formats_that_are_found(pool_daemon, kind, options, with_backing):
+    """Whatever made the image, its format, size and backing image show; whether we can make one is told."""
+    images = pool_daemon.images
+    words = ['-o', options] if options else []
+    run('qemu-img', 'create', '-q', '-f', kind, *words, images / 'base.img', '16M')
+    if with_backing:
+        run('qemu-img', 'create', '-q', '-f', kind, '-b', images / 'base.img', '-F', kind, images / 'over.img')
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', images), 0)
+    base = pool.storageVolLookupByName('base.img')
+    assert f"<format type='{kind}'/>" in base.XMLDesc() and '<backingStore>' not in base.XMLDesc()
+    assert base.info()[1] == 16 * MIB
+    if with_backing:
+        xml = pool.storageVolLookupByName('over.img').XMLDesc()
+        backing = xml[xml.index('<backingStore>'):]
+        assert f'<path>{images}/base.img</path>' in backing and f"<format type='{kind}'/>" in backing
+    if kind == 'qcow2':
+        return
+    with pytest.raises(libvirt.libvirtError, match=f"no driver that writes images of format '{kind}'") as caught:
+        pool.createXML(volume_xml('new.img', MIB, kind))
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_CONFIG_UNSUPPORTED
+    assert not (images / 'new.img').exists() and 'new.img' not in pool.listVolumes()
+
+
+def test_validation(pool_daemon):
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    odd = '<volume><name>a</name><capacity>4096</capacity><target/><zork/></volume>'
+    with pytest.raises(libvirt.libvirtError, match='zork') as caught:
+        pool.createXML(odd, libvirt.VIR_STORAGE_VOL_CREATE_VALIDATE)
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_XML_INVALID_SCHEMA
+    pool.createXML(odd).delete()
+    pool.createXML(odd.replace('<zork/>', ''), libvirt.VIR_STORAGE_VOL_CREATE_VALIDATE)
+    with pytest.raises(libvirt.libvirtError, match='zork') as caught:
+        connection.storagePoolDefineXML(pool_xml('other', '/srv/other').replace('<target>', '<zork/><target>'),
+                                        libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_XML_INVALID_SCHEMA
+
+
+@pytest.mark.parametrize('name', ['../up', '/etc/passwd', 'a/b', '..', '.', 'new\nline', 'tab\t', 'x' * 256, '.ashlar-new-1'])
+def test_names_that_lead_elsewhere(pool_daemon, name):
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    before = sorted(pool_daemon.folder.rglob('*'))
+    with pytest.raises(libvirt.libvirtError) as caught:
+        pool.createXML(volume_xml(name, 4096))
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+    assert sorted(pool_daemon.folder.rglob('*')) == before and pool.listVolumes() == []
+
+
+def test_links_are_not_followed_when_making(pool_daemon, tmp_path):
+    outside = tmp_path / 'outside'
+    outside.write_bytes(b'precious')
+    (pool_daemon.images / 'link').symlink_to(outside)
+    (pool_daemon.images / 'lost').symlink_to(tmp_path / 'nowhere')
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    for name, code in [('link', libvirt.VIR_ERR_STORAGE_VOL_EXIST), ('lost', libvirt.VIR_ERR_OPERATION_INVALID)]:
+        with pytest.raises(libvirt.libvirtError) as caught:
+            pool.createXML(volume_xml(name, 4096))
+        assert caught.value.get_error_code() == code
+    pool.storageVolLookupByName('link').delete()
+    assert outside.read_bytes() == b'precious' and not (tmp_path / 'nowhere').exists()
+
+
+SOURCE_XML = {
+    'rbd': "<host name='h'/><name>p</name>", 'sheepdog': "<host name='h'/><name>p</name>",
+    'gluster': "<host name='h'/><dir path='/'/><name>p</name>", 'zfs': '<name>p</name>', 'vstorage': '<name>p</name>'}
+
+
+@pytest.mark.parametrize('kind', sorted(SOURCE_XML))
+def test_types_that_are_missing(pool_daemon, kind):
+    """They can be defined; what is missing is said when they are to do something."""
+    connection = pool_daemon.start().connect()
+    target = '<target><path>/srv/p</path></target>' if kind == 'vstorage' else ''
+    pool = connection.storagePoolDefineXML(f"<pool type='{kind}'><name>p</name><source>{SOURCE_XML[kind]}</source>{target}</pool>")
+    assert f"<pool type='{kind}'>" in pool.XMLDesc()
+    for action in (pool.create, pool.build, pool.delete):
+        with pytest.raises(libvirt.libvirtError, match=f"missing backend for pool type .* \\({kind}\\)") as caught:
+            action()
+        assert caught.value.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
+    with pytest.raises(libvirt.libvirtError, match=f"pool type '{kind}' does not support source discovery") as caught:
+        connection.findStoragePoolSources(kind, None)
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT
+    assert f"<pool type='{kind}' supported='no'>" in connection.getStoragePoolCapabilities()
+    pool_daemon.kill()
+    connection = pool_daemon.start().connect()
+    connection.storagePoolLookupByName('p').undefine()

@@ -98,6 +98,57 @@ int scsi_find_host(const char *sysfs, const struct pool_adapter *adapter, unsign
     return -ENOENT;
 }
 
+static uint64_t read_number(const char *folder, const char *name, const char *file)
+{
+    g_autofree char *text = read_line(folder, name, file);
+
+    return text ? g_ascii_strtoull(text, NULL, 10) : 0;
+}
+
+/* Ports that can bear others, and have room. The kernel makes its files only in hosts that can. */
+static bool has_room(const char *hosts, const char *name)
+{
+    g_autofree char *state = read_line(hosts, name, "port_state");
+
+    return state && !strcmp(state, "Online") &&
+           read_number(hosts, name, "npiv_vports_inuse") < read_number(hosts, name, "max_npiv_vports");
+}
+
+static bool may_bear(const char *hosts, const char *name, const struct pool_adapter *child)
+{
+    g_autofree char *fabric = NULL;
+
+    if (child->parent_wwnn) {
+        const struct pool_adapter parent = {.wwnn = child->parent_wwnn, .wwpn = child->parent_wwpn};
+
+        return is_port(hosts, name, &parent);
+    }
+    fabric = read_line(hosts, name, "fabric_name");
+    return has_room(hosts, name) && (!child->parent_fabric_wwn || same_wwn(fabric, child->parent_fabric_wwn));
+}
+
+int scsi_find_parent(const char *sysfs, const struct pool_adapter *child, unsigned *ret)
+{
+    g_autofree char *hosts = g_build_filename(sysfs, "class", "fc_host", NULL);
+    g_autoptr(GDir) folder = NULL;
+    const char *name;
+    bool found = false;
+
+    if (child->parent)
+        return number_of_name(child->parent, ret);
+    folder = g_dir_open(hosts, 0, NULL);
+    while (folder && (name = g_dir_read_name(folder))) {
+        unsigned number;
+
+        /* Of several the first, so that it is the same one each time. */
+        if (!number_of_name(name, &number) && (!found || number < *ret) && may_bear(hosts, name, child)) {
+            *ret = number;
+            found = true;
+        }
+    }
+    return found ? 0 : -ENOENT;
+}
+
 /* --- units --- */
 
 static void unit_clear(void *unit)

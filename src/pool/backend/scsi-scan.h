@@ -20,6 +20,10 @@ struct pool_scan;
  * port. -ENOENT: there is none; -EINVAL: the name is none of a host. */
 int scsi_find_host(const char *sysfs, const struct pool_adapter *adapter, unsigned *ret);
 
+/* The same of the host that bears the Fibre Channel port `child`: as that names it by name, by the two names of a port
+ * or by its fabric; where it names none, any that is online and has room. */
+int scsi_find_parent(const char *sysfs, const struct pool_adapter *child, unsigned *ret);
+
 /* A disk or a drive that reads discs. */
 struct scsi_unit {
     unsigned bus, target;

@@ -76,28 +76,24 @@ static bool CO_FN scsi_co_refresh(struct pool *pool, struct pool_scan *scan, str
 
 /* --- ports of Fibre Channel --- */
 
-/* The parent that the XML names: as a host, or as another port. */
-static int CO_FN co_find_parent(const struct pool_adapter *adapter, unsigned *ret)
+static int find_parent(void *opaque)
 {
-    struct pool_adapter parent = {.type = POOL_ADAPTER_SCSI_HOST, .name = adapter->parent};
+    struct finding *finding = opaque;
 
-    if (!adapter->parent)
-        parent = (struct pool_adapter){
-            .type = POOL_ADAPTER_FC_HOST, .wwnn = adapter->parent_wwnn, .wwpn = adapter->parent_wwpn};
-    return co_find_host(&parent, ret);
+    return scsi_find_parent("/sys", finding->adapter, &finding->host);
 }
 
 static bool CO_FN co_change_port(const struct pool_adapter *adapter, const char *file, struct pool_error **err)
 {
     g_autofree char *names = g_strdup_printf("%s:%s", adapter->wwpn, adapter->wwnn);
     g_autofree char *path = NULL;
+    struct finding parent = {.adapter = adapter};
     AUTO(fd) fd = -1;
-    unsigned parent;
-    int ret = co_find_parent(adapter, &parent);
+    int ret = co_worker_run(find_parent, &parent);
 
     if (ret)
         return pool_error_set_errno(err, ret, "cannot find the parent of vport %s", adapter->wwpn);
-    path = g_strdup_printf("/sys/class/fc_host/host%u/%s", parent, file);
+    path = g_strdup_printf("/sys/class/fc_host/host%u/%s", parent.host, file);
     fd = co_file_open(path, O_WRONLY, 0);
     ret = fd < 0 ? fd : co_file_write_exact(fd, names, strlen(names), 0);
     return !ret || pool_error_set_errno(err, ret, "Write of '%s' to '%s'", names, path);

@@ -50,6 +50,23 @@ static void make_tree(void)
     put("class/fc_host/host5/node_name", "0x2000000012341234\n");
     put("class/fc_host/host5/port_name", "0x2100000012341234\n");
 
+    put("class/fc_host/host5/port_state", "Linkdown\n");
+    put("class/fc_host/host6/node_name", "0x2000000012345678\n");
+    put("class/fc_host/host6/port_name", "0x2100000012345678\n");
+    for (int host = 5; host <= 8; host++) {
+        g_autofree char *fabric = g_strdup_printf("class/fc_host/host%d/fabric_name", host);
+        g_autofree char *most = g_strdup_printf("class/fc_host/host%d/max_npiv_vports", host);
+        g_autofree char *name = g_strdup_printf("0x100000000000000%d\n", host);
+
+        put(fabric, name);
+        put(most, "2\n");
+    }
+    put("class/fc_host/host6/port_state", "Online\n");
+    put("class/fc_host/host6/npiv_vports_inuse", "2\n");
+    put("class/fc_host/host7/port_state", "Online\n");
+    put("class/fc_host/host7/npiv_vports_inuse", "1\n");
+    put("class/fc_host/host8/port_state", "Online\n");
+
     put("class/iscsi_session/session7/device/target9:0:0/x", "");
     put("block/dm-3/dm/uuid", "mpath-360000000000000000e00000000010001\n");
     put("block/dm-3/dm/name", "mpatha\n");
@@ -111,6 +128,34 @@ static void test_hosts(void)
     check_host(&port, -ENOENT, 0);
 }
 
+static void check_parent(struct pool_adapter child, int expected, unsigned host)
+{
+    unsigned found = 0;
+
+    child.type = POOL_ADAPTER_FC_HOST;
+    g_assert_cmpint(scsi_find_parent(tree, &child, &found), ==, expected);
+    if (!expected)
+        g_assert_cmpuint(found, ==, host);
+}
+
+#define TEXT(literal) (char *)(uintptr_t)(literal)
+
+/* One that is named is taken as it is; one that is not has to be online and to have room: of host5 to host8 only the
+ * last two do. */
+static void test_parents(void)
+{
+    check_parent((struct pool_adapter){.parent = TEXT("scsi_host5")}, 0, 5);
+    check_parent((struct pool_adapter){.parent = TEXT("eth0")}, -EINVAL, 0);
+    check_parent(
+        (struct pool_adapter){.parent_wwnn = TEXT("2000000012345678"), .parent_wwpn = TEXT("2100000012345678")}, 0, 6);
+    check_parent(
+        (struct pool_adapter){.parent_wwnn = TEXT("2000000012345678"), .parent_wwpn = TEXT("2100000000000000")},
+        -ENOENT, 0);
+    check_parent((struct pool_adapter){.parent_fabric_wwn = TEXT("1000000000000008")}, 0, 8);
+    check_parent((struct pool_adapter){.parent_fabric_wwn = TEXT("1000000000000006")}, -ENOENT, 0);
+    check_parent((struct pool_adapter){0}, 0, 7);
+}
+
 static void test_sessions(void)
 {
     static const char text[] = "tcp: [3] 192.0.2.1:3260,1 iqn.2024-01.example:one (non-flash)\n"
@@ -152,6 +197,7 @@ int main(int argc, char **argv)
     make_tree();
     g_test_add_func("/pool/sysfs/units", test_units);
     g_test_add_func("/pool/sysfs/hosts", test_hosts);
+    g_test_add_func("/pool/sysfs/parents", test_parents);
     g_test_add_func("/pool/sysfs/sessions", test_sessions);
     g_test_add_func("/pool/sysfs/multipath", test_multipath);
     ret = g_test_run();

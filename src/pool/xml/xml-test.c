@@ -239,7 +239,7 @@ static void volumes(void)
     g_assert_true(volume->target.nocow);
     text = volume_format_xml(volume, POOL_DIR);
     g_assert_cmpstr(text, ==, expected);
-    g_assert_true(xml_check_volume(xml, &error));
+    g_assert_true(xml_check_volume(xml, POOL_DIR, false, &error));
 }
 
 static void bad_volumes(void)
@@ -272,6 +272,104 @@ static void bad_volumes(void)
     }
 }
 
+/* --- validation --- */
+
+#define DIR_POOL(inner) "<pool type='dir'>" inner "<name>a</name><target><path>/srv</path></target></pool>"
+#define SOURCE_POOL(type, inner)                                                                                       \
+    "<pool type='" type "'><name>a</name><source>" inner "</source><target><path>/srv</path></target></pool>"
+#define VOLUME(inner) "<volume><name>a</name><capacity>1</capacity>" inner "<target/></volume>"
+#define TARGET(inner) "<volume><name>a</name><capacity>1</capacity><target>" inner "</target></volume>"
+
+/* What libvirt's schema refuses as well, each for another reason. */
+static void validated_pools(void)
+{
+    static const char *const refused_ones[] = {
+        DIR_POOL("<zork/>"),
+        DIR_POOL("<uuid>12</uuid>"),
+        DIR_POOL("<capacity>x</capacity>"),
+        DIR_POOL("<capacity unit='zz'>1</capacity>"),
+        DIR_POOL("<capacity zork='1'>1</capacity>"),
+        DIR_POOL("<available>-1</available>"),
+        DIR_POOL("text"),
+        DIR_POOL("<features><cow state='maybe'/></features>"),
+        DIR_POOL("<features><cow/></features>"),
+        DIR_POOL("<name>b</name>"),
+        DIR_POOL("<refresh><volume allocation='zork'/></refresh>"),
+        DIR_POOL("<source><format type='zork'/></source>"),
+        DIR_POOL("<source><host name='h'/></source>"),
+        "<pool type='dir' zork='1'><name>a</name><target><path>/srv</path></target></pool>",
+        "<pool type='zork'><name>a</name><target><path>/srv</path></target></pool>",
+        "<pool type='dir'><name>a/b</name><target><path>/srv</path></target></pool>",
+        "<pool type='dir'><name>a\nb</name><target><path>/srv</path></target></pool>",
+        "<pool type='dir'><name>a</name><target><path>srv</path></target></pool>",
+        "<pool type='dir'><name>a</name><target/></pool>",
+        "<pool type='dir'><name>a</name></pool>",
+        "<pool type='dir'><name>a</name><target><path>/srv</path><permissions><mode>0888</mode></permissions></target>"
+        "</pool>",
+        SOURCE_POOL("netfs", "<host name='h' port='x'/><dir path='/e'/>"),
+        SOURCE_POOL("netfs", "<host name='h'/><dir path='/e'/><format type='zork'/>"),
+        SOURCE_POOL("netfs", "<host name='h'/><dir path='e'/>"),
+        SOURCE_POOL("netfs", "<dir path='/e'/>"),
+        SOURCE_POOL("iscsi", "<host name='h'/><device path='i'/><initiator><iqn name='i'/><zork/></initiator>"),
+        SOURCE_POOL("scsi", "<adapter type='zork' name='host5'/>"),
+        SOURCE_POOL("scsi", "<adapter type='fc_host' wwnn='zz' wwpn='10000000c9831b4b'/>"),
+        SOURCE_POOL("disk", "<device path='/dev/x' part_separator='maybe'/>"),
+        SOURCE_POOL("disk", "<device path='/dev/x'><freeExtent start='x' end='2'/></device>"),
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(refused_ones); i++) {
+        struct pool_error *error = NULL;
+
+        if (xml_check_pool(refused_ones[i], &error))
+            g_error("passed: %s", refused_ones[i]);
+        g_assert_cmpint(error->code, ==, POOL_ERROR_XML_SCHEMA);
+        pool_error_free(error);
+    }
+    g_assert_true(xml_check_pool(DIR_POOL("<source><vendor name='v'/></source>"), NULL));
+    g_assert_true(xml_check_pool(SOURCE_POOL("netfs", "<host name='h' port='5'/><dir path='/e'/>"), NULL));
+}
+
+static void validated_volumes(void)
+{
+    static const char *const refused_ones[] = {
+        "<volume><name>a</name><capacity>1</capacity></volume>",
+        "<volume><name>a</name><target/></volume>",
+        "<volume type='zork'><name>a</name><capacity>1</capacity><target/></volume>",
+        "<volume zork='1'><name>a</name><capacity>1</capacity><target/></volume>",
+        "<volume><name>a/b</name><capacity>1</capacity><target/></volume>",
+        "<volume><name>a</name><capacity>-1</capacity><target/></volume>",
+        VOLUME("<zork/>"),
+        VOLUME("text"),
+        VOLUME("<allocation>x</allocation>"),
+        VOLUME("<allocation unit='zz'>1</allocation>"),
+        VOLUME("<capacity>1</capacity>"),
+        VOLUME("<source><device path='/dev/x'><extent start='a' end='1'/></device></source>"),
+        VOLUME("<backingStore><path>/b</path><format type='zork'/></backingStore>"),
+        TARGET("<zork/>"),
+        TARGET("<format type='zork'/>"),
+        TARGET("<format type='raw' zork='1'/>"),
+        TARGET("<permissions><mode>0999</mode></permissions>"),
+        TARGET("<compat>x</compat>"),
+        TARGET("<features><zork/></features>"),
+        TARGET("<nocow>1</nocow>"),
+        TARGET("<clusterSize>x</clusterSize>"),
+        TARGET("<encryption format='zork'/>"),
+        TARGET("<timestamps><atime>x</atime></timestamps>"),
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(refused_ones); i++) {
+        struct pool_error *error = NULL;
+
+        if (xml_check_volume(refused_ones[i], POOL_DIR, false, &error))
+            g_error("passed: %s", refused_ones[i]);
+        g_assert_cmpint(error->code, ==, POOL_ERROR_XML_SCHEMA);
+        pool_error_free(error);
+    }
+    g_assert_true(
+        xml_check_volume(TARGET("<timestamps><atime>1.2</atime></timestamps><nocow/>"), POOL_DIR, false, NULL));
+    g_assert_true(xml_check_volume("<volume><name>a</name><target/></volume>", POOL_DIR, true, NULL));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -282,5 +380,7 @@ int main(int argc, char **argv)
     g_test_add_func("/xml/pool/wrapped", wrapped);
     g_test_add_func("/xml/volume/round-trip", volumes);
     g_test_add_func("/xml/volume/refused", bad_volumes);
+    g_test_add_func("/xml/pool/validated", validated_pools);
+    g_test_add_func("/xml/volume/validated", validated_volumes);
     return g_test_run();
 }
