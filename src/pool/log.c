@@ -29,7 +29,6 @@ static const char *const destination_names[] = {
 
 /* The journal takes larger ones by other means only. */
 enum { JOURNAL_TEXT_MAX = 32 << 10 };
-static const char journal_path[] = "/run/systemd/journal/socket";
 
 struct log_output {
     enum pool_log_level level;
@@ -50,7 +49,12 @@ static struct {
     GArray *outputs; /* of struct log_output; NULL: standard error */
     GArray *filters; /* of struct log_filter */
     char *default_outputs;
-} pool_log_state = {.level = POOL_LOG_WARNING};
+    const char *journal, *syslog; /* sockets of the system's logs */
+} pool_log_state = {
+    .level = POOL_LOG_WARNING,
+    .journal = "/run/systemd/journal/socket",
+    .syslog = "/dev/log",
+};
 
 static const char *const level_names[] = {
     [POOL_LOG_DEBUG] = "debug",
@@ -101,7 +105,18 @@ static void write_journal(const struct log_line *line)
     journal_field(message, "MESSAGE", text);
     g_string_append_printf(message, "PRIORITY=%d\nLIBVIRT_SOURCE=%s\nCODE_FUNC=%s\nCODE_LINE=%d\nSYSLOG_PID=%d\n",
                            syslog_priority(line->level), line->category, line->function, line->line, (int)getpid());
-    (void)unix_datagram_send(journal_path, message->str, message->len); /* there is nobody else to tell */
+    (void)unix_datagram_send(pool_log_state.journal, message->str, message->len); /* there is nobody else to tell */
+}
+
+/* The library's own syslog() knows one name for the whole process, and forgets it when any of its users closes it. */
+static void write_syslog(const char *ident, const struct log_line *line)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_from_unix_local(loop_wall_time_us() / 1000000);
+    g_autofree char *date = g_date_time_format(now, "%b %e %H:%M:%S");
+    g_autofree char *text = g_strdup_printf("<%d>%s %s[%d]: %s", LOG_DAEMON | syslog_priority(line->level), date, ident,
+                                            (int)getpid(), line->text);
+
+    (void)unix_datagram_send(pool_log_state.syslog, text, strlen(text)); /* as above */
 }
 
 static char *format_line(const struct log_line *line)
@@ -124,7 +139,7 @@ static void write_output(const struct log_output *output, const struct log_line 
         (void)fputs(whole, output->file);
         break;
     case LOG_TO_SYSLOG:
-        syslog(syslog_priority(line->level), "%s", line->text);
+        write_syslog(output->argument, line);
         break;
     case LOG_TO_JOURNALD:
         write_journal(line);
@@ -247,15 +262,11 @@ static void output_clear(void *item)
 
     if (output->file)
         (void)fclose(output->file);
-    if (output->destination == LOG_TO_SYSLOG)
-        closelog();
     g_free(output->argument);
 }
 
 static bool open_output(struct log_output *output, struct pool_error **err)
 {
-    if (output->destination == LOG_TO_SYSLOG)
-        openlog(output->argument, LOG_PID, LOG_DAEMON);
     if (output->destination != LOG_TO_FILE)
         return true;
     output->file = fopen(output->argument, "ae");
@@ -397,6 +408,12 @@ char *pool_log_get_filters(unsigned *ret_count)
     }
     *ret_count = filters ? filters->len : 0;
     return g_string_free(text, FALSE);
+}
+
+void pool_log_set_system_sockets(const char *journal, const char *syslog)
+{
+    pool_log_state.journal = journal;
+    pool_log_state.syslog = syslog;
 }
 
 void pool_log_close(void)

@@ -40,5 +40,8 @@ void pool_log_set_default_outputs(const char *text);
 char *pool_log_get_outputs(unsigned *ret_count);
 char *pool_log_get_filters(unsigned *ret_count);
 
+/* Where the system's logs listen, in place of the usual sockets; borrowed. Before anything is logged. */
+void pool_log_set_system_sockets(const char *journal, const char *syslog);
+
 /* Closes all outputs; lines after that go to standard error. */
 void pool_log_close(void);

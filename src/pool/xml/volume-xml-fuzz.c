@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_autofree char *first = NULL;
     g_autofree char *second = NULL;
 
-    (void)!xml_check_volume(text, NULL);
+    (void)!xml_check_volume(text, POOL_DIR, true, NULL);
     if (!volume)
         return 0;
     first = volume_format_xml(volume, type);
