@@ -47,6 +47,7 @@ static void test_elision(void)
     run_graph_test(co_test_elision);
 }
 
+/* S3 */
 static void CO_FN co_test_sticky(struct graph *graph)
 {
     struct node *raw = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'r',"

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import zlib
 
 import pytest
 
@@ -56,6 +57,20 @@ def extension_length(image):
     image.put(image['header_length'] + 4, 0x10000, 4)
 
 
+def extensions_without_end(image):
+    """Up to the end of the first cluster."""
+    at = image['header_length']
+    image.write(at, ((0x12345678).to_bytes(4, 'big') + bytes([0, 0, 0, 8]) + b'magic\0\0\0') *
+                ((image.cluster - at) // 16))
+
+
+def extension_over_the_backing_name(image):
+    image['backing_file_offset'], image['backing_file_size'] = 256, 4
+    image.write(256, b'name')
+    image.put(image['header_length'], 0x12345678, 4)
+    image.put(image['header_length'] + 4, 400, 4)
+
+
 def feature(bit, name):
     """An unknown feature with a name in the table that the image has."""
     def apply(image):
@@ -84,7 +99,10 @@ REFUSED = {
     'Q4-header-length-96': (change('header_length', 96), ['header_length', '96']),
     'Q4-header-length-large': (change('header_length', 65544), ['header_length', '65544']),
     'Q4-header-length-max': (change('header_length', 0xffffffff), ['header_length', '4294967295']),
+    'Q4-header-length-107': (change('header_length', 107), ['header_length', '107']),
     'Q5-extension-too-long': (extension_length, ['65536']),
+    'Q5-no-end': (extensions_without_end, ['xtension']),
+    'Q5-over-the-backing-name': (extension_over_the_backing_name, ['xtension', '400']),
     'Q6-feature-63': (change('incompatible_features', 1 << 63), ['feature', '8000000000000000']),
     'Q6-feature-named': (feature(40, b'strange feature'), ['strange feature']),
     'Q6-feature-unterminated': (feature(41, b'x' * 46), ['x' * 46]),
@@ -187,6 +205,21 @@ def l2(value, index=1):
 PACKED = {'writes': ('write -P 1 0 64k', 'write -c -P 2 64k 64k', 'write -P 3 128k 64k')}
 EXTENDED = {'options': 'extended_l2=on'}
 
+def deflated(size):
+    """Another stream in place of the compressed cluster's."""
+    def apply(image):
+        packer = zlib.compressobj(9, zlib.DEFLATED, -12)
+        stream = packer.compress(b'\5' * size) + packer.flush()
+        image.write(image.get(image.l2 + 8) & ((1 << 54) - 1), stream)
+    return apply
+
+
+def compressed_subclusters(image):
+    image.put(image.l2 + 16 + 8, 1)
+
+
+PACKED_EXTENDED = {**PACKED, **EXTENDED}
+
 # What the second cluster (or, through the L1 table, all of the disk) cannot be read for.
 READ_FAILS = {
     'Q16-data-unaligned': ({}, l2(lambda image: image.get(image.l2) + 512)),
@@ -194,8 +227,11 @@ READ_FAILS = {
     'Q19-compressed-too-short': (PACKED, l2(lambda image: (image.get(image.l2 + 8) & ((1 << 54) - 1)) + 100 |
                                             COMPRESSED)),
     'Q19-compressed-garbage': (PACKED, lambda image: image.write(image.get(image.l2 + 8) & ((1 << 54) - 1), b'\xff' * 40)),
+    'Q19-inflates-to-less': (PACKED, deflated(100)),
+    'Q19-inflates-to-more': (PACKED, deflated(70000)),
     'Q20-both-bits': (EXTENDED, lambda image: image.put(image.l2 + 16 + 8, 1 << 32 | 1)),
     'Q20-no-offset': (EXTENDED, lambda image: image.put(image.l2 + 16, 0)),
+    'Q20-compressed-with-subclusters': (PACKED_EXTENDED, compressed_subclusters),
 }
 
 
@@ -209,7 +245,8 @@ def test_read_fails_there_alone(tmp_path, name):
     before = image.read_bytes()
     assert io(image, 'read 64k 64k', read_only=True).status == 1
     assert io(image, 'read -P 1 0 64k', read_only=True).status == 0
-    assert io(image, f'read -P {3 if how is PACKED else 1} 128k 64k', read_only=True).status == 0
+    third = 3 if 'writes' in how else 1
+    assert io(image, f'read -P {third} 128k 64k', read_only=True).status == 0
     assert image.read_bytes() == before
 
 
@@ -413,11 +450,95 @@ def test_data_file_name_is_nothing_but_a_name(tmp_path, name):
     assert 'No such file' in outcome.text or 'Could not open' in outcome.text
 
 
-def test_backing_chain_that_contains_itself(tmp_path):
-    # Q13
+def test_what_an_image_names_is_left_alone(tmp_path):
+    # Q14: who asks for metadata opens neither data file nor chain; who says what they are opens nothing else.
+    image, data, base = tmp_path / 'image', tmp_path / 'data', tmp_path / 'base'
+    make(image, options=f'data_file={data}', writes=('write -P 1 0 64k',))
+    run(need('qemu-img'), 'rebase', '-u', '-b', 'nbd://127.0.0.1:1/x', '-F', 'raw', image)
+    elsewhere = data.rename(tmp_path / 'elsewhere')
+    shown = img('info', image)
+    assert shown.status == 0
+    assert 'backing file: nbd://127.0.0.1:1/x' in shown.text
+    assert f'data file: {data}' in shown.text
+    assert io(image, 'read 0 64k', read_only=True).status == 1
+    base.write_bytes(b'\7' * (1 << 20))
+    named = f'driver=qcow2,file.filename={image},data-file.driver=file,data-file.filename={elsewhere}'
+    for backing, pattern in ('backing=', 0), (f'backing.driver=raw,backing.file.filename={base}', 7):
+        opened = Outcome(program('ashlar-io'), '-r', '--image-opts', '-c', 'read -P 1 0 64k', '-c',
+                         f'read -P {pattern} 64k 64k', f'{named},{backing}')
+        assert opened.status == 0, opened.text
+
+
+def test_data_file_name_without_the_flag(tmp_path):
+    # Q15: the name says nothing then, and is kept when the header is written again
+    image = tmp_path / 'image'
+    make(image, options=f'data_file={tmp_path}/data', writes=())
+    with Qcow2(image) as file:
+        file['incompatible_features'] &= ~4
+        name = file.read(file.extension(0x44415441), len(str(tmp_path / 'data')))
+    (tmp_path / 'data').unlink()
+    assert io(image, 'write -P 3 0 64k', 'read -P 3 0 64k').status == 0
+    run(program('ashlar-img'), 'rebase', '-f', 'qcow2', '-u', '-b', 'nowhere', '-F', 'raw', image)
+    with Qcow2(image) as file:
+        assert file.read(file.extension(0x44415441), len(name)) == name == str(tmp_path / 'data').encode()
+
+
+def test_raw_data_file_has_no_backing_image(tmp_path):
+    # Q15
+    refused = img('create', '-f', 'qcow2', '-o', f'data_file={tmp_path}/data,data_file_raw=on', '-u', '-b', 'base', '-F',
+                  'raw', tmp_path / 'image', '1M')
+    assert refused.status == 1
+    assert 'backing' in refused.text.lower()
+    assert not (tmp_path / 'image').exists()
+
+
+@pytest.mark.parametrize('at, value, word', [(0, 512 + 7, '519'), (0, 1 << 60, hex(1 << 60)),
+                                             (8, 1 << 40, str(1 << 40)),
+                                             (8, 0, 'too small: 0 bytes')])
+def test_encryption_header_that_cannot_be(tmp_path, at, value, word):
+    # Q21: offset and length. What needs no key is shown.
+    image = tmp_path / 'image'
+    run(program('ashlar-img'), 'create', '-q', '-f', 'qcow2', '--object', 'secret,id=s,data=secret', '-o',
+        'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10', image, '1M')
+    with Qcow2(image) as file:
+        file.put(file.extension(0x0537be77) + at, value)
+    before = image.read_bytes()
+    opened = Outcome(program('ashlar-io'), '--object', 'secret,id=s,data=secret', '--image-opts', '-c', 'read 0 64k',
+                     f'driver=qcow2,file.filename={image},encrypt.format=luks,encrypt.key-secret=s')
+    assert opened.status == 1
+    assert word in opened.text
+    shown = img('info', image)
+    assert shown.status in (0, 1)
+    assert shown.status == 1 or 'virtual size: 1 MiB' in shown.text
+    assert image.read_bytes() == before
+
+
+# Fields of the first entry: sizes of its table, its id, its name and what follows.
+@pytest.mark.parametrize('at, value, width', [(8, 0xffffffff, 4), (12, 0xffff, 2), (14, 0xffff, 2), (36, 0xffffffff, 4),
+                                              (36, 70000, 4)])
+def test_snapshot_table_that_ends_too_early(tmp_path, at, value, width):
+    # Q11: the image is refused, or its snapshot cannot be used.
+    image = tmp_path / 'image'
+    make(image, snapshots=1)
+    with Qcow2(image) as file:
+        file.put(file.snapshots + at, value, width)
+        file.truncate(file.snapshots + file.cluster)
+    before = image.read_bytes()
+    read = io(image, 'read -P 1 64k 64k', read_only=True)
+    assert read.status in (0, 1)
+    for action in '-a', '-d':
+        assert img('snapshot', action, 's0', image).status == 1
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize('name', ['image', './image', 'there/../image', 'link', 'there/image'])
+def test_backing_chain_that_contains_itself(tmp_path, name):
+    # Q13: by its name, by a path that leads back, and by links
     image = tmp_path / 'image'
     make(image, writes=())
-    run(need('qemu-img'), 'rebase', '-u', '-b', 'image', '-F', 'qcow2', image)
+    (tmp_path / 'link').symlink_to('image')
+    (tmp_path / 'there').symlink_to('.')
+    run(need('qemu-img'), 'rebase', '-u', '-b', name, '-F', 'qcow2', image)
     outcome = io(image, 'read 0 64k')
     assert outcome.status == 1
     assert outcome.text.count('\n') <= 2

@@ -181,6 +181,7 @@ def test_names(start, image, names):
 
 
 def test_as_many_as_there_may_be(start, image):
+    # Q22
     """65535 broken ones take neither long nor much, and the log not a line each."""
     with Qcow2(image) as broken:
         offset = 16 * MIB

@@ -85,7 +85,7 @@ def test_others_may_read_what_we_export(storage, disk):
 
 
 def test_we_respect_who_does_not_share_writing(storage, disk, tmp_path):
-    """The peer's daemon with a format driver on the image lets nobody else write."""
+    """S5: the peer's daemon with a format driver on the image lets nobody else write."""
     qcow2 = tmp_path / 'qcow2'
     run(need('qemu-img'), 'create', '-f', 'qcow2', qcow2, '1M')
     with background(need('qemu-io'), '-f', 'qcow2', qcow2, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:

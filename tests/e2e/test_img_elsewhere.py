@@ -81,7 +81,7 @@ esac
 
 
 def test_salvage(tmp_path):
-    """What cannot be read becomes zeroes, to the sector, with a warning each; the rest is there."""
+    """C4: what cannot be read fails the copy; or becomes zeroes, to the sector, with a warning each; the rest is there."""
     script = tmp_path / 'script'
     script.write_text(BAD_SECTORS)
     script.chmod(0o755)

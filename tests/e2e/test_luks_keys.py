@@ -69,6 +69,7 @@ def test_add_replace_and_erase(tmp_path):
 
 
 def test_forced(tmp_path):
+    # F19
     path = tmp_path / 'luks'
     our_create(path)
     assert amend(OUR_IMG, image_opts(path), 'state=active', 'new-secret=sec1', 'keyslot=0', 'iter-time=1', force=True) == (0, '')
@@ -168,6 +169,7 @@ OURS_ALONE = {
 
 @pytest.mark.parametrize('name', OURS_ALONE)
 def test_hostile_header_further(tmp_path, essiv_volume, name):
+    # F18
     path = tmp_path / 'luks'
     shutil.copy(essiv_volume, path)
     at, data, message = OURS_ALONE[name]

@@ -175,6 +175,17 @@ def rule_readme(tree):
                 yield readme, 1, f'says nothing of {path.name}'
 
 
+def rule_bad_inputs(tree):
+    """Each row of docs/bad-inputs.md has a test that names it."""
+    page = tree.top / 'docs/bad-inputs.md'
+    tests = [path for path in tree.files if path.suffix in ('.py', '.c') and (is_test(path) or 'e2e' in path.parts)]
+    named = set().union(*(re.findall(r'\b[A-Z]\d+\b', path.read_text()) for path in tests))
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        row = re.match(r'\| ([A-Z]\d+) \|', line)
+        if row and row[1] not in named:
+            yield page, number, f'no test names {row[1]}'
+
+
 def compile_flags(build):
     """Flags of one of the core's sources, from which any header must compile."""
     commands = json.loads((build / 'compile_commands.json').read_text())

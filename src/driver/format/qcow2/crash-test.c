@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * qcow2 on the simulated machine: several writers at once, and the power fails at every point of the disk's record.
+ * S1: qcow2 on the simulated machine: several writers at once, and the power fails at every point of the disk's record.
  * What is left must open; what had been flushed must be there; of what had not, old or new; and a check may find leaks
  * and nothing else. Version 2 has no bit by which to say that a snapshot is being taken or dropped: there, flags may
  * disagree with counts, too, which repairing leaks sets right.

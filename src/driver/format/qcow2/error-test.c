@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A file that fails at each step of what a qcow2 image does, once or from then on: afterwards no metadata is broken,
- * what was durable is there, and what failed has changed no more than it was meant to.
+ * S2: a file that fails at each step of what a qcow2 image does, once or from then on: afterwards no metadata is
+ * broken, what was durable is there, and what failed has changed no more than it was meant to.
  */
 #include <errno.h>
 #include <string.h>

@@ -326,6 +326,9 @@ static bool check_crypto(const struct qcow2_header *header, uint64_t file_length
     if (!is_aligned(header->crypto_offset, qcow2_cluster_size(header)))
         return error_set(err, "Encryption header offset '%" PRIu64 "' is not a multiple of cluster size '%" PRIu64 "'",
                          header->crypto_offset, qcow2_cluster_size(header));
+    if (header->crypto_bytes < QCOW2_CRYPTO_HEADER_BYTES_MIN)
+        return error_set(err, "Encryption header too small: %" PRIu64 " bytes, at least %d", header->crypto_bytes,
+                         QCOW2_CRYPTO_HEADER_BYTES_MIN);
     if (header->crypto_bytes > QCOW2_CRYPTO_HEADER_BYTES_MAX)
         return error_set(err, "Encryption header too large: %" PRIu64 " bytes, at most %d", header->crypto_bytes,
                          QCOW2_CRYPTO_HEADER_BYTES_MAX);

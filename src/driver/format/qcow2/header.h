@@ -33,6 +33,7 @@ enum {
     /* What we take at most. */
     QCOW2_L1_BYTES_MAX = 32 << 20,             /* of any L1 table, a snapshot's too */
     QCOW2_REFCOUNT_TABLE_BYTES_MAX = 8 << 20,  /* */
+    QCOW2_CRYPTO_HEADER_BYTES_MIN = 592,       /* LUKS, version 1, without its key material */
     QCOW2_CRYPTO_HEADER_BYTES_MAX = 16 << 20,  /* */
     QCOW2_SNAPSHOTS_MAX = 65536,               /* */
     QCOW2_SNAPSHOT_TABLE_BYTES_MAX = 64 << 20, /* */

@@ -573,6 +573,7 @@ static void CO_FN co_faulty(struct scene *scene)
     co_close(scene);
 }
 
+/* Q26: with the disk full at each step, too. */
 static void test_faults(void)
 {
     static const int errors[] = {EIO, ENOSPC};

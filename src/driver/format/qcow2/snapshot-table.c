@@ -171,6 +171,7 @@ uint8_t *qcow2_snapshot_table_encode(const struct qcow2_snapshot *snapshots, siz
 /* A stretch of the file that follows the reading of the table. */
 struct table_window {
     struct edge *file;
+    uint64_t end;    /* of the file's last cluster */
     uint64_t offset; /* of data[0] in the file */
     uint8_t *data;
     size_t size;
@@ -212,6 +213,13 @@ static uint64_t CO_FN co_entry_load(struct table_window *window, uint64_t offset
                       QCOW2_SNAPSHOT_TABLE_BYTES_MAX);
             return 0;
         }
+        if (need > QCOW2_SNAPSHOT_ENTRY_BYTES && !range_fits(offset, need, window->end)) {
+            error_set(err,
+                      "Snapshot table entry %zu of %" PRIu64 " bytes at offset %" PRIu64
+                      " ends beyond the file of %" PRIu64 " bytes",
+                      index, need, offset, node_length(edge_child(window->file)));
+            return 0;
+        }
         result = co_window_move(window, offset, need);
         if (result < 0) {
             error_set_errno(err, result, "Could not read snapshot table entry %zu at offset %" PRIu64, index, offset);
@@ -234,7 +242,8 @@ static uint64_t CO_FN co_entry_load(struct table_window *window, uint64_t offset
 bool CO_FN co_qcow2_snapshot_table_load(struct edge *file, const struct qcow2_header *header, bool drop_extra,
                                         struct qcow2_snapshot_table *ret, struct error **err)
 {
-    struct table_window window = {.file = file};
+    struct table_window window = {.file = file,
+                                  .end = align_up(node_length(edge_child(file)), qcow2_cluster_size(header))};
     struct qcow2_snapshot_table table = {0};
     uint64_t bytes = 1;
     size_t room = 0;
