@@ -89,8 +89,14 @@ int CO_FN co_worker_run(worker_fn *work, void *opaque);
  * loop_buffer_get(): I/O memory, aligned to `LOOP_BUFFER_ALIGNMENT`; NULL when the system has no more. What one loop
  * gave may be returned on another; `size` is the one asked for.
  */
-enum { LOOP_BUFFER_ALIGNMENT = 4096 };
+/*
+ * loop_table_get(): I/O memory that is kept for long, in small pieces: aligned for direct I/O to most disks only, and
+ * so without a page of its own to lose. Not from the free lists. NULL when the system has no more.
+ */
+enum { LOOP_BUFFER_ALIGNMENT = 4096, LOOP_TABLE_ALIGNMENT = 512 };
 void *loop_alloc(size_t size) MUST_CHECK;
 void loop_release(void *object, size_t size);
 void *loop_buffer_get(size_t size) MUST_CHECK;
 void loop_buffer_put(void *buffer, size_t size);
+void *loop_table_get(size_t size) MUST_CHECK;
+void loop_table_put(void *table);

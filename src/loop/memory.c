@@ -158,6 +158,21 @@ void loop_buffer_put(void *buffer, size_t size)
     loop->trimmed = false;
 }
 
+void *loop_table_get(size_t size)
+{
+    struct loop *loop = loop_current();
+    void *table = NULL;
+
+    if (unlikely(loop && loop->ops->buffer_fails) && loop->ops->buffer_fails(loop))
+        return NULL;
+    return posix_memalign(&table, LOOP_TABLE_ALIGNMENT, size) ? NULL : table;
+}
+
+void loop_table_put(void *table)
+{
+    free(table);
+}
+
 /* --- giving back --- */
 
 void memory_lists_trim(struct memory_lists *lists, bool all)

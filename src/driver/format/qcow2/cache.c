@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "loop/loop.h"
 
 enum { SHARDS_MAX = 16, TABLES_PER_SHARD_MIN = 16 };
@@ -84,8 +85,7 @@ static void table_release(const struct qcow2_cache *cache, struct qcow2_shard *s
         qcow2_shard_count_dirty(shard, -1);
     table->dirty = 0;
     table_forget(cache, shard, table);
-    loop_buffer_put(table->data, cache->table_bytes);
-    table->data = NULL;
+    loop_table_put(TAKE(table->data));
 }
 
 void qcow2_cache_drop(struct qcow2_cache *cache)
@@ -206,7 +206,7 @@ static struct qcow2_table *take_place(const struct qcow2_cache *cache, struct qc
 static int CO_FN co_fill(struct qcow2_cache *cache, struct qcow2_table *table)
 {
     if (!table->data)
-        table->data = loop_buffer_get(cache->table_bytes);
+        table->data = loop_table_get(cache->table_bytes);
     return table->data ? cache->co_load(cache->image, table->key, table->data) : -ENOMEM;
 }
 
@@ -234,9 +234,7 @@ static int CO_FN co_load_into(struct qcow2_cache *cache, struct qcow2_shard *sha
         table->pins = 0;
         table_forget(cache, shard, table);
         /* An empty place has no memory, or nobody would give it back. */
-        if (table->data)
-            loop_buffer_put(table->data, cache->table_bytes);
-        table->data = NULL;
+        loop_table_put(TAKE(table->data));
     } else {
         table->state = QCOW2_TABLE_READY;
         mark_used(table);

@@ -42,12 +42,71 @@ int CO_FN co_qcow2_l2_check(struct qcow2_image *image, uint64_t l1_entry)
     return 0;
 }
 
+/* --- reading ahead --- */
+
+void qcow2_ahead_drop(struct qcow2_image *image)
+{
+    struct qcow2_ahead *ahead = &image->ahead;
+    uint8_t *data;
+
+    spin_lock(&ahead->spin);
+    data = TAKE(ahead->data);
+    ahead->count = 0;
+    spin_unlock(&ahead->spin);
+    if (data)
+        loop_buffer_put(data, QCOW2_AHEAD_BYTES);
+}
+
+/* Takes the slice from what is there. Else: whether it is the one that follows the last. */
+static bool ahead_take(struct qcow2_image *image, uint64_t slice, uint64_t slice_bytes, uint8_t *to, bool *ret_expected)
+{
+    struct qcow2_ahead *ahead = &image->ahead;
+    bool there;
+
+    spin_lock(&ahead->spin);
+    *ret_expected = ahead->expected == slice;
+    ahead->expected = slice + 1;
+    there = slice - ahead->first < ahead->count;
+    if (there)
+        memcpy(to, ahead->data + (slice - ahead->first) * slice_bytes, slice_bytes);
+    spin_unlock(&ahead->spin);
+    return there;
+}
+
+/* Reads `slice` and those that follow it, all of one table, from `offset`. */
+static int CO_FN co_ahead_read(struct qcow2_image *image, uint64_t slice, uint64_t count, uint64_t offset, uint8_t *to)
+{
+    struct qcow2_ahead *ahead = &image->ahead;
+    uint64_t slice_bytes = UINT64_C(1) << (image->slice_bits + image->l2_entry_bits);
+    uint8_t *data = loop_buffer_get(QCOW2_AHEAD_BYTES), *old;
+    int ret = data ? co_edge_pread(image->file, offset, count * slice_bytes, data, 0) : -ENOMEM;
+
+    assert(count * slice_bytes <= QCOW2_AHEAD_BYTES);
+    if (!ret) {
+        memcpy(to, data, slice_bytes);
+        spin_lock(&ahead->spin);
+        old = ahead->data;
+        ahead->data = data;
+        ahead->first = slice;
+        ahead->count = count;
+        spin_unlock(&ahead->spin);
+        data = old;
+    }
+    if (data)
+        loop_buffer_put(data, QCOW2_AHEAD_BYTES);
+    return ret;
+}
+
+/* --- slices --- */
+
 int CO_FN co_qcow2_slice_load(struct qcow2_image *image, uint64_t slice, uint8_t *to)
 {
     unsigned per_table_bits = image->l2_bits - image->slice_bits;
     uint64_t entry = l1_load(image, slice >> per_table_bits);
     uint64_t slice_bytes = UINT64_C(1) << (image->slice_bits + image->l2_entry_bits);
-    uint64_t in_table = (slice & ((UINT64_C(1) << per_table_bits) - 1)) * slice_bytes;
+    uint64_t number = slice & ((UINT64_C(1) << per_table_bits) - 1), in_table = number * slice_bytes;
+    uint64_t rest = MIN((UINT64_C(1) << per_table_bits) - number, QCOW2_AHEAD_BYTES / slice_bytes);
+    bool expected = false;
     int ret;
 
     if (!(entry & ~QCOW2_L1_UNWRITTEN)) {
@@ -57,7 +116,11 @@ int CO_FN co_qcow2_slice_load(struct qcow2_image *image, uint64_t slice, uint8_t
     ret = co_qcow2_l2_check(image, entry);
     if (ret)
         return ret;
+    if (!image->writable && ahead_take(image, slice, slice_bytes, to, &expected))
+        return 0;
     co_edge_event(image->file, BLKDEBUG_EVENT_L2_LOAD);
+    if (expected && rest > 1)
+        return co_ahead_read(image, slice, rest, (entry & QCOW2_L1_OFFSET_MASK) + in_table, to);
     return co_edge_pread(image->file, (entry & QCOW2_L1_OFFSET_MASK) + in_table, slice_bytes, to, 0);
 }
 

@@ -45,6 +45,7 @@ int CO_FN co_qcow2_l1_load(struct qcow2_image *image)
     g_free(image->l1);
     image->l1 = l1;
     image->owners_known = false;
+    qcow2_ahead_drop(image);
     return 0;
 }
 
@@ -113,6 +114,7 @@ void qcow2_caches_drop(struct qcow2_image *image)
     /* After a failure counts may be forgotten here that were to be lowered, and must not be lowered twice. */
     qcow2_freed_forget(image);
     qcow2_cache_drop(image->l2);
+    qcow2_ahead_drop(image);
     qcow2_cache_drop(image->refcounts);
     qcow2_compressed_forget(image);
 }
@@ -122,6 +124,7 @@ void qcow2_caches_free(struct qcow2_image *image)
     if (image->refcounts)
         qcow2_alloc_reset(image);
     qcow2_cache_free(TAKE(image->l2));
+    qcow2_ahead_drop(image);
     qcow2_cache_free(TAKE(image->refcounts));
     qcow2_compressed_forget(image);
 }
@@ -183,6 +186,11 @@ static bool CO_FN co_open_data_file(struct qcow2_image *image, const struct bloc
     if (!image->has_data_file) {
         if (own->data_file)
             return error_set(err, "'data-file' can only be set for images with an external data file");
+        return true;
+    }
+    /* Who asks for metadata opens nothing that the image names. */
+    if (!own->data_file && node_metadata_only(image->node)) {
+        image->no_io = true;
         return true;
     }
     if (own->data_file)

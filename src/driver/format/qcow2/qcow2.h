@@ -74,6 +74,17 @@ struct qcow2_window {
     uint64_t end;
 };
 
+/* L2 tables that were read in one go because somebody goes through them; of images that nobody writes to. */
+struct qcow2_ahead {
+    struct spin_lock spin; /* of all below; taken last */
+    uint64_t expected;     /* the slice that comes next if somebody does */
+    uint64_t first;        /* slices in `data`, by number */
+    uint64_t count;        /* 0: none */
+    uint8_t *data;         /* QCOW2_AHEAD_BYTES; NULL: none */
+};
+
+enum { QCOW2_AHEAD_BYTES = 64 << 10 };
+
 struct qcow2_image {
     struct node *node;              /* const */
     struct edge *file;              /* const: header and tables, and guest data unless there is a data file */
@@ -81,7 +92,7 @@ struct qcow2_image {
     struct qcow2_header *header;    /* drain; owned. Feature bits: header_lock */
     struct co_mutex header_lock;    /* of writing the header while requests run */
     bool writable;                  /* main: open for writing */
-    bool no_io;                     /* const: opened for its metadata only: encrypted without a key */
+    bool no_io;                     /* const: opened for its metadata only: without its key or data file */
     unsigned cluster_bits;          /* const, as are the next */
     uint64_t cluster_size;          /* bytes */
     unsigned l2_bits;               /* log2 of the entries of an L2 table */
@@ -106,6 +117,8 @@ struct qcow2_image {
     struct co_mutex l1_lock; /* of giving L2 tables their place */
     bool l1_dirty;           /* atomic: some entry is unwritten */
     struct qcow2_cache *l2;  /* drain; keys: guest slices, qcow2_slice_of() */
+
+    struct qcow2_ahead ahead;
 
     /* The refcount table: refcount_table_entries, host byte order, read atomically. Written under alloc_lock. */
     uint64_t *refcount_table;            /* alloc_lock, and read by requests that hold no lock: entries atomic */
@@ -410,6 +423,8 @@ void qcow2_hold_begin(const struct qcow2_image *image, struct qcow2_shard *shard
 int CO_FN co_qcow2_l2_check(struct qcow2_image *image, uint64_t l1_entry) MUST_CHECK;
 /* Fences because of an INVALID extent: -EIO. */
 int CO_FN co_qcow2_extent_invalid(struct qcow2_image *image, uint64_t guest, const struct qcow2_extent *extent);
+/* Forgets what was read ahead. */
+void qcow2_ahead_drop(struct qcow2_image *image);
 /* Loads a slice (for the cache): zeroes where there is no L2 table. */
 int CO_FN co_qcow2_slice_load(struct qcow2_image *image, uint64_t slice, uint8_t *to);
 

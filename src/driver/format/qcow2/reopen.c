@@ -131,6 +131,8 @@ static void CO_FN co_begin_writing(struct node *node)
     if (node_read_only(node) || image->writable)
         return;
     image->writable = true;
+    image->owners_known = false;
+    qcow2_ahead_drop(image);
     if (!co_qcow2_clear_autoclear(image, &err) || !co_qcow2_bitmaps_begin_writing(image, &err)) {
         log_warning("Node '%s': %s", node_name(node), error_message(err));
         node_fence(node, 0, 0, "%s", error_message(err));
