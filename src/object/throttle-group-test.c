@@ -313,6 +313,49 @@ static void CO_FN co_exact_bursts(void *opaque)
     assert_rate((double)(counts[0] + counts[1]), (5000 + 10 * 100) / 10.0);
 }
 
+static void CO_FN co_exact_sizes(void *opaque)
+{
+    struct scene *scene = opaque;
+    struct throttle_config config = limit_of(THROTTLE_IOPS_WRITE, 1000);
+    uint64_t counts[2];
+
+    /* 64 KiB count as sixteen; reads are not limited by that, but by their own. */
+    config.iops_size = 4096;
+    config.rates[THROTTLE_IOPS_READ].average = 320;
+    throttle_group_configure(&scene->group, &config);
+    co_flood(scene, 65536, counts);
+    assert_rate((double)counts[0], 20);
+    assert_rate((double)counts[1], 62.5);
+    /* One that is no larger counts as one. */
+    co_flood(scene, 512, counts);
+    assert_rate((double)counts[0], 320);
+    assert_rate((double)counts[1], 1000);
+}
+
+static void CO_FN change_co_run(void *opaque)
+{
+    struct scene *scene = opaque;
+    struct throttle_config config = limit_of(THROTTLE_IOPS_TOTAL, 2000);
+
+    (void)co_sleep_ns(FLOOD_SECONDS * second_ns / 2);
+    throttle_group_configure(&scene->group, &config);
+    co_group_done(&scene->running);
+}
+
+/* Another limit while many wait: what is over stays, and what is to come goes by the new one. */
+static void CO_FN co_exact_change(void *opaque)
+{
+    struct scene *scene = opaque;
+    struct throttle_config config = limit_of(THROTTLE_IOPS_TOTAL, 200);
+    uint64_t counts[2];
+
+    throttle_group_configure(&scene->group, &config);
+    co_group_add(&scene->running, 1);
+    co_spawn(scene->loop, change_co_run, scene);
+    co_flood(scene, 4096, counts);
+    assert_rate((double)(counts[0] + counts[1]), (200 + 2000) / 2.0);
+}
+
 /* --- several loops --- */
 
 enum { THREADS = 3, ROUNDS = 300 };
@@ -405,6 +448,8 @@ TEST_REAL(directions_take_turns)
 TEST_SIM(exact_operations)
 TEST_SIM(exact_bytes)
 TEST_SIM(exact_bursts)
+TEST_SIM(exact_sizes)
+TEST_SIM(exact_change)
 TEST(no_limits)
 TEST(reads_pass_limited_writes)
 TEST(drain_lets_go)
@@ -424,6 +469,8 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle-group/exact-operations", test_exact_operations);
     g_test_add_func("/throttle-group/exact-bytes", test_exact_bytes);
     g_test_add_func("/throttle-group/exact-bursts", test_exact_bursts);
+    g_test_add_func("/throttle-group/exact-sizes", test_exact_sizes);
+    g_test_add_func("/throttle-group/exact-change", test_exact_change);
     g_test_add_func("/throttle-group/several-loops-share-a-group", test_several_loops_share_a_group);
     return g_test_run();
 }
