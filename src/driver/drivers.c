@@ -44,5 +44,6 @@ const struct block_driver *const block_drivers[] = {
     &snapshot_access_driver,
     &throttle_filter_driver,
     &virtio_blk_vhost_user_driver,
+    &virtio_blk_vhost_vdpa_driver,
     NULL,
 };

@@ -10,7 +10,7 @@ import pytest
 from guest import Machine, make_initramfs
 from harness import need, program
 
-MODULES = 'vduse', 'virtio_vdpa', 'virtio_blk', 'nbd', 'vsock_loopback'
+MODULES = 'vduse', 'virtio_vdpa', 'vhost_vdpa', 'virtio_blk', 'nbd', 'vsock_loopback'
 OURS = 'ashlar-storaged', 'ashlar-nbd', 'ashlar-img', 'ashlar-io'
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -179,6 +179,33 @@ def test_vduse_throttled_and_reset(guest, disk):
     guest.kill()
     guest.serve(vduse(disk))
     assert guest.same('/dev/vda', '/tmp/data')
+
+
+def test_vhost_vdpa(guest, disk):
+    """The same disk for a program: our driver on the device that the kernel makes of our export."""
+    guest.serve(vduse(disk, ',num-queues=2'), qmp=True)
+    guest.do('echo 0 > /sys/bus/vdpa/drivers_autoprobe; vdpa dev add name d0 mgmtdev vduse; echo 1 > /sys/bus/vdpa/drivers_autoprobe')
+    guest.do('echo d0 > /sys/bus/vdpa/drivers/vhost_vdpa/bind')
+    guest.do('while ! ls /dev/vhost-vdpa-* >/dev/null 2>&1; do usleep 10000; done')
+    path = guest.do('ls /dev/vhost-vdpa-*')
+    image = "'json:" + json.dumps({'driver': 'raw', 'file': {'driver': 'virtio-blk-vhost-vdpa', 'path': path}}) + "'"
+    assert guest.do(f'ashlar-img compare -U {image} /tmp/data') == 'Images are identical.'
+    commands = ('write -P 7 0 1M', 'write -z -u 1M 1M', 'discard 2M 64k', 'write -P 8 3145728 512', 'flush', 'read -P 7 0 1M',
+                'read -P 0 1M 1M')
+    done = guest.do('ashlar-io ' + ' '.join(f"-c '{command}'" for command in commands) + f' {image}')
+    assert 'Pattern' not in done and 'failed' not in done
+    done = guest.do(f"ashlar-io -r -U -f raw -c 'read -P 7 0 1M' -c 'read -P 0 1M 1M' -c 'read -P 8 3145728 512' {disk}")
+    assert 'Pattern' not in done and done.count('read ') == 3
+    # a daemon that uses it: nobody else can; it hears of a new size
+    guest.do(f'ashlar-storaged --blockdev virtio-blk-vhost-vdpa,node-name=n,path={path} --nbd-server addr.type=unix,addr.path=/tmp/n '
+             '--export type=nbd,id=e,name=x,node-name=n --pidfile /tmp/second.pid --daemonize')
+    assert 'Device or resource busy' in guest.fails(f'ashlar-img info {image}')
+    assert not guest.qmp('block_resize', node_name='disk', size=2 * SIZE)
+    guest.do("while ! ashlar-img info 'nbd+unix:///x?socket=/tmp/n' | grep -q '8 MiB'; do usleep 10000; done")
+    guest.do('p=$(cat /tmp/second.pid); kill $p; while [ -e /proc/$p/exe ]; do usleep 10000; done')
+    guest.do('vdpa dev del d0')
+    assert 'vDPA devices are there when' in guest.fails(f'ashlar-img info {image}')
+    guest.kill()
 
 
 def nbd_server(disk, address, options=''):

@@ -2,6 +2,8 @@
 /*
  * virtio-blk-vhost-user: the disk of a vhost-user-blk back end as a node. Options:
  *  - path: of the Unix socket on which the back end listens.
+ * virtio-blk-vhost-vdpa: a disk that is a vDPA device of the kernel's. Options:
+ *  - path: of its character device, /dev/vhost-vdpa-N.
  *
  * A back end that goes fails what is under way with -EIO; the next request connects again, and fails likewise where
  * nobody answers. What the back end had acknowledged and not flushed is lost only if its machine was, as with a disk.
@@ -20,6 +22,7 @@
 #include "driver/protocol/virtio-blk/disk.h"
 #include "driver/protocol/virtio-blk/queue.h"
 #include "driver/protocol/virtio-blk/vhost-user.h"
+#include "driver/protocol/virtio-blk/vhost-vdpa.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
@@ -35,6 +38,22 @@ struct virtio_node {
     int64_t retry_ns;           /* not before */
 };
 
+/* What the two drivers do not have in common. */
+struct way {
+    const char *title; /* for messages */
+    const char *path;
+    struct virtio_transport *(*co_connect)(const char *path, struct error **err);
+};
+
+static struct way way_of(const struct node *node)
+{
+    const struct blockdev_options *options = node_options(node);
+
+    if (options->driver == BLOCKDEV_DRIVER_VIRTIO_BLK_VHOST_VDPA)
+        return (struct way){"vhost-vdpa device", options->u.virtio_blk_vhost_vdpa.path, co_vhost_vdpa_connect};
+    return (struct way){"vhost-user back end at", options->u.virtio_blk_vhost_user.path, co_vhost_user_connect};
+}
+
 /* --- connecting --- */
 
 static void resized(void *opaque, uint64_t length)
@@ -45,12 +64,12 @@ static void resized(void *opaque, uint64_t length)
 static struct virtio_disk *CO_FN co_connect(struct node *node, struct error **err)
 {
     struct virtio_disk_options options = {.queues = QUEUES_MAX, .resized = resized, .opaque = node};
-    const char *path = node_options(node)->u.virtio_blk_vhost_user.path;
-    struct virtio_transport *transport = co_vhost_user_connect(path, err);
+    struct way way = way_of(node);
+    struct virtio_transport *transport = way.co_connect(way.path, err);
     struct virtio_disk *disk = transport ? co_virtio_disk_open(transport, &options, err) : NULL;
 
     if (transport && !disk)
-        error_prefix(err, "vhost-user back end at '%s': ", path);
+        error_prefix(err, "%s '%s': ", way.title, way.path);
     return disk;
 }
 
@@ -63,7 +82,7 @@ static bool is_the_same(const struct virtio_node *own, const struct virtio_disk 
     if (now->block_size > own->info.block_size || now->data_segments < own->info.data_segments ||
         now->discard_max < own->info.discard_max || now->zeroes_max < own->info.zeroes_max ||
         (now->features ^ own->info.features) & matters)
-        return error_set(err, "the disk of the back end is another one than before");
+        return error_set(err, "the disk is another one than before");
     return true;
 }
 
@@ -132,11 +151,12 @@ static struct virtio_disk *CO_FN co_get_disk(struct node *node)
 
 static bool check_access(struct node *node, const struct virtio_disk *disk, struct error **err)
 {
+    struct way way = way_of(node);
+
     if (!(virtio_disk_info(disk)->features & VIRTIO_FEATURE(VIRTIO_BLK_F_RO)) || node_read_only(node))
         return true;
     if (!node_auto_read_only(node))
-        return error_set_errno(err, EACCES, "the disk of the back end at '%s' is read-only",
-                               node_options(node)->u.virtio_blk_vhost_user.path);
+        return error_set_errno(err, EACCES, "the disk of the %s '%s' is read-only", way.title, way.path);
     node_set_read_only(node, true);
     return true;
 }
@@ -257,11 +277,11 @@ static int CO_FN virtio_co_flush(struct node *node)
 static int CO_FN virtio_co_truncate(struct node *node, const struct truncate_request *request, struct error **err)
 {
     if (request->exact && request->length != node_length(node)) {
-        error_set(err, "Cannot resize a disk of a vhost-user back end");
+        error_set(err, "Cannot resize a virtio disk");
         return -ENOTSUP;
     }
     if (request->length > node_length(node)) {
-        error_set(err, "Cannot grow a disk of a vhost-user back end");
+        error_set(err, "Cannot grow a virtio disk");
         return -EINVAL;
     }
     return 0;
@@ -274,19 +294,16 @@ static int64_t CO_FN virtio_co_allocated_size(struct node *node)
 
 static const char *const virtio_significant_options[] = {"path", NULL};
 
-const struct block_driver virtio_blk_vhost_user_driver = {
-    .name = "virtio-blk-vhost-user",
-    .kind = BLOCK_DRIVER_PROTOCOL,
-    .state_size = sizeof(struct virtio_node),
-    .co_open = virtio_co_open,
-    .co_close = virtio_co_close,
-    .co_preadv = virtio_co_preadv,
-    .co_pwritev = virtio_co_pwritev,
-    .co_pwrite_zeroes = virtio_co_pwrite_zeroes,
-    .co_pdiscard = virtio_co_pdiscard,
-    .co_flush = virtio_co_flush,
-    .co_truncate = virtio_co_truncate,
-    .co_allocated_size = virtio_co_allocated_size,
-    .co_refresh_limits = virtio_co_refresh_limits,
-    .significant_options = virtio_significant_options,
-};
+/* Both drivers. */
+#define VIRTIO_BLK_DRIVER(its_name)                                                                                    \
+    {                                                                                                                  \
+        .name = (its_name), .kind = BLOCK_DRIVER_PROTOCOL, .state_size = sizeof(struct virtio_node),                   \
+        .co_open = virtio_co_open, .co_close = virtio_co_close, .co_preadv = virtio_co_preadv,                         \
+        .co_pwritev = virtio_co_pwritev, .co_pwrite_zeroes = virtio_co_pwrite_zeroes,                                  \
+        .co_pdiscard = virtio_co_pdiscard, .co_flush = virtio_co_flush, .co_truncate = virtio_co_truncate,             \
+        .co_allocated_size = virtio_co_allocated_size, .co_refresh_limits = virtio_co_refresh_limits,                  \
+        .significant_options = virtio_significant_options,                                                             \
+    }
+
+const struct block_driver virtio_blk_vhost_user_driver = VIRTIO_BLK_DRIVER("virtio-blk-vhost-user");
+const struct block_driver virtio_blk_vhost_vdpa_driver = VIRTIO_BLK_DRIVER("virtio-blk-vhost-vdpa");

@@ -4,3 +4,4 @@
 struct block_driver;
 
 extern const struct block_driver virtio_blk_vhost_user_driver;
+extern const struct block_driver virtio_blk_vhost_vdpa_driver;
