@@ -3,8 +3,8 @@
  * Jobs on the simulated machine: guests read and write a disk all the time, while two clients take snapshots, mirror,
  * back up, stream, commit and reopen beneath it, cancel some of that, and requests fail now and then. A model says for
  * each sector which values may be there; every read is held against it, and so is what jobs leave: a backup has what
- * was there when it began, a copy that was let go what was there then. In every other run the power fails, and what had
- * been flushed must be in the image that the guests were on.
+ * was there when it began, a copy that was let go what was there then. In every other run the power fails: what had
+ * been flushed must be in the image that the guests were on, and backups that were done are whole.
  *
  * A seed says all of a run. --seed=N begins with that one (default 1), --count=N tries so many (default 1000),
  * --verbose tells what happens.
@@ -73,6 +73,7 @@ struct world {
     bool off;       /* the power is off */
     bool done;      /* guests come to an end */
     unsigned clients;
+    GPtrArray *kept;          /* struct kept *: backups that are done */
     char *image;              /* when the power went off: the file that the guests were on */
     struct sim_disk *left;    /* of the disk */
     unsigned last;            /* the clock */
@@ -145,6 +146,20 @@ struct moment {
     unsigned asked, until;
     bool after_cut; /* only what had been flushed must be there */
 };
+
+/* An image that has what was there at a moment. */
+struct kept {
+    char *file;
+    struct moment moment;
+};
+
+static void kept_free(void *opaque)
+{
+    struct kept *kept = opaque;
+
+    g_free(kept->file);
+    g_free(kept);
+}
 
 static bool may_hold(const struct world *world, unsigned sector, uint32_t value, const struct moment *moment)
 {
@@ -525,6 +540,19 @@ static void CO_FN co_mirror(struct world *world)
     co_delete(world, target);
 }
 
+/* Where errors are ignored, those of flushes may be. NULL: not kept. */
+static struct kept *keep(struct world *world, const char *file, const struct moment *moment)
+{
+    struct kept *kept;
+
+    if (world->faults || world->off)
+        return NULL;
+    kept = g_new(struct kept, 1);
+    *kept = (struct kept){.file = g_strdup(file), .moment = *moment};
+    g_ptr_array_add(world->kept, kept);
+    return kept;
+}
+
 /* A full backup with a bitmap that begins with it, then one of what has changed: each shows its own moment. */
 static void CO_FN co_backup(struct world *world)
 {
@@ -533,6 +561,7 @@ static void CO_FN co_backup(struct world *world)
     g_autofree char *source = g_strdup(node_name(image_of_guest(world)));
     struct moment moment = {.asked = ++world->clock};
     bool bitmap = target && pick(world, 2);
+    struct kept *kept = NULL;
 
     if (!target)
         return;
@@ -553,6 +582,8 @@ static void CO_FN co_backup(struct world *world)
             (void)co_sleep_ns(pick(world, 5000) * MS / 1000);
         current = guest_is_on(world, source);
         moment.asked = ++world->clock;
+        if (kept)
+            g_ptr_array_remove(world->kept, TAKE(kept));
         if (!co_ask(world, "{'execute': 'transaction', 'arguments': {'actions': [%s%s]}}", bitmap && !round ? add : "",
                     job))
             break;
@@ -564,6 +595,10 @@ static void CO_FN co_backup(struct world *world)
         (void)co_ask(world, "{'execute': 'job-dismiss', 'arguments': {'id': '%s'}}", id);
         if (error || !current)
             break;
+        kept = keep(world, target, &moment);
+        /* Long enough for the power to fail before somebody else flushes the target. */
+        if (kept)
+            (void)co_sleep_ns(pick(world, 20000) * MS / 1000);
         co_check_image(world, round ? "an incremental backup" : "a backup", target, &moment);
     }
     if (bitmap)
@@ -742,28 +777,37 @@ static void co_world(void *opaque)
     co_daemon_free(world->daemon);
 }
 
-/* The image that the guests were on opens by its name, and has what they had flushed. */
+/* The image opens by its name, and has what was there at a moment. */
+static void CO_FN co_check_left(struct world *world, const char *what, const char *file, const struct moment *moment)
+{
+    size_t size;
+    g_autofree char *content = sim_disk_get(world->disk, file, &size);
+    bool qcow2 = content && size > 4 && !memcmp(content, "QFI\xfb", 4);
+
+    if (!co_ask(
+            world,
+            "{'execute': 'blockdev-add', 'arguments': {'driver': '%s', 'node-name': 'after', %s'filename': '%s'%s}}",
+            qcow2 ? "qcow2" : "file", qcow2 ? "'file': {'driver': 'file', " : "", file, qcow2 ? "}" : ""))
+        g_error("seed %u: '%s' does not open after the power failed", world->seed, file);
+    co_check_image(world, what, "after", moment);
+    co_delete(world, "after");
+}
+
 static void co_after_cut(void *opaque)
 {
     struct world *world = opaque;
     struct moment moment = {.asked = world->last, .until = world->last, .after_cut = true};
-    char *content;
-    size_t size;
-    bool qcow2;
 
     world->daemon = daemon_new();
     world->client =
         (struct qmp_client){.daemon = world->daemon, .commands = world->daemon->commands, .negotiated = true};
     daemon_started(world->daemon);
-    content = sim_disk_get(world->disk, world->image, &size);
-    qcow2 = content && size > 4 && !memcmp(content, "QFI\xfb", 4);
-    g_free(content);
-    if (!co_ask(
-            world,
-            "{'execute': 'blockdev-add', 'arguments': {'driver': '%s', 'node-name': 'after', %s'filename': '%s'%s}}",
-            qcow2 ? "qcow2" : "file", qcow2 ? "'file': {'driver': 'file', " : "", world->image, qcow2 ? "}" : ""))
-        g_error("seed %u: '%s' does not open after the power failed", world->seed, world->image);
-    co_check_image(world, "after the power failed", "after", &moment);
+    co_check_left(world, "after the power failed", world->image, &moment);
+    for (unsigned i = 0; i < world->kept->len; i++) {
+        const struct kept *kept = g_ptr_array_index(world->kept, i);
+
+        co_check_left(world, "a backup, after the power failed", kept->file, &kept->moment);
+    }
     co_daemon_free(world->daemon);
 }
 
@@ -783,6 +827,7 @@ static void run_seed(uint32_t seed)
         .random = g_rand_new_with_seed(seed),
         .disk = sim_disk_new(),
         .changes = g_ptr_array_new_with_free_func(g_free),
+        .kept = g_ptr_array_new_with_free_func(kept_free),
         .flushes = g_array_new(false, false, sizeof(struct flush)),
     };
 
@@ -796,6 +841,7 @@ static void run_seed(uint32_t seed)
     }
     g_free(world.image);
     g_ptr_array_free(world.changes, true);
+    g_ptr_array_free(world.kept, true);
     g_array_free(world.flushes, true);
     g_rand_free(world.random);
     sim_disk_free(world.disk);
