@@ -176,22 +176,9 @@ static void CO_FN co_live(void *opaque)
 
 static bool run(struct program *program, struct error **err)
 {
-    struct loop_options options = {.name = "main"};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, 0};
 
-    sigemptyset(&program->signals);
-    sigaddset(&program->signals, SIGINT);
-    sigaddset(&program->signals, SIGTERM);
-    sigaddset(&program->signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &program->signals, NULL);
-    (void)signal(SIGPIPE, SIG_IGN);
-
-    struct loop *loop = loop_new(&options, err);
-    if (!loop)
-        return false;
-    trace_set_clock(loop_wall_time_us);
-    co_run(loop, co_live, program);
-    loop_free(loop);
-    return true;
+    return daemonize_run(signals, &program->signals, co_live, program, err);
 }
 
 static int report(const struct error *error)

@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "loop/file.h"
+#include "loop/loop.h"
 
 /* The status for the parent to end with, once the child has started or ended. */
 static int wait_for_child(pid_t child, int fd)
@@ -91,4 +93,23 @@ void daemonize_ensure_streams(void)
         fd = open("/dev/null", O_RDWR);
     } while (fd >= 0 && fd <= STDERR_FILENO);
     fd_close(fd);
+}
+
+bool daemonize_run(const int *signals, sigset_t *ret_set, co_entry *entry, void *opaque, struct error **err)
+{
+    struct loop_options options = {.name = "main"};
+    struct loop *loop;
+
+    sigemptyset(ret_set);
+    for (; *signals; signals++)
+        sigaddset(ret_set, *signals);
+    pthread_sigmask(SIG_BLOCK, ret_set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    loop = loop_new(&options, err);
+    if (!loop)
+        return false;
+    trace_set_clock(loop_wall_time_us);
+    co_run(loop, entry, opaque);
+    loop_free(loop);
+    return true;
 }

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Going into the background: the process forks, and the parent waits until the child says that it has started, or ends.
+ * A daemon's process. Going into the background: the process forks, and the parent waits until the child says that it
+ * has started, or ends.
  */
 #pragma once
 
+#include <signal.h>
 #include <stdbool.h>
 
 #include "base/compiler.h"
+#include "loop/coroutine.h"
 
 struct error;
 
@@ -27,3 +30,9 @@ bool daemonize_finish(int fd, struct error **err) MUST_CHECK;
 
 /* Opens the null device for standard streams that are closed, so that no other descriptor gets their numbers. */
 void daemonize_ensure_streams(void);
+
+/*
+ * Runs `entry` on a loop that the calling thread gets for it, until it has returned. `signals`, ended by 0, come by
+ * co_signal_wait() with *ret_set from now on; SIGPIPE is ignored. False: there is no loop.
+ */
+bool daemonize_run(const int *signals, sigset_t *ret_set, co_entry *entry, void *opaque, struct error **err) MUST_CHECK;

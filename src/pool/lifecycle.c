@@ -2,6 +2,7 @@
 /* What clients do with pools: define, build, start, refresh, stop, delete, undefine. */
 #include <assert.h>
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@ enum create_flags {
     CREATE_WITH_BUILD_NO_OVERWRITE = 1u << 2,
     CREATE_ALL = 7,
 };
+/* When so many volumes are forgotten at once, their memory goes back to the system. */
+enum { MANY_VOLUMES = 1024 };
 enum { DEFINE_VALIDATE = 1, XML_INACTIVE = 1, BUILD_ALL = 15, DELETE_ALL = 1 };
 
 /* --- refreshing --- */
@@ -49,8 +52,11 @@ void pool_scan_add(struct pool_scan *scan, struct volume *volume)
 static void take_scan(struct pool *pool, struct pool_scan *scan)
 {
     struct pool_def *def = pool->def;
+    size_t before = pool_volume_count(pool);
 
     pool_clear_volumes(pool);
+    if (before >= MANY_VOLUMES)
+        malloc_trim(0);
     for (guint i = 0; i < scan->volumes->len; i++) {
         AUTO(pool_error) error = NULL;
 

@@ -20,8 +20,6 @@ struct rpc_bytes;
 struct secret_id;
 struct secret_id_array;
 
-enum { SECRET_VALUE_MAX = 64 << 10 };
-
 enum secret_event { SECRET_EVENT_DEFINED, SECRET_EVENT_UNDEFINED, SECRET_EVENT_VALUE };
 
 struct secrets_options {

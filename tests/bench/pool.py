@@ -156,6 +156,13 @@ def download(client):
     client.receive()
 
 
+def ask_one_by_one(client):
+    """The calls of vol-list --details, without the time that virsh takes for each."""
+    for number in range(VOLUMES):
+        for procedure in (98, 100):
+            client.call(procedure, volume(f'v{number:05}.qcow2'))
+
+
 def hundred(path):
     clients = [Client(path) for _ in range(CLIENTS)]
     for number in range(CLIENT_CALLS):
@@ -183,6 +190,7 @@ def measure(name, build, directory):
         uri = f'storage:///system?socket={daemon.path}'
         found[f'virsh vol-list --details of {VOLUMES} (s)'] = timed(lambda: subprocess.run(
             ['virsh', '-c', uri, 'vol-list', 'bench', '--details'], stdout=subprocess.DEVNULL, check=True))
+        found[f'information and path of {VOLUMES}, one by one (s)'] = timed(lambda: ask_one_by_one(client))
         found[f'{CLIENTS} clients, {CLIENT_CALLS} calls each (s)'] = timed(lambda: hundred(daemon.path))
         found[f'memory with {VOLUMES} volumes, {CLIENTS} clients served (MiB)'] = daemon.rss_mib()
         for kind in ('raw', 'qcow2'):

@@ -228,6 +228,9 @@ static int take_file(struct volume *volume, const struct place *place, const cha
         return fd;
     if (fstat(fd, &status))
         return -errno;
+    /* Somebody may have put another one there meanwhile. */
+    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
+        return -EMEDIUMTYPE;
     ret = image_header_read(fd, &header);
     if (ret)
         return ret;
