@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+import tls_files
 from harness import BUILD, PATIENCE_S, listens, listens_tcp, need, program, raw_image, run, wait_for
 from nbd_peers import nbdkit
 from nbd_serving import pattern
@@ -219,6 +220,141 @@ def test_nbd_tool_tls(tmp_path):
         ours = run(OURS, '-L', '-k', path, *client).stdout
         assert ours.startswith('exports available: 1\n')
         assert ours == run(need('qemu-nbd'), '-L', '-k', path, *client).stdout
+
+
+def flags_of(process, image):
+    """The open flags of the descriptors that a process has for an image."""
+    found = []
+    for name in os.listdir(f'/proc/{process.pid}/fd'):
+        if os.path.realpath(f'/proc/{process.pid}/fd/{name}') == str(image):
+            text = open(f'/proc/{process.pid}/fdinfo/{name}').read()
+            found.append(int(re.search(r'^flags:\s+(\d+)$', text, re.M)[1], 8))
+    assert found
+    return found
+
+
+def failing_flushes(image):
+    return ['--image-opts', f'driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename={image},'
+                            'file.inject-error.0.event=none,file.inject-error.0.iotype=flush']
+
+
+CACHE_MODES = {
+    '--cache=writeback': (False, True), '--cache=writethrough': (False, True), '--cache=none': (True, True),
+    '-n': (True, True), '--nocache': (True, True), '--cache=directsync': (True, True), '--cache=unsafe': (False, False),
+}
+
+
+@pytest.mark.parametrize('word', CACHE_MODES)
+def test_nbd_tool_cache_modes(tmp_path, word):
+    """Whether the page cache is gone round, and whether flushes get to the disk, where they fail."""
+    import nbd
+
+    direct, flushes = CACHE_MODES[word]
+    image, path = raw_image(tmp_path / 'image', MIB), tmp_path / 'nbd.sock'
+    with serving(path, '-t', word, *failing_flushes(image)) as server:
+        assert all(bool(flags & os.O_DIRECT) == direct for flags in flags_of(server, image))
+        client = nbd.NBD()
+        client.connect_uri(uri(path))
+        client.pwrite(b'x' * 4096, 0)
+        if flushes:
+            with pytest.raises(nbd.Error):
+                client.flush()
+        else:
+            client.flush()
+        client.shutdown()
+
+
+@pytest.mark.parametrize('mode', ['writeback', 'none', 'unsafe', 'writethrough', 'directsync'])
+def test_nbd_tool_writes_through(tmp_path, mode):
+    """Each write is durable before the client hears of it, as the server behind ours sees."""
+    import nbd
+    log, behind, path = tmp_path / 'log', tmp_path / 'behind.sock', tmp_path / 'nbd.sock'
+    with nbdkit(behind, '--filter=log', 'memory', '1M', f'logfile={log}'):
+        with serving(path, '-t', f'--cache={mode}', '--image-opts',
+                     f'driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={behind}'):
+            client = nbd.NBD()
+            client.connect_uri(uri(path))
+            client.pwrite(b'x' * 4096, 4096)
+            client.shutdown()
+    written = [line for line in log.read_text().splitlines() if ' Write ' in line and ' offset=0x1000 ' in line]
+    assert len(written) == 1
+    assert ('fua=1' in written[0]) == (mode in ('writethrough', 'directsync'))
+
+
+@pytest.mark.parametrize('aio, cache', [('threads', 'writeback'), ('native', 'none'), ('io_uring', 'writeback')])
+def test_nbd_tool_aio(tmp_path, aio, cache):
+    image, path = raw_image(tmp_path / 'image', MIB), tmp_path / 'nbd.sock'
+    with serving(path, '-t', '-f', 'raw', f'--aio={aio}', f'--cache={cache}', image):
+        io(path, 'write -q -P 7 4k 8k', 'read -q -P 7 4k 8k')
+    assert image.read_bytes()[4096:12288] == b'\7' * 8192
+
+
+def test_nbd_tool_native_aio_goes_round_the_cache(tmp_path):
+    image, path = raw_image(tmp_path / 'image', MIB), tmp_path / 'nbd.sock'
+    ours, theirs = (run(tool, '-k', path, '-f', 'raw', '--aio=native', image, check=False)
+                    for tool in (OURS, need('qemu-nbd')))
+    assert ours.stderr == theirs.stderr.replace(need('qemu-nbd'), 'qemu-nbd')
+    assert ours.returncode == theirs.returncode == 1
+
+
+@pytest.mark.parametrize('limit', [1, 0])
+def test_nbd_tool_handshake_limit(tmp_path, limit):
+    """Who says nothing has to go; without a limit it may stay, and another is served meanwhile."""
+    image, path = raw_image(tmp_path / 'image', MIB), tmp_path / 'nbd.sock'
+    with serving(path, '-t', '-e', '2', '-f', 'raw', '--handshake-limit', limit, image):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.settimeout(PATIENCE_S)
+            silent.connect(str(path))
+            assert silent.recv(18, socket.MSG_WAITALL).startswith(b'NBDMAGIC')
+            if limit:
+                assert silent.recv(1) == b''
+            else:
+                io(path, 'read 0 1k')
+                silent.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    silent.recv(1)
+
+
+def test_nbd_tool_format_by_content(tmp_path):
+    """Without -f the content says it, with a warning where that is nothing; with it, it is as it is told."""
+    path = tmp_path / 'nbd.sock'
+    run(need('qemu-img'), 'create', '-q', '-f', 'qcow2', tmp_path / 'image.qcow2', '3M')
+    raw_image(tmp_path / 'image.raw', 2 * MIB)
+    for words, length in (['image.qcow2'], '3 MiB'), (['-f', 'raw', 'image.qcow2'], None), (['image.raw'], '2 MiB'):
+        said = []
+        for tool in OURS, need('qemu-nbd'):
+            with serving(path, '-t', *words, tool=tool, cwd=tmp_path) as server:
+                shown = io(path, 'length').strip()
+                assert length in (None, shown)
+                assert shown != '3 MiB' or length
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(PATIENCE_S) == 0
+                said.append(server.stderr.read())
+        assert said[0] == said[1]
+
+
+def test_nbd_tool_image_by_options(tmp_path):
+    image, path = raw_image(tmp_path / 'image', MIB, pattern(MIB)), tmp_path / 'nbd.sock'
+    with serving(path, '-t', '--image-opts', f'driver=raw,offset=4096,size=8192,file.driver=file,file.filename={image}'):
+        assert io(path, 'length').strip() == '8 KiB'
+
+
+def test_nbd_tool_tls_of_certificates(tmp_path):
+    """--tls-hostname says whose certificate the server must have; --tls-authz whom the server lets in."""
+    folder = tls_files.make_certificates(tmp_path / 'tls')
+    image, path = raw_image(tmp_path / 'image', MIB), tmp_path / 'nbd.sock'
+    creds = ['--object', f'tls-creds-x509,id=t,endpoint=server,dir={folder}', '--tls-creds', 't']
+    client = ['--object', f'tls-creds-x509,id=t,endpoint=client,dir={folder}', '--tls-creds', 't']
+    name = tls_files.CLIENT_NAME.replace(',', ',,')
+    for identity, admitted in (name, True), ('CN=somebody', False):
+        with serving(path, '-t', '-f', 'raw', *creds, '--object', f'authz-simple,id=a,identity={identity}',
+                     '--tls-authz', 'a', image):
+            for host, named in ('localhost', True), ('elsewhere', False):
+                listed = [run(tool, '-L', '-k', path, *client, '--tls-hostname', host, check=False)
+                          for tool in (OURS, need('qemu-nbd'))]
+                assert [one.returncode for one in listed] == [0 if admitted and named else 1] * 2
+                assert listed[0].stdout == listed[1].stdout
+            assert 'elsewhere' in listed[0].stderr
 
 
 def test_nbd_tool_socket_activation(tmp_path):
