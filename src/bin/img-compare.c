@@ -44,11 +44,20 @@ struct compare {
     struct progress progress;
 };
 
-/* Says it, unless quiet. */
-static int differ_at(const struct compare *compare, const char *format, uint64_t offset)
+/* Says it, unless quiet; `complete`: all has been compared. */
+static void say(struct compare *compare, bool complete, const char *text)
 {
-    if (!compare->img->quiet)
-        printf(format, offset);
+    if (compare->img->quiet)
+        return;
+    progress_make_way(&compare->progress, complete);
+    printf("%s\n", text);
+}
+
+static int differ_at(struct compare *compare, const char *what, uint64_t offset, const char *how)
+{
+    g_autofree char *text = g_strdup_printf("%s %" PRIu64 "%s", what, offset, how);
+
+    say(compare, false, text);
     return COMPARE_DIFFERENT;
 }
 
@@ -59,13 +68,14 @@ static int CO_FN co_status(struct compare *compare, unsigned which, uint64_t off
 
     if (!result)
         return COMPARE_SAME;
+    progress_make_way(&compare->progress, false);
     log_error("Sector allocation test failed for %s", compare->images[which]->filename);
     return COMPARE_NO_STATUS;
 }
 
 /* A piece of one of the images, into its buffer. */
 struct reading {
-    const struct compare *compare;
+    struct compare *compare;
     unsigned which;
     uint64_t offset;
     uint64_t bytes;
@@ -86,14 +96,14 @@ static int judge(const struct reading *reading)
 {
     if (!reading->result)
         return COMPARE_SAME;
+    progress_make_way(&reading->compare->progress, false);
     log_error("Error while reading offset %" PRIu64 " of %s: %s", reading->offset,
               reading->compare->images[reading->which]->filename, g_strerror(-reading->result));
     return COMPARE_NO_READ;
 }
 
 /* The same piece of `which` and, if `both`, of the other; these at the same time where there is a thread for it. */
-static int CO_FN co_read_piece(const struct compare *compare, uint64_t offset, uint64_t bytes, bool both,
-                               unsigned which)
+static int CO_FN co_read_piece(struct compare *compare, uint64_t offset, uint64_t bytes, bool both, unsigned which)
 {
     struct reading one = {.compare = compare, .which = which, .offset = offset, .bytes = bytes};
     struct reading other = {.compare = compare, .which = !which, .offset = offset, .bytes = bytes};
@@ -139,7 +149,7 @@ static int CO_FN co_compare_data(struct compare *compare, uint64_t offset, uint6
             return status;
         at = find_difference(compare->buffers[which], both ? compare->buffers[!which] : NULL, size);
         if (at < size)
-            return differ_at(compare, "Content mismatch at offset %" PRIu64 "!\n", offset + done + at);
+            return differ_at(compare, "Content mismatch at offset", offset + done + at, "!");
         done += size;
         progress_add(&compare->progress, size);
     }
@@ -165,7 +175,7 @@ static int CO_FN co_compare_common(struct compare *compare, uint64_t length)
         if (status != COMPARE_SAME)
             return status;
         if (compare->strict && (extents[0].flags & strict_flags) != (extents[1].flags & strict_flags))
-            return differ_at(compare, "Strict mode: Offset %" PRIu64 " block status mismatch!\n", offset);
+            return differ_at(compare, "Strict mode: Offset", offset, " block status mismatch!");
         if (zero[0] && zero[1])
             progress_add(&compare->progress, bytes);
         else
@@ -200,15 +210,13 @@ static int CO_FN co_compare_lengths(struct compare *compare, uint64_t first, uin
     int status;
 
     if (compare->strict && first != second) {
-        if (!compare->img->quiet)
-            printf("Strict mode: Image size mismatch!\n");
+        say(compare, false, "Strict mode: Image size mismatch!");
         return COMPARE_DIFFERENT;
     }
     status = co_compare_common(compare, MIN(first, second));
     if (status != COMPARE_SAME || first == second)
         return status;
-    if (!compare->img->quiet)
-        printf("Warning: Image size mismatch!\n");
+    say(compare, false, "Warning: Image size mismatch!");
     return co_compare_rest(compare, first < second, MIN(first, second), MAX(first, second));
 }
 
@@ -229,8 +237,8 @@ static int CO_FN co_compare(struct compare *compare)
     } else {
         progress_begin(&compare->progress, compare->img->progress, MAX(first, second));
         status = co_compare_lengths(compare, first, second);
-        if (status == COMPARE_SAME && !compare->img->quiet)
-            printf("Images are identical.\n");
+        if (status == COMPARE_SAME)
+            say(compare, true, "Images are identical.");
         co_progress_end(&compare->progress, false);
     }
     for (unsigned i = 0; i < 2; i++) {

@@ -346,8 +346,11 @@ static void CO_FN co_read_salvaging(struct run *run, const struct piece *piece, 
 
         if (!result)
             continue;
-        if (!run->copy->quiet)
+        if (!run->copy->quiet) {
+            if (run->copy->progress)
+                progress_make_way(run->copy->progress, false);
             log_warning("error while reading offset %" PRIu64 ": %s", piece->offset + done, g_strerror(-result));
+        }
         memset(to + done, 0, bytes);
     }
 }

@@ -79,6 +79,7 @@ static void show(struct progress *progress)
 
     progress->shown_percent = percent;
     progress->shown_ns = loop_now_ns();
+    __atomic_store_n(&progress->cleared, false, __ATOMIC_RELAXED);
     if (progress->terminal)
         draw_bar(progress);
     else
@@ -90,7 +91,7 @@ static void changed(struct progress *progress)
 {
     double percent;
 
-    if (!progress->shown)
+    if (!progress->shown || progress->ended)
         return;
     percent = percent_of(progress);
     if (progress->terminal ? loop_turn_time_ns() - progress->shown_ns < REDRAW_NS
@@ -143,6 +144,34 @@ void progress_add(struct progress *progress, uint64_t bytes)
     changed(progress);
 }
 
+/* With all of it shown where it is `complete`. */
+static void end_line(struct progress *progress, bool complete)
+{
+    if (complete) {
+        progress->done = progress->total;
+        if (!progress->total)
+            progress->done = progress->total = 1;
+        show(progress);
+    }
+    if (!__atomic_load_n(&progress->cleared, __ATOMIC_RELAXED))
+        printf("\n");
+    (void)fflush(stdout);
+    progress->ended = true;
+}
+
+void progress_make_way(struct progress *progress, bool complete)
+{
+    if (!progress->terminal || progress->ended)
+        return;
+    if (complete) {
+        end_line(progress, true);
+        return;
+    }
+    __atomic_store_n(&progress->cleared, true, __ATOMIC_RELAXED);
+    printf("\r\033[K");
+    (void)fflush(stdout);
+}
+
 void CO_FN co_progress_end(struct progress *progress, bool complete)
 {
     if (progress->signals) {
@@ -150,14 +179,6 @@ void CO_FN co_progress_end(struct progress *progress, bool complete)
         co_task_join(progress->signals);
         progress->signals = NULL;
     }
-    if (!progress->shown)
-        return;
-    if (complete) {
-        progress->done = progress->total;
-        if (!progress->total)
-            progress->done = progress->total = 1;
-        show(progress);
-    }
-    printf("\n");
-    (void)fflush(stdout);
+    if (progress->shown && !progress->ended)
+        end_line(progress, complete);
 }

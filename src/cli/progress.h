@@ -17,6 +17,8 @@ struct progress {
     struct image_progress image; /* for drivers that report; units of their own */
     bool shown;
     bool terminal;
+    bool ended;     /* its line is through */
+    bool cleared;   /* atomic: the line is empty at the moment */
     bool own_units; /* not bytes: no rate of them is shown */
     uint64_t done;
     uint64_t total;
@@ -29,6 +31,12 @@ struct progress {
 /* `shown`: asked for, and not quiet. `total`: bytes, for the rate. The signal is blocked (cli/tool.h). */
 void progress_begin(struct progress *progress, bool shown, uint64_t total);
 void progress_add(struct progress *progress, uint64_t bytes);
+
+/*
+ * Something else is about to be said: on a terminal the bar goes out of its way, and comes back with the next step; or
+ * is shown in full for the last time where the work is `complete`. Elsewhere nothing happens. Any thread where not.
+ */
+void progress_make_way(struct progress *progress, bool complete);
 
 /* What a terminal of so many columns shows; owned. Fits, with the last column free. */
 char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns);
