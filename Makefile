@@ -34,6 +34,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60), with clang
 	@tools/install-packages build fuzz
 	@tools/run-fuzzers
 
+check-features: ## build and test with each feature switched off, one by one; FEATURES="zlib fuse" tries only these
+	@tools/install-packages build test
+	tools/check-features $(FEATURES)
+
 check-format: ## complain about lines that clang-format would write otherwise
 	@tools/install-packages format
 	@git ls-files '*.c' '*.h' | xargs clang-format --dry-run --Werror
@@ -50,4 +54,4 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' Makefile
 
-.PHONY: all run test bench soak fuzz check-format format install clean help
+.PHONY: all run test bench soak fuzz check-features check-format format install clean help
