@@ -92,11 +92,12 @@ struct pool_config *pool_config_new(void)
     config->max_clients = 5000;
     config->max_queued_clients = 1000;
     config->max_anonymous_clients = 20;
-    config->min_workers = config->admin_min_workers = 5;
-    config->max_workers = config->admin_max_workers = 20;
+    config->min_workers = config->admin_max_workers = 5;
+    config->max_workers = 20;
+    config->admin_min_workers = 1;
     config->prio_workers = 5;
     config->max_client_requests = config->admin_max_client_requests = 5;
-    config->admin_max_clients = 5000;
+    config->admin_max_clients = 5;
     config->admin_max_queued_clients = 20;
     config->audit_level = 1;
     config->keepalive_interval = config->admin_keepalive_interval = 5;

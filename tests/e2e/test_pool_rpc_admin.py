@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Debian's virt-admin against the pool daemon."""
+import os
 import subprocess
 
 import libvirt
@@ -84,6 +85,24 @@ def test_log(pool, tmp_path):
     assert "Invalid priority '9' for filter '9:x'" in admin(pool, 'daemon-log-filters', '--filters', '9:x', check=False)
     admin(pool, 'daemon-log-filters', '--filters', '')
     admin(pool, 'daemon-log-outputs', '--outputs', '')
+
+
+def test_every_name_of_the_commands(pool):
+    """virt-admin's newer commands have older names, which scripts use."""
+    connection = pool.connect()
+    assert admin(pool, 'srv-list') == admin(pool, 'server-list')
+    assert table(admin(pool, 'srv-threadpool-info', 'admin'))['maxWorkers'] == '5'
+    admin(pool, 'srv-threadpool-set', 'virtstoraged', '--max-workers', '21')
+    assert table(admin(pool, 'srv-threadpool-info', 'virtstoraged'))['maxWorkers'] == '21'
+    admin(pool, 'srv-clients-set', 'virtstoraged', '--max-clients', '99')
+    assert table(admin(pool, 'srv-clients-info', 'virtstoraged'))['nclients_max'] == '99'
+    number = admin(pool, 'srv-clients-list', 'virtstoraged').splitlines()[2].split()[0]
+    assert table(admin(pool, 'client-info', 'virtstoraged', number))['unix_user_id'] == str(os.getuid())
+    assert 'no tls service found, unable to update tls files' in admin(pool, 'server-update-tls', 'virtstoraged', check=False)
+    assert "No server named 'zork'" in admin(pool, 'client-list', 'zork', check=False)
+    connection.close()
+    admin(pool, 'srv-threadpool-set', 'virtstoraged', '--max-workers', '20')
+    admin(pool, 'srv-clients-set', 'virtstoraged', '--max-clients', '5000')
 
 
 def test_timeout_can_be_set(tmp_path):
