@@ -12,6 +12,7 @@
 #include "loop/loop.h"
 #include "pool/pool-error.h"
 #include "pool/storage-internal.h"
+#include "pool/watch.h"
 #include "pool/xml/schema.h"
 
 enum create_flags {
@@ -99,6 +100,7 @@ bool CO_FN co_pool_refresh(struct pool *pool, struct pool_error **err)
 static void CO_FN co_mark_stopped(struct pool *pool, bool tell)
 {
     co_storage_remove_state(pool->storage, pool->def->name);
+    pool_watch_stop(pool);
     pool_clear_volumes(pool);
     pool->active = false;
     if (tell)
@@ -172,6 +174,7 @@ static bool CO_FN co_start(struct pool *pool, unsigned flags, bool tell, struct 
         co_storage_remove_state(pool->storage, pool->def->name);
         if (backend->co_stop)
             (void)backend->co_stop(pool, NULL);
+        pool_watch_stop(pool);
         pool_clear_volumes(pool);
     }
     pool->starting = false;

@@ -24,6 +24,7 @@
 
 struct pool_backend;
 struct pool_error;
+struct pool_watch;
 struct storage;
 
 struct pool {
@@ -42,7 +43,8 @@ struct pool {
 
     GPtrArray *volumes; /* owns a reference of each */
     GHashTable *by_name, *by_key, *by_path;
-    void *backend_state; /* of the backend, while active; freed by its co_stop() */
+    struct pool_watch *watch; /* of its directory; NULL: nobody watches */
+    void *backend_state;      /* of the backend, while active; freed by its co_stop() */
 };
 
 /* Takes `def`. One reference. */

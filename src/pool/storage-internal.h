@@ -15,6 +15,7 @@ struct graph;
 struct loop;
 struct pool_error;
 struct pool_secrets;
+struct pool_watcher;
 
 struct storage {
     char *config_directory, *autostart_directory, *state_directory; /* const */
@@ -31,6 +32,8 @@ struct storage {
     struct co_group work;        /* whatever runs without a client waiting for it */
     unsigned busy;               /* operations under way that are to end before the daemon does */
     bool loading;
+    bool closing;
+    struct pool_watcher *watcher; /* NULL: nothing has been watched yet */
 };
 
 /* --- finding --- */

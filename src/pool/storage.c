@@ -13,6 +13,7 @@
 #include "loop/loop.h"
 #include "pool/pool-error.h"
 #include "pool/storage-internal.h"
+#include "pool/watch.h"
 #include "pool/xml/document.h"
 
 /* --- uuids as keys --- */
@@ -84,6 +85,8 @@ void CO_FN co_storage_close(struct storage *storage)
 {
     g_autofree char *path = g_build_filename(storage->state_directory, "driver.pid", NULL);
 
+    storage->closing = true;
+    co_pool_watcher_free(TAKE(storage->watcher));
     co_group_wait(&storage->work);
     for (guint i = 0; i < storage->pools->len; i++) {
         struct pool *pool = g_ptr_array_index(storage->pools, i);

@@ -93,6 +93,7 @@ struct volume {
     enum partition_kind { PARTITION_PRIMARY, PARTITION_LOGICAL, PARTITION_IS_EXTENDED } partition_kind;
     unsigned partition_number;
     struct file_look seen;
+    struct file_look scanned; /* as a scan of the directory saw it; not `near`: none has */
 
     /* --- at work --- */
     unsigned in_use; /* jobs that read or write it */

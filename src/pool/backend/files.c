@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Finding the volumes of a directory. The names are read first; then several worker threads look at the files, each at
- * a run of names, so that a large directory takes as long as its slowest part.
+ * a run of names, so that a large directory takes as long as its slowest part. Of a directory that is watched
+ * (pool/watch.h) no names need be read, and files that are as the scan before has seen them are not opened.
  */
 #include "pool/backend/files.h"
 
@@ -24,6 +25,7 @@
 #include "pool/backend/new-file.h"
 #include "pool/image-header.h"
 #include "pool/pool-error.h"
+#include "pool/watch.h"
 #include "pool/xml/document.h"
 
 enum {
@@ -203,14 +205,24 @@ static struct file_look look_of(const struct stat *status, bool near, int64_t no
     };
 }
 
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+static bool is_as_seen(const struct stat *status, const struct file_look *seen)
+{
+    return status->st_dev == seen->device && status->st_ino == seen->inode && status->st_size == seen->size &&
+           same_time(&status->st_ctim, &seen->changed);
+}
+
 bool file_volume_is_as_seen(struct volume *volume, bool just_seen)
 {
     const struct file_look *seen = &volume->seen;
     struct stat status;
 
     if (!seen->near || !(seen->settled || just_seen) || stat(volume->target.path, &status) ||
-        status.st_dev != seen->device || status.st_ino != seen->inode || status.st_size != seen->size ||
-        status.st_ctim.tv_sec != seen->changed.tv_sec || status.st_ctim.tv_nsec != seen->changed.tv_nsec)
+        !is_as_seen(&status, seen))
         return false;
     volume->target.timestamps.atime = status.st_atim;
     return true;
@@ -293,10 +305,23 @@ int file_volume_probe(struct volume *volume, bool full, int64_t now_us)
 
 /* --- a directory --- */
 
+/* What the scan before has found under a name; a copy, because clients' calls go on meanwhile. */
+struct known {
+    struct volume *volume; /* referenced; NULL: nothing */
+    struct file_look look;
+    char *backing_path; /* NULL: none */
+    bool backing_seen;
+    struct timespec backing_modified, backing_changed;
+    bool unchanged; /* and so it is now */
+};
+
 struct scan {
     const char *path;
     struct place place;
+    struct stat status; /* of the directory */
+    bool tolerant;      /* a file with a fault is no reason to stop */
     GPtrArray *names;
+    struct known *known;     /* by the place of the name; NULL: nothing is */
     struct volume **volumes; /* by the place of the name; NULL: not one of ours */
     struct statvfs space;
     struct permissions permissions;
@@ -313,16 +338,41 @@ struct scan_run {
     guint error_at;
 };
 
+bool files_can_show(const char *name)
+{
+    return xml_is_valid_text(name) && !strpbrk(name, "\t\n\r\x7f");
+}
+
+static void add_name(struct scan *scan, const char *name)
+{
+    if (!files_can_show(name))
+        log_warning("a file of '%s' has a name that cannot be shown, and is left out", scan->path);
+    else
+        g_ptr_array_add(scan->names, g_strdup(name));
+}
+
+static int open_folder(void *opaque)
+{
+    struct scan *scan = opaque;
+
+    scan->place.folder = open(scan->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (scan->place.folder < 0 || fstatvfs(scan->place.folder, &scan->space) ||
+        fstat(scan->place.folder, &scan->status))
+        return -errno;
+    scan->place.near = is_near(scan->place.folder);
+    permissions_from_stat(&scan->permissions, &scan->status);
+    scan->permissions.label = label_of(scan->place.folder);
+    return 0;
+}
+
 static int read_names(void *opaque)
 {
     struct scan *scan = opaque;
-    struct stat status;
     const struct dirent *entry;
     DIR *directory;
     int copy;
 
-    scan->place.folder = open(scan->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    copy = scan->place.folder < 0 ? -1 : fcntl(scan->place.folder, F_DUPFD_CLOEXEC, 0);
+    copy = fcntl(scan->place.folder, F_DUPFD_CLOEXEC, 0);
     directory = copy < 0 ? NULL : fdopendir(copy);
     if (!directory) {
         int error = errno;
@@ -338,18 +388,67 @@ static int read_names(void *opaque)
             continue;
         if (new_file_has_such_name(name))
             new_file_clean_up(scan->place.folder, name);
-        else if (!xml_is_valid_text(name) || strpbrk(name, "\t\n\r\x7f"))
-            log_warning("a file of '%s' has a name that cannot be shown, and is left out", scan->path);
         else
-            g_ptr_array_add(scan->names, g_strdup(name));
+            add_name(scan, name);
     }
     closedir(directory);
-    if (fstatvfs(scan->place.folder, &scan->space) || fstat(scan->place.folder, &status))
-        return -errno;
-    scan->place.near = is_near(scan->place.folder);
-    permissions_from_stat(&scan->permissions, &status);
-    scan->permissions.label = label_of(scan->place.folder);
     return 0;
+}
+
+static void know(struct known *known, struct volume *volume)
+{
+    const struct volume_target *backing = volume->backing;
+
+    known->volume = volume_ref(volume);
+    known->look = volume->scanned;
+    known->look.near = known->look.near && !volume->target.encryption; /* what is known of its secret may change */
+    known->backing_path = backing ? g_strdup(backing->path) : NULL;
+    if (backing && backing->timestamps.known) {
+        known->backing_seen = true;
+        known->backing_modified = backing->timestamps.mtime;
+        known->backing_changed = backing->timestamps.ctime;
+    }
+}
+
+/* Instead of reading the directory: what the pool has, and what has changed. */
+static void recall_names(struct scan *scan, const struct pool *pool, GHashTable *changed)
+{
+    size_t count = pool_volume_count(pool);
+    GHashTableIter iter;
+    void *name;
+
+    scan->known = g_new0(struct known, count + g_hash_table_size(changed));
+    for (size_t i = 0; i < count; i++) {
+        struct volume *volume = pool_volume_at(pool, i);
+
+        g_ptr_array_add(scan->names, g_strdup(volume->name));
+        know(&scan->known[i], volume);
+    }
+    g_hash_table_iter_init(&iter, changed);
+    while (g_hash_table_iter_next(&iter, &name, NULL)) {
+        if (!pool_find_volume(pool, name))
+            add_name(scan, name);
+    }
+}
+
+static bool is_backing_as_seen(const struct known *known)
+{
+    struct stat status;
+
+    if (!known->backing_path)
+        return true;
+    if (stat(known->backing_path, &status))
+        return !known->backing_seen;
+    return known->backing_seen && same_time(&status.st_mtim, &known->backing_modified) &&
+           same_time(&status.st_ctim, &known->backing_changed);
+}
+
+static bool is_as_scanned(const struct scan *scan, const char *name, const struct known *known)
+{
+    struct stat status;
+
+    return known->volume && known->look.near && known->look.settled && !fstatat(scan->place.folder, name, &status, 0) &&
+           is_as_seen(&status, &known->look) && is_backing_as_seen(known);
 }
 
 /* What cannot be looked at is not one of the pool's volumes; but a file that cannot be read has a fault. */
@@ -366,19 +465,29 @@ static int scan_names(void *opaque)
 
     for (guint i = run->from; i < run->to; i++) {
         const char *name = g_ptr_array_index(scan->names, i);
-        struct volume *volume = volume_new();
+        struct volume *volume;
         int ret;
 
+        if (new_file_has_such_name(name)) {
+            new_file_clean_up(scan->place.folder, name);
+            continue;
+        }
+        if (scan->known && is_as_scanned(scan, name, &scan->known[i])) {
+            scan->known[i].unchanged = true;
+            continue;
+        }
+        volume = volume_new();
         volume->name = g_strdup(name);
         volume->target.path = g_build_filename(scan->path, name, NULL);
         volume->key = g_strdup(volume->target.path);
         ret = take_entry(volume, &scan->place, name, true);
         if (!ret) {
+            volume->scanned = volume->seen;
             scan->volumes[i] = volume;
             continue;
         }
         volume_unref(volume);
-        if (is_passed_over(ret))
+        if (scan->tolerant || is_passed_over(ret))
             continue;
         run->error_at = i;
         return ret;
@@ -426,6 +535,8 @@ static void take_result(struct scan *scan, struct pool_scan *ret)
     for (guint i = 0; i < scan->names->len; i++) {
         if (scan->volumes[i])
             pool_scan_add(ret, TAKE(scan->volumes[i]));
+        else if (scan->known && scan->known[i].unchanged)
+            pool_scan_add(ret, TAKE(scan->known[i].volume));
     }
     ret->capacity = unit * scan->space.f_blocks;
     ret->available = unit * scan->space.f_bfree;
@@ -439,23 +550,54 @@ static void scan_done(struct scan *scan)
     for (guint i = 0; scan->volumes && i < scan->names->len; i++)
         volume_unref(scan->volumes[i]);
     g_free(scan->volumes);
+    for (guint i = 0; scan->known && i < scan->names->len; i++) {
+        volume_unref(scan->known[i].volume);
+        g_free(scan->known[i].backing_path);
+    }
+    g_free(scan->known);
     g_ptr_array_free(scan->names, TRUE);
     permissions_clear(&scan->permissions);
     fd_close(scan->place.folder);
     g_free(scan->error_name);
 }
 
-bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *ret, struct pool_error **err)
+static void scan_init(struct scan *scan, const struct pool *pool)
 {
-    struct scan scan = {
+    *scan = (struct scan){
         .path = pool->def->target_path,
         .place = {.folder = -1, .now_us = loop_wall_time_us()},
         .names = g_ptr_array_new_with_free_func(g_free),
         .permissions = PERMISSIONS_NONE,
     };
-    int failed = co_worker_run(read_names, &scan);
-    bool ok = !failed;
+}
 
+/* Opens the directory and finds the names in it: 0 or -errno. Only the disks of this host tell of all changes. */
+static int CO_FN co_find_names(struct scan *scan, struct pool *pool)
+{
+    int failed = co_worker_run(open_folder, scan);
+    g_autoptr(GHashTable) changed = NULL;
+
+    if (failed)
+        return failed;
+    if (scan->place.near)
+        changed = pool_watch_begin(pool, scan->place.folder, &scan->status);
+    else
+        pool_watch_stop(pool);
+    if (!changed)
+        return co_worker_run(read_names, scan);
+    recall_names(scan, pool, changed);
+    return 0;
+}
+
+bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *ret, struct pool_error **err)
+{
+    struct scan scan;
+    int failed;
+    bool ok;
+
+    scan_init(&scan, pool);
+    failed = co_find_names(&scan, pool);
+    ok = !failed;
     if (failed) {
         pool_error_set_errno(err, failed, "cannot open directory '%s'", scan.path);
     } else {
@@ -465,8 +607,24 @@ bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *ret, struct poo
     }
     if (ok)
         take_result(&scan, ret);
+    pool_watch_end(pool, ok);
     scan_done(&scan);
     return ok;
+}
+
+void CO_FN co_files_look(struct pool *pool, const char *const *names, guint count, GPtrArray *found)
+{
+    struct scan scan;
+
+    scan_init(&scan, pool);
+    scan.tolerant = true;
+    for (guint i = 0; i < count; i++)
+        g_ptr_array_add(scan.names, g_strdup(names[i]));
+    if (!co_worker_run(open_folder, &scan))
+        co_scan_all(&scan);
+    for (guint i = 0; i < count; i++)
+        g_ptr_array_add(found, scan.volumes ? TAKE(scan.volumes[i]) : NULL);
+    scan_done(&scan);
 }
 
 /* --- the directory itself --- */

@@ -2,6 +2,7 @@
 /* Pools whose volumes are the files of a directory: what dir, fs and netfs have in common. Slots of backend.h. */
 #pragma once
 
+#include <glib.h>
 #include <stdbool.h>
 
 #include "base/compiler.h"
@@ -12,6 +13,12 @@ bool CO_FN co_files_make_directory(struct pool *pool, struct pool_error **err);
 bool CO_FN co_files_delete_pool(struct pool *pool, unsigned flags, struct pool_error **err);
 bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *scan, struct pool_error **err);
 bool CO_FN co_files_check(struct pool *pool, bool *ret_active, struct pool_error **err);
+
+/* Whether XML can show the name, so that the file can be a volume. Any thread. */
+bool files_can_show(const char *name);
+
+/* Looks at some files of the pool's directory: to `found` a volume for each, owned, or NULL where there is none. */
+void CO_FN co_files_look(struct pool *pool, const char *const *names, guint count, GPtrArray *found);
 
 /* Operations on volumes; the same for all such pools. */
 extern const struct pool_backend_volume files_volume_operations;
