@@ -24,15 +24,18 @@ enum { SQ_ENTRIES = 256, CQ_ENTRIES = 4096 };
 struct uring {
     struct io_uring ring;
     struct watch wake; /* an eventfd that kick() writes to; it is never read, polling it tells of each write */
+    bool reminding;    /* a reminder is under way */
+    struct __kernel_timespec reminder; /* its delay */
 };
 
-/* An operation under way. The user_data of its entry; that of a watch has the lowest bit set, 0 is ignored. */
+/* An operation under way. The user_data of its entry; that of a watch has the lowest bit set, 0 is ignored; and one is
+ * the reminder's. */
 struct uring_op {
     struct coroutine *coroutine;
     int result;
     bool done;
 };
-enum { USER_DATA_WATCH = 1 };
+enum { USER_DATA_WATCH = 1, USER_DATA_REMINDER = 2 };
 
 /* Best first; a kernel that does not know a flag refuses. */
 static const unsigned setup_flags[] = {
@@ -129,12 +132,29 @@ static void uring_kick(struct loop *loop)
     eventfd_write(uring_of(loop)->wake.fd, 1);
 }
 
+static void uring_remind(struct loop *loop, int64_t delay_ns)
+{
+    struct uring *uring = uring_of(loop);
+    struct io_uring_sqe *sqe;
+
+    if (uring->reminding)
+        return;
+    sqe = uring_sqe(loop);
+    uring->reminder.tv_sec = delay_ns / NS_PER_S;
+    uring->reminder.tv_nsec = delay_ns % NS_PER_S;
+    io_uring_prep_timeout(sqe, &uring->reminder, 0, 0);
+    sqe->user_data = USER_DATA_REMINDER;
+    uring->reminding = true;
+}
+
 /* --- turns --- */
 
 static void uring_complete(struct loop *loop, const struct io_uring_cqe *cqe)
 {
     if (cqe->user_data & USER_DATA_WATCH) {
         uring_watch_event(loop, (struct watch *)(uintptr_t)(cqe->user_data & ~(uint64_t)USER_DATA_WATCH), cqe);
+    } else if (cqe->user_data == USER_DATA_REMINDER) {
+        uring_of(loop)->reminding = false;
     } else if (cqe->user_data) {
         struct uring_op *op = (struct uring_op *)(uintptr_t)cqe->user_data;
 
@@ -540,6 +560,7 @@ const struct loop_backend_ops uring_backend_ops = {
     .turn = uring_turn,
     .has_events = uring_has_events,
     .kick = uring_kick,
+    .remind = uring_remind,
     .now_ns = clock_now_ns,
     .watch = uring_watch,
     .unwatch = uring_unwatch,

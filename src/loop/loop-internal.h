@@ -279,6 +279,11 @@ struct loop_backend_ops {
     /* Whether turn() would find something: for busy polling, so a few instructions. NULL: turn(0) has to be asked. */
     bool (*has_events)(struct loop *loop);
     void (*kick)(struct loop *loop); /* ends a turn() that sleeps; any thread */
+    /*
+     * Ends a turn() that sleeps after `delay_ns`, or before where one that was asked for earlier has not come yet:
+     * cheaper than a limit for each turn, as nothing is started and stopped. NULL: turn() needs its limit.
+     */
+    void (*remind)(struct loop *loop, int64_t delay_ns);
 
     int64_t (*now_ns)(struct loop *loop);
     int64_t (*wall_time_us)(struct loop *loop);

@@ -300,26 +300,41 @@ static void loop_trim(struct loop *loop, int64_t now_ns, bool all)
     loop->trimmed_ns = now_ns;
 }
 
+/* Of a loop that still has memory pooled: whether it is to be woken to give that back, when nothing else wakes it. */
+static bool loop_limit_sleep(struct loop *loop, int64_t *timeout_ns)
+{
+    if (*timeout_ns >= 0 && *timeout_ns <= TRIM_DELAY_NS)
+        return false;
+    if (loop->ops->remind)
+        loop->ops->remind(loop, TRIM_DELAY_NS);
+    else
+        *timeout_ns = TRIM_DELAY_NS;
+    return true;
+}
+
 static void loop_block(struct loop *loop, int64_t timeout_ns)
 {
+    int64_t begin_ns = 0;
     bool idle = false;
 
     if (!loop->trimmed) {
-        int64_t now_ns = loop->ops->now_ns(loop);
-
-        if (now_ns - loop->trimmed_ns >= TRIM_DELAY_NS)
-            loop_trim(loop, now_ns, false);
-        idle = timeout_ns < 0 || timeout_ns > TRIM_DELAY_NS;
-        if (idle)
-            timeout_ns = TRIM_DELAY_NS;
+        begin_ns = loop->ops->now_ns(loop);
+        if (begin_ns - loop->trimmed_ns >= TRIM_DELAY_NS)
+            loop_trim(loop, begin_ns, false);
+        idle = loop_limit_sleep(loop, &timeout_ns);
     }
     atomic_store(&loop->inbox.sleeping, true);
-    if (!inbox_is_empty(loop) || (timeout_ns && event_sources_rest(loop)))
+    /* Making room for the reminder may have brought something. */
+    if (loop->ready.first || !inbox_is_empty(loop) || (timeout_ns && event_sources_rest(loop)))
         timeout_ns = 0;
     loop->ops->turn(loop, timeout_ns);
     atomic_store_explicit(&loop->inbox.sleeping, false, memory_order_relaxed);
-    if (idle && timeout_ns && !loop->ready.first && inbox_is_empty(loop))
-        loop_trim(loop, loop->ops->now_ns(loop), true);
+    if (idle && timeout_ns && !loop->ready.first && inbox_is_empty(loop)) {
+        int64_t end_ns = loop->ops->now_ns(loop);
+
+        if (end_ns - begin_ns >= TRIM_DELAY_NS / 2)
+            loop_trim(loop, end_ns, true);
+    }
 }
 
 static void loop_sleep(struct loop *loop, int64_t timeout_ns)
