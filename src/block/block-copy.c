@@ -10,12 +10,23 @@
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "block/graph-change.h"
 #include "block/graph-internal.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 
 /* How much goes through memory at a time, and what is taken at once by somebody who copies. */
 enum { STEP_BYTES = 1024 * 1024 };
+
+/* So much is written before the system is told to begin bringing it to the medium: enough for its requests to be large.
+ */
+enum { FLUSH_AHEAD_BYTES = 32 * 1024 * 1024 };
+
+/*
+ * Between files in memory more pieces at once would only drive each other out of the processor's caches between being
+ * read and being written.
+ */
+enum { PARALLEL_NEAR = 4 };
 
 struct block_copy {
     struct edge *source; /* const, as all up to `discard_source` */
@@ -28,11 +39,13 @@ struct block_copy {
     bool explicit_zeroes;
     bool copy_range;
     bool discard_source;
+    bool flush_ahead;
 
     struct spin_lock spin; /* of the rest */
     struct bitmap *marked; /* a bit a cluster */
     struct block_copy_claim *claims;
     uint64_t done;          /* bytes */
+    uint64_t flush_at;      /* of `done`: when the target is told next of the flush to come */
     struct waiter *waiters; /* for the end of a claim */
 };
 
@@ -91,6 +104,20 @@ void block_copy_set_unmap(struct block_copy *copy, bool unmap)
 void block_copy_set_discard_source(struct block_copy *copy, bool discard)
 {
     copy->discard_source = discard;
+}
+
+void block_copy_set_flush_ahead(struct block_copy *copy)
+{
+    copy->flush_ahead = true;
+    copy->flush_at = FLUSH_AHEAD_BYTES;
+}
+
+unsigned block_copy_parallel(const struct block_copy *copy, unsigned limit)
+{
+    bool computes = copy->write_flags & IO_COMPRESSED;
+    bool is_near = node_is_near(copy->source->child) && node_is_near(copy->target->child);
+
+    return is_near && !computes ? MIN(limit, PARALLEL_NEAR) : limit;
 }
 
 uint32_t block_copy_cluster_size(const struct block_copy *copy)
@@ -343,6 +370,18 @@ static int CO_FN co_copy_and_release(struct block_copy *copy, struct block_copy_
     return ret;
 }
 
+/* Under the lock, before and after, and not in between. One at a time does it, while the others go on copying. */
+static void CO_FN co_flush_ahead(struct block_copy *copy)
+{
+    if (copy->done < copy->flush_at)
+        return;
+    copy->flush_at = UINT64_MAX;
+    spin_unlock(&copy->spin);
+    co_edge_flush_soon(copy->target);
+    spin_lock(&copy->spin);
+    copy->flush_at = copy->done + FLUSH_AHEAD_BYTES;
+}
+
 int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read)
 {
     uint64_t start = align_down(offset, copy->cluster_size);
@@ -366,6 +405,8 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
         } else {
             ret = co_copy_and_release(copy, &claim, ret_is_read);
             at = claim.offset + claim.bytes;
+            if (copy->flush_ahead)
+                co_flush_ahead(copy);
         }
     }
     spin_unlock(&copy->spin);

@@ -46,7 +46,13 @@ void block_copy_set_unmap(struct block_copy *copy, bool unmap);    /* zeroes may
 void block_copy_set_in_place(struct block_copy *copy);
 /* Zeroes are written even where the target reads as zeroes: another image will be put below it. */
 void block_copy_set_explicit_zeroes(struct block_copy *copy);
+/* The target will be flushed when all has been copied: from time to time it is told so, that there be less to do then.
+ */
+void block_copy_set_flush_ahead(struct block_copy *copy);
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
+
+/* How many requests of some 1 MiB are worth making at once, of `limit` that are allowed. Main loop. */
+unsigned block_copy_parallel(const struct block_copy *copy, unsigned limit);
 
 uint32_t block_copy_cluster_size(const struct block_copy *copy);
 uint64_t block_copy_length(const struct block_copy *copy);

@@ -168,6 +168,14 @@ struct block_driver {
     int (*co_flush_to_children)(struct node *node);
     /* Protocols: makes all completed writes durable. NULL: they always are. */
     int (*co_flush)(struct node *node);
+    /* A hint to protocols: co_flush() will be asked for, and what it has to do may be begun. Not waited for. */
+    void (*co_flush_soon)(struct node *node);
+
+    /*
+     * Whether data comes and goes at the pace of memory, as a rule, so that many requests at once gain nothing. NULL:
+     * protocols: no; others: yes. It counts only where it is true of all children.
+     */
+    bool (*is_near)(const struct node *node);
 
     /*
      * The state of the extent that starts at `offset`; at least limits.request_alignment of it. `want_zero` false: only

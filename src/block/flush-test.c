@@ -159,6 +159,35 @@ static void test_shared(void)
         run_graph_test_simulated(co_test_shared, seed);
 }
 
+/* The hint reaches what a flush would reach, and is none. */
+static void CO_FN co_test_soon(struct graph *graph)
+{
+    struct node *backing = co_test_add_ok(graph, "{'driver': 'null-co', 'node-name': 'b'}");
+    struct node *top = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'r',"
+                                             " 'file': {'driver': 'qed', 'node-name': 'q', 'backing': 'b',"
+                                             " 'file': {'driver': 'null-co', 'node-name': 'd'}}}");
+    struct node *quiet = co_test_add_ok(graph, "{'driver': 'raw', 'node-name': 'r2', 'cache': {'no-flush': true},"
+                                               " 'file': {'driver': 'null-co', 'node-name': 'd2'}}");
+    struct handle *handle = co_test_handle(top, PERM_CONSISTENT_READ | PERM_WRITE);
+
+    g_assert_true(edge_child(node_backing(edge_child(node_primary(top)))) == backing);
+    g_assert_cmpint(co_handle_pwrite(handle, 0, 1, &byte, 0), ==, 0);
+    co_edge_flush_soon(node_primary(top));
+    g_assert_cmpuint(memory_disk_of(graph, "d")->calls[MEMORY_DISK_FLUSH_SOON], ==, 1);
+    g_assert_cmpuint(memory_disk_of(graph, "b")->calls[MEMORY_DISK_FLUSH_SOON], ==, 0);
+    g_assert_cmpuint(memory_disk_of(graph, "d")->calls[MEMORY_DISK_FLUSH], ==, 0);
+    g_assert_cmpint(co_handle_flush(handle), ==, 0);
+    g_assert_cmpuint(memory_disk_of(graph, "d")->calls[MEMORY_DISK_FLUSH], ==, 1);
+    co_edge_flush_soon(node_primary(quiet));
+    g_assert_cmpuint(memory_disk_of(graph, "d2")->calls[MEMORY_DISK_FLUSH_SOON], ==, 0);
+    co_handle_free(handle);
+}
+
+static void test_soon(void)
+{
+    run_graph_test(co_test_soon);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -167,5 +196,6 @@ int main(int argc, char **argv)
     g_test_add_func("/flush/close", test_close);
     g_test_add_func("/flush/no-flush", test_no_flush);
     g_test_add_func("/flush/shared", test_shared);
+    g_test_add_func("/flush/soon", test_soon);
     return g_test_run();
 }

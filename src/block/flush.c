@@ -32,7 +32,13 @@ void node_mark_dirty(struct node *node)
     __atomic_add_fetch(&node->extra_changes, 1, __ATOMIC_RELEASE);
 }
 
-/* The driver's own, then the children that it may have written to: not a backing image, as a rule. */
+/* Whether the node may have written to the child: to a backing image it has not, as a rule. */
+static bool is_written(const struct edge *edge)
+{
+    return !(edge->role & EDGE_COW) || __atomic_load_n(&edge->perm, __ATOMIC_RELAXED) & PERM_WRITE_UNCHANGED;
+}
+
+/* The driver's own, then the children that it may have written to. */
 static int CO_FN co_flush_layers(struct node *node)
 {
     int ret = 0;
@@ -46,10 +52,22 @@ static int CO_FN co_flush_layers(struct node *node)
     for (unsigned i = 0; i < node->children->len && !ret && !node->driver->flushes_children; i++) {
         const struct edge *edge = g_ptr_array_index(node->children, i);
 
-        if (!(edge->role & EDGE_COW) || __atomic_load_n(&edge->perm, __ATOMIC_RELAXED) & PERM_WRITE_UNCHANGED)
+        if (is_written(edge))
             ret = co_node_flush(edge->child);
     }
     return ret;
+}
+
+void CO_FN co_node_flush_soon(struct node *node)
+{
+    if (node->driver->co_flush_soon && !node->no_flush)
+        node->driver->co_flush_soon(node);
+    for (unsigned i = 0; i < node->children->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->children, i);
+
+        if (is_written(edge))
+            co_node_flush_soon(edge->child);
+    }
 }
 
 /* Under flush_lock. `arrival`: how many flushes had been started when the caller came. */

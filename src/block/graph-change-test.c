@@ -92,6 +92,21 @@ static void CO_FN co_test_clash(struct graph *graph)
     co_handle_free(other);
 }
 
+static void CO_FN co_test_near(struct graph *graph)
+{
+    struct node *near_disk, *far_disk;
+
+    memory_disk_options.is_near = true;
+    near_disk = co_test_add_ok(graph, DISK("near"));
+    memory_disk_options.is_near = false;
+    far_disk = co_test_add_ok(graph, DISK("far"));
+    g_assert_true(node_is_near(near_disk));
+    g_assert_true(node_is_near(co_test_add_ok(graph, RAW("above", "near"))));
+    g_assert_false(node_is_near(far_disk));
+    g_assert_false(node_is_near(
+        co_test_add_ok(graph, "{'driver': 'qed', 'node-name': 'mixed', 'file': 'above', 'backing': 'far'}")));
+}
+
 static void CO_FN co_test_cycle(struct graph *graph)
 {
     struct node *a = co_test_add_ok(graph, DISK("a"));
@@ -206,13 +221,10 @@ int main(int argc, char **argv)
         const char *name;
         graph_test *test;
     } tests[] = {
-        {"/graph-change/replace", co_test_replace},
-        {"/graph-change/insert", co_test_insert},
-        {"/graph-change/clash", co_test_clash},
-        {"/graph-change/cycle", co_test_cycle},
-        {"/graph-change/children", co_test_children},
-        {"/graph-change/release", co_test_release},
-        {"/graph-change/requests", co_test_under_requests},
+        {"/graph-change/replace", co_test_replace}, {"/graph-change/insert", co_test_insert},
+        {"/graph-change/clash", co_test_clash},     {"/graph-change/near", co_test_near},
+        {"/graph-change/cycle", co_test_cycle},     {"/graph-change/children", co_test_children},
+        {"/graph-change/release", co_test_release}, {"/graph-change/requests", co_test_under_requests},
     };
 
     g_test_init(&argc, &argv, NULL);

@@ -65,6 +65,17 @@ void CO_FN co_graph_change_drain(struct graph_change *change, struct node *node)
 
 /* --- moving an edge --- */
 
+bool node_is_near(const struct node *node)
+{
+    for (unsigned i = 0; i < node->children->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->children, i);
+
+        if (!node_is_near(edge->child))
+            return false;
+    }
+    return node->driver->is_near ? node->driver->is_near(node) : node->driver->kind != BLOCK_DRIVER_PROTOCOL;
+}
+
 bool node_reaches(const struct node *node, const struct node *below)
 {
     if (node == below)

@@ -57,3 +57,6 @@ void CO_FN co_graph_release_node(struct node *node);
 
 /* Whether `below` can be reached from `node`, or is it. */
 bool node_reaches(const struct node *node, const struct node *below);
+
+/* See block_driver.is_near (driver.h). Main loop. */
+bool node_is_near(const struct node *node);

@@ -286,6 +286,7 @@ int CO_FN co_node_pwrite_zeroes(struct node *node, uint64_t offset, uint64_t byt
 int CO_FN co_node_reserve(struct node *node, uint64_t offset, uint64_t bytes);
 int CO_FN co_node_pdiscard(struct node *node, uint64_t offset, uint64_t bytes);
 int CO_FN co_node_flush(struct node *node);
+void CO_FN co_node_flush_soon(struct node *node);
 int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
                                struct block_extent *ret);
 int CO_FN co_node_truncate(struct node *node, const struct truncate_request *request, struct error **err);

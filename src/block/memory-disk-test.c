@@ -173,6 +173,16 @@ static int CO_FN disk_co_flush(struct node *node)
     return ret;
 }
 
+static void CO_FN disk_co_flush_soon(struct node *node)
+{
+    (void)begin(node_state(node), MEMORY_DISK_FLUSH_SOON);
+}
+
+static bool disk_is_near(const struct node *node)
+{
+    return ((const struct memory_disk *)node_state(node))->options.is_near;
+}
+
 /* Blocks of 512 bytes that are all zero are holes. */
 static int CO_FN disk_co_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
                                       struct block_extent *ret)
@@ -279,6 +289,8 @@ static const struct block_driver disk_driver = {
     .co_pwrite_zeroes = disk_co_pwrite_zeroes,
     .co_pdiscard = disk_co_pdiscard,
     .co_flush = disk_co_flush,
+    .co_flush_soon = disk_co_flush_soon,
+    .is_near = disk_is_near,
     .co_block_status = disk_co_block_status,
     .co_truncate = disk_co_truncate,
     .co_length = disk_co_length,

@@ -20,6 +20,7 @@ enum memory_disk_operation {
     MEMORY_DISK_ZERO,
     MEMORY_DISK_DISCARD,
     MEMORY_DISK_FLUSH,
+    MEMORY_DISK_FLUSH_SOON,
     MEMORY_DISK_PERMISSION,
     MEMORY_DISK__COUNT,
 };
@@ -34,6 +35,7 @@ struct memory_disk_options {
     unsigned write_flags;
     unsigned zero_flags;
     bool no_zero_writes; /* co_pwrite_zeroes is -ENOTSUP */
+    bool is_near;        /* see struct block_driver */
     bool yields;         /* requests let others run at odd moments */
 };
 extern struct memory_disk_options memory_disk_options;

@@ -180,6 +180,8 @@ int CO_FN co_edge_pdiscard(struct edge *edge, uint64_t offset, uint64_t bytes);
 int CO_FN co_edge_copy_from(struct edge *edge, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,
                             unsigned flags);
 int CO_FN co_edge_flush(struct edge *edge);
+/* A flush will come: begins what there is to do for it. It is waited for as little as the system can. */
+void CO_FN co_edge_flush_soon(struct edge *edge);
 /* As co_reserve of drivers (driver.h); the range may lie beyond the end of a child that may grow. */
 int CO_FN co_edge_reserve(struct edge *edge, uint64_t offset, uint64_t bytes);
 int CO_FN co_edge_block_status(struct edge *edge, uint64_t offset, uint64_t bytes, bool want_zero,

@@ -625,3 +625,8 @@ int CO_FN co_edge_flush(struct edge *edge)
 {
     return co_node_flush(edge->child);
 }
+
+void CO_FN co_edge_flush_soon(struct edge *edge)
+{
+    co_node_flush_soon(edge->child);
+}

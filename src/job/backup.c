@@ -401,8 +401,9 @@ static bool set_up_copy(struct backup_job *backup, const struct blockdev_backup 
         return error_set(err, "Required max-chunk (%" PRId64 ") is less than backup cluster size (%" PRIu32 ")",
                          perf->max_chunk, cluster);
     backup->chunk_max = perf && perf->has_max_chunk && perf->max_chunk ? (uint64_t)perf->max_chunk : CHUNK_BYTES;
-    backup->pump.limit = perf && perf->has_max_workers ? (unsigned)perf->max_workers : WORKERS;
     block_copy_set_compress(backup->copy, options->has_compress && options->compress);
+    backup->pump.limit =
+        perf && perf->has_max_workers ? (unsigned)perf->max_workers : block_copy_parallel(backup->copy, WORKERS);
     block_copy_set_copy_range(backup->copy, perf && perf->has_use_copy_range && perf->use_copy_range);
     if (options->sync == MIRROR_SYNC_MODE_TOP)
         block_copy_set_explicit_zeroes(backup->copy);

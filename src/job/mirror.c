@@ -461,6 +461,7 @@ static void set_up_buffers(struct mirror_job *mirror, const struct mirror_option
 
     mirror->chunk_max = align_up(MIN(buffer, CHUNK_BYTES), granularity);
     mirror->pump.limit = (unsigned)MIN(MAX(buffer / mirror->chunk_max, 1), WORKERS);
+    mirror->pump.limit = block_copy_parallel(mirror->copy, mirror->pump.limit);
 }
 
 /* What is to be replaced is kept until then. */
@@ -532,6 +533,7 @@ static bool CO_FN co_insert(struct mirror_job *mirror, const struct mirror_optio
     mirror->copy = mirror_filter_copy(mirror->filter.node);
     block_copy_set_unmap(mirror->copy, !options->keep_zeroes);
     block_copy_set_copy_range(mirror->copy, true);
+    block_copy_set_flush_ahead(mirror->copy);
     /* The layers that are not copied will show through where the copy has nothing. */
     if (options->type == JOB_TYPE_MIRROR && options->sync == MIRROR_SYNC_MODE_TOP)
         block_copy_set_explicit_zeroes(mirror->copy);

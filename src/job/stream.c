@@ -319,6 +319,7 @@ static bool CO_FN co_insert(struct stream_job *stream, struct node *device, cons
         return false;
     stream->copy = mirror_filter_copy(stream->filter.node);
     block_copy_set_in_place(stream->copy);
+    block_copy_set_flush_ahead(stream->copy);
     return co_insert_filter(stream, device, user, err);
 }
 
@@ -339,7 +340,7 @@ struct job *CO_FN co_stream_new(const struct job_place *place, const struct bloc
     struct stream_job stream = {
         .policy = {.on_source = on_error, .on_target = on_error},
         .mask = arg->has_backing_mask_protocol && arg->backing_mask_protocol,
-        .pump = {.limit = WORKERS, .co_work = stream_co_work},
+        .pump = {.co_work = stream_co_work},
     };
     struct job_options job_options = {
         .driver = &stream_job_driver,
@@ -368,6 +369,7 @@ struct job *CO_FN co_stream_new(const struct job_place *place, const struct bloc
         return NULL;
     }
     stream.pump.job = job;
+    stream.pump.limit = block_copy_parallel(stream.copy, WORKERS);
     *(struct stream_job *)job_state(job) = stream;
     return job;
 }

@@ -119,6 +119,9 @@ enum file_traits {
 /* Of enum file_traits, or -errno. */
 int CO_FN co_file_traits(int fd);
 
+/* Begins to write back what the system has in memory of the file; not waited for, as far as it has room to note it. */
+void CO_FN co_file_write_back(int fd);
+
 /* Writes back and drops what the system has in memory of the file; and how many bytes that is now, or -errno. */
 int CO_FN co_file_drop_cache(int fd);
 int64_t CO_FN co_file_cached_bytes(int fd);

@@ -58,6 +58,14 @@ static int traits_work(void *opaque)
     return file_traits_blocking(call->fd);
 }
 
+static int write_back_work(void *opaque)
+{
+    const struct page_cache_call *call = opaque;
+
+    /* All of it; what fails is told by the flush that follows. */
+    return sync_file_range(call->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 static int drop_work(void *opaque)
 {
     const struct page_cache_call *call = opaque;
@@ -117,6 +125,14 @@ int CO_FN co_file_traits(int fd)
     struct page_cache_call call = {.fd = fd};
 
     return is_simulated() ? 0 : co_worker_run(traits_work, &call);
+}
+
+void CO_FN co_file_write_back(int fd)
+{
+    struct page_cache_call call = {.fd = fd};
+
+    if (!is_simulated())
+        (void)co_worker_run(write_back_work, &call);
 }
 
 int CO_FN co_file_drop_cache(int fd)

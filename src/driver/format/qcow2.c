@@ -37,6 +37,12 @@ static bool CO_FN qcow2_co_get_info(struct node *node, struct node_info *ret, st
     return true;
 }
 
+/* Encryption computes. */
+static bool qcow2_is_near(const struct node *node)
+{
+    return !((const struct qcow2_image *)node_state(node))->crypt;
+}
+
 static const char *const qcow2_significant_options[] = {"data-file", NULL};
 
 const struct block_driver qcow2_driver = {
@@ -51,6 +57,7 @@ const struct block_driver qcow2_driver = {
     .co_reserve = co_qcow2_reserve,
     .co_pdiscard = co_qcow2_pdiscard,
     .co_flush_to_children = co_qcow2_flush_to_children,
+    .is_near = qcow2_is_near,
     .co_block_status = co_qcow2_block_status,
     .co_truncate = co_qcow2_truncate,
     .co_refresh_limits = qcow2_co_refresh_limits,

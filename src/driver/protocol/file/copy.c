@@ -27,8 +27,12 @@ static int CO_FN co_copy_all(struct file_node *to, uint64_t offset, uint64_t byt
                              uint64_t from_offset)
 {
     while (bytes) {
-        ssize_t done = co_file_copy_range(from->fd, from_offset, to->fd, offset, bytes);
+        ssize_t done;
 
+        /* The system makes one at a time; those that it lets wait for each other take processor time for nothing. */
+        co_mutex_lock(&to->copying);
+        done = co_file_copy_range(from->fd, from_offset, to->fd, offset, bytes);
+        co_mutex_unlock(&to->copying);
         if (done < 0)
             return copy_failed(to, (int)done);
         /* The source ends here, or the file system does not say why it stopped; reading will. */

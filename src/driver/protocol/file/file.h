@@ -95,6 +95,7 @@ struct file_node {
     uint32_t request_alignment;  /* as probed */
     atomic_uint_fast64_t length; /* bytes up to which the file must be there, as far as we know; nodes may be longer */
     atomic_uint unsupported;     /* enum file_operation */
+    struct co_mutex copying;     /* by the system into the file, which keeps others out of it meanwhile */
     struct co_rwlock growth;     /* read: writing beyond the end; write: moving the end */
     struct file_status_cache status;
     atomic_uint_fast64_t reserved_to; /* room may be held up to there that nobody has written to; see reserve.c */
@@ -126,6 +127,8 @@ int CO_FN file_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, con
 int CO_FN file_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,
                           unsigned flags);
 int CO_FN file_co_flush(struct node *node);
+void CO_FN file_co_flush_soon(struct node *node);
+bool file_is_near(const struct node *node);
 
 /* copy.c */
 int CO_FN file_co_copy_from(struct node *node, uint64_t offset, uint64_t bytes, struct node *from, uint64_t from_offset,

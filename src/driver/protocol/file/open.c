@@ -210,4 +210,5 @@ void CO_FN file_co_close(struct node *node)
     g_clear_pointer(&file->path, g_free);
     g_clear_pointer(&file->shown_path, g_free);
     co_rwlock_done(&file->growth);
+    co_mutex_done(&file->copying);
 }

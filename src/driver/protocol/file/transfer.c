@@ -182,6 +182,19 @@ int CO_FN file_co_pwritev(struct node *node, uint64_t offset, uint64_t bytes, co
     return result;
 }
 
+void CO_FN file_co_flush_soon(struct node *node)
+{
+    const struct file_node *file = node_state(node);
+
+    if (file->kind == FILE_REGULAR && !file->direct && !file->no_flush)
+        co_file_write_back(file->fd);
+}
+
+bool file_is_near(const struct node *node)
+{
+    return ((const struct file_node *)node_state(node))->is_near;
+}
+
 int CO_FN file_co_flush(struct node *node)
 {
     struct file_node *file = node_state(node);
