@@ -85,7 +85,7 @@ class Mounted:
 THREADS = '--object', 'iothread,id=t0', '--object', 'iothread,id=t1'
 
 
-@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1', 'rings', 'rings,iothread.0=t0,iothread.1=t1'])
+@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1', 'rings,iothread.0=t0,iothread.1=t1'])
 def mounted(tmp_path, request):
     with rings_turned_on() if 'rings' in request.param else contextlib.nullcontext():
         with Mounted(tmp_path, 'writable=on' + request.param.removeprefix('rings'), THREADS) as mounted:
@@ -211,6 +211,35 @@ def test_attributes(mounted):
     assert mounted.mountpoint.stat().st_mtime > 1e9
     mounted.qmp.command('block_resize', node_name='disk', size=SIZE // 2)
     assert mounted.mountpoint.stat().st_size == SIZE // 2
+
+
+@pytest.mark.parametrize('choice', ['on', 'off', 'auto'])
+def test_allow_other(tmp_path, choice):
+    """Other users see the file where that was wanted, or may be; then its mode decides, and its owner can be changed."""
+    may = os.geteuid() == 0 or 'user_allow_other' in pathlib.Path('/etc/fuse.conf').read_text().split()
+    options = f'writable=on,allow-other={choice}'
+    if choice == 'on' and not may:
+        with pytest.raises(AssertionError, match='Failed to mount FUSE session to export'):
+            Mounted(tmp_path, options)
+        return
+    tmp_path.chmod(0o755)
+    with Mounted(tmp_path, options, data=b'data') as mounted:
+        seen = choice == 'on' or choice == 'auto' and may
+
+        def others_read():
+            done = subprocess.run(['head', '-c', '4', mounted.mountpoint], user=65534 if os.geteuid() == 0 else None,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+            return done.stdout == b'data'
+
+        if os.geteuid() == 0:
+            assert not others_read()
+            mounted.mountpoint.chmod(0o644)
+            assert others_read() == seen
+        if seen:
+            os.chown(mounted.mountpoint, os.getuid(), os.getgid())
+        else:
+            with pytest.raises(PermissionError):
+                os.chown(mounted.mountpoint, os.getuid(), os.getgid())
 
 
 def test_read_only(tmp_path):

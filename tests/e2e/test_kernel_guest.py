@@ -181,6 +181,14 @@ def test_vduse_throttled_and_reset(guest, disk):
     assert guest.same('/dev/vda', '/tmp/data')
 
 
+def test_vduse_without_the_kernels_part(guest, disk):
+    """Which modules are to be loaded."""
+    guest.do('mount -t tmpfs none /dev/vduse')
+    complaint = guest.fails(f'ashlar-storaged {vduse(disk)}')
+    guest.do('umount /dev/vduse')
+    assert "load the kernel modules 'vduse' and" in complaint
+
+
 def test_vhost_vdpa(guest, disk):
     """The same disk for a program: our driver on the device that the kernel makes of our export."""
     guest.serve(vduse(disk, ',num-queues=2'), qmp=True)

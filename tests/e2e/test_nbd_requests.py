@@ -7,6 +7,7 @@ import pytest
 import nbd_raw as nbd
 from nbd_raw import RequestError
 from nbd_serving import MIB, Served, pattern, sparse_image
+from write_log import FLUSH, add_logged, flags_logged, lasts
 
 MODES = ('simple', 'structured', 'extended')
 
@@ -50,6 +51,23 @@ def test_fua(served, mode):
         client.request(nbd.CMD_FLUSH, flags=nbd.CMD_FLAG_FUA)
         assert client.read(100, 7, nbd.CMD_FLAG_FUA) == b'durable'
         assert client.read(4096, 4096) == bytes(4096)
+
+
+def test_fua_lasts(served, tmp_path):
+    """What asks for it is on the disk before the reply, by the log of what was done; nothing else is made to last."""
+    log = add_logged(served.qmp, tmp_path, 'disk')
+    served.qmp.command('block-export-add', type='nbd', id='e', node_name='logged', name='logged', writable=True)
+    with served.open('logged') as client:
+        for kind in nbd.CMD_WRITE, nbd.CMD_WRITE_ZEROES, nbd.CMD_TRIM:
+            payload = {'payload': bytes(range(256)) * 16} if kind == nbd.CMD_WRITE else {}
+            for flags in 0, nbd.CMD_FLAG_FUA:
+                before = len(flags_logged(log))
+                client.request(kind, 8192, 4096, flags, **payload)
+                assert lasts(flags_logged(log)[before:]) == bool(flags), (kind, flags)
+        client.write(0, b'not yet')
+        before = len(flags_logged(log))
+        client.request(nbd.CMD_FLUSH)
+        assert flags_logged(log)[before] & FLUSH
 
 
 @pytest.mark.parametrize('mode', ('structured', 'extended'))

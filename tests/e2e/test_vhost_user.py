@@ -8,6 +8,7 @@ import pytest
 
 import vhost_user as vu
 from harness import Daemon, QmpError, wait_for
+from write_log import FLUSH, add_logged, flags_logged, lasts
 
 MIB = 1 << 20
 SIZE = 8 * MIB
@@ -126,31 +127,16 @@ def test_queues_on_an_iothread(tmp_path):
 
 def test_write_cache(tmp_path):
     """What the guest is told of the cache, and what becomes of its writes, are one: the log shows which of them are made to last."""
-    flush, fua = 1, 2
     with Served(tmp_path) as served:
-        log = tmp_path / 'log'
-        log.write_bytes(bytes(MIB))
-        served.qmp.command('blockdev-add', driver='file', node_name='log', filename=str(log))
-        served.qmp.command('blockdev-add', driver='blklogwrites', node_name='logged', file='disk', log='log')
+        log = add_logged(served.qmp, tmp_path, 'disk')
         served.qmp.command('block-export-del', id='vub0')
         served.qmp.command('block-export-add', type='vhost-user-blk', id='vub0', node_name='logged', writable=True,
                            addr={'type': 'unix', 'path': str(served.socket)})
 
-        def logged():
-            """The flags of what has been done, in order; each entry is a sector, and a write's data follow."""
-            data, at, found = log.read_bytes() + bytes(1024), 512, []
-            while (entry := struct.unpack_from('<QQQQ', data, at))[1] or entry[2]:
-                found.append(entry[2])
-                at += 512 * (1 + entry[1])
-            return found
-
         def flags_of(call, *arguments):
-            before = len(logged())
+            before = len(flags_logged(log))
             assert call(*arguments) == vu.OK
-            return logged()[before:]
-
-        def lasts(flags):
-            return bool(flags[0] & fua) or any(one & flush for one in flags[1:])
+            return flags_logged(log)[before:]
 
         write = vu.OUT, 8, [b'w' * 512]
         for features, choices in ((BASIC, (None, 0, 1)), ((vu.F_VERSION_1, vu.F_FLUSH), (None,)), ((vu.F_VERSION_1,), (None,))):
@@ -163,7 +149,7 @@ def test_write_cache(tmp_path):
                         assert front.config()[32] == choice
                     assert lasts(flags_of(queue.call, *write)) == (choice == 0 or vu.F_FLUSH not in features)
                 if vu.F_FLUSH in features:
-                    assert any(one & flush for one in flags_of(queue.call, vu.FLUSH))
+                    assert any(one & FLUSH for one in flags_of(queue.call, vu.FLUSH))
                 assert not front.do(vu.SET_CONFIG, struct.pack('=III', 0, 1, 0) + b'x'), 'nothing else can be set'
 
 
