@@ -50,14 +50,20 @@ static int unmount_work(void *opaque)
     return 0;
 }
 
-/* Of a mount whose server has died all that can be asked fails; it can be taken away. */
+/* What can be asked of a mount whose server has died; the latter two while the kernel is still taking it apart. */
+static bool server_is_gone(int errno_value)
+{
+    return errno_value == ENOTCONN || errno_value == ECONNABORTED || errno_value == ECANCELED;
+}
+
+/* Such a mount can be taken away. */
 static int stat_work(void *opaque)
 {
     struct mount_work *work = opaque;
 
     if (!stat(work->mountpoint, &work->status))
         return 0;
-    if (errno != ENOTCONN || !work->mounter->clean(work->mountpoint))
+    if (!server_is_gone(errno) || !work->mounter->clean(work->mountpoint))
         return -errno;
     return stat(work->mountpoint, &work->status) ? -errno : 1;
 }
