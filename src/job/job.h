@@ -136,6 +136,7 @@ enum block_error_action job_handle_error(struct job *job, enum blockdev_on_error
 struct job *job_find(struct job_registry *registry, const char *id, struct error **err) MUST_CHECK;
 struct job *job_find_block_job(struct job_registry *registry, const char *id, struct error **err) MUST_CHECK;
 
+bool job_is_user_paused(const struct job *job);
 bool CO_FN co_job_user_pause(struct job *job, struct error **err) MUST_CHECK;
 bool job_user_resume(struct job *job, struct error **err) MUST_CHECK;
 bool CO_FN co_job_user_cancel(struct job *job, bool force, struct error **err) MUST_CHECK;

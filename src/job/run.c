@@ -209,6 +209,11 @@ enum block_error_action job_handle_error(struct job *job, enum blockdev_on_error
 
 /* --- what clients ask --- */
 
+bool job_is_user_paused(const struct job *job)
+{
+    return job->user_paused;
+}
+
 bool CO_FN co_job_user_pause(struct job *job, struct error **err)
 {
     struct co_deadline deadline;
@@ -285,7 +290,7 @@ bool job_user_complete(struct job *job, struct error **err)
 {
     if (!job_check_verb(job, JOB_VERB_COMPLETE, err))
         return false;
-    if (job->user_paused || job->cancel_asked)
+    if (job->cancel_asked)
         return error_set(err, "The active block job '%s' cannot be completed", job->id);
     job->complete_asked = true;
     job_kick(job);

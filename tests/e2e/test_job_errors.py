@@ -159,8 +159,8 @@ def test_a_mirror_that_was_ready(daemon, tmp_path, mode, policy):
         until(one.qmp, 'standby')
         guest.pwrite(b'more' * 1024, MIB)
         assert one.qmp.command('query-block-jobs')[0]['io-status'] == 'nospace'
-        with pytest.raises(QmpError, match="The active block job 'j' cannot be completed"):
-            one.qmp.command('block-job-complete', device='j')
+        with pytest.raises(QmpError, match="The block job for device 'j' is currently paused"):
+            one.qmp.command('block-job-cancel', device='j')
         one.qmp.command('block-job-resume', device='j')
         assert finish(one.qmp) is None
         disks.check('mirror')

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* QMP commands on jobs that copy between nodes. */
+#include "base/error.h"
 #include "gen/commands.h"
 #include "gen/types.h"
 #include "job/job.h"
@@ -22,8 +23,12 @@ bool CO_FN co_qmp_block_job_set_speed(struct daemon *daemon, const struct block_
 bool CO_FN co_qmp_block_job_cancel(struct daemon *daemon, const struct block_job_cancel_arg *arg, struct error **err)
 {
     struct job *job = job_find_block_job(daemon->jobs, arg->device, err);
+    bool force = arg->has_force && arg->force;
 
-    return job && co_job_user_cancel(job, arg->has_force && arg->force, err);
+    /* As the reference has it; 'job-cancel' may. */
+    if (job && !force && job_is_user_paused(job))
+        return error_set(err, "The block job for device '%s' is currently paused", arg->device);
+    return job && co_job_user_cancel(job, force, err);
 }
 
 bool CO_FN co_qmp_block_job_pause(struct daemon *daemon, const struct block_job_pause_arg *arg, struct error **err)
