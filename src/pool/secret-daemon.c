@@ -36,7 +36,7 @@ static bool CO_FN co_identify(struct rpc_caller *caller, const struct secret_dae
         return true; /* then private secrets stay private */
     typed_params_add_ullong(params, "unix-user-id", geteuid());
     typed_params_add_ullong(params, "unix-group-id", getegid());
-    typed_params_add_ullong(params, "process-id", (uint64_t)getpid());
+    typed_params_add_llong(params, "process-id", getpid());
     typed_params_add_string(params, "system.token", g_strchomp(token));
 
     union rpc_value values[] = {{.params = params}, {.u = 0}};

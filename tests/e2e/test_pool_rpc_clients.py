@@ -217,6 +217,20 @@ def test_secrets(pool):
     assert not list(folder.iterdir())
 
 
+def test_secret_events(pool, event_loop):
+    connection = pool.connect('secret')
+    heard = []
+    connection.secretEventRegisterAny(None, libvirt.VIR_SECRET_EVENT_ID_LIFECYCLE,
+                                      lambda _c, one, event, detail, _o: heard.append((one.usageID(), event, detail)), None)
+    connection.secretEventRegisterAny(None, libvirt.VIR_SECRET_EVENT_ID_VALUE_CHANGED,
+                                      lambda _c, one, _o: heard.append((one.usageID(), 'value')), None)
+    secret = connection.secretDefineXML(SECRET.format('no', 'no', '/heard'), 0)
+    secret.setValue(b'x')
+    secret.undefine()
+    wait_for(lambda: len(heard) >= 3, 'the events')
+    assert heard == [('/heard', libvirt.VIR_SECRET_EVENT_DEFINED, 0), ('/heard', 'value'), ('/heard', libvirt.VIR_SECRET_EVENT_UNDEFINED, 0)]
+
+
 def test_secrets_survive_a_restart(tmp_path):
     one = PoolDaemon(tmp_path).start()
     secret = one.connect('secret').secretDefineXML(SECRET.format('no', 'no', '/x'), 0)

@@ -54,6 +54,11 @@ void typed_params_add_boolean(struct typed_params *params, const char *name, boo
     add(params, name, TYPED_PARAM_BOOLEAN)->number = value;
 }
 
+void typed_params_add_llong(struct typed_params *params, const char *name, int64_t value)
+{
+    add(params, name, TYPED_PARAM_LLONG)->number = (uint64_t)value;
+}
+
 void typed_params_add_ullong(struct typed_params *params, const char *name, uint64_t value)
 {
     add(params, name, TYPED_PARAM_ULLONG)->number = value;

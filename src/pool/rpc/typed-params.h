@@ -45,6 +45,7 @@ AUTO_DEFINE(typed_params, struct typed_params *, typed_params_free)
 void typed_params_add_uint(struct typed_params *params, const char *name, uint32_t value);
 void typed_params_add_int(struct typed_params *params, const char *name, int32_t value);
 void typed_params_add_boolean(struct typed_params *params, const char *name, bool value);
+void typed_params_add_llong(struct typed_params *params, const char *name, int64_t value);
 void typed_params_add_ullong(struct typed_params *params, const char *name, uint64_t value);
 void typed_params_add_string(struct typed_params *params, const char *name, const char *value);
 
