@@ -14,7 +14,7 @@
 #include "loop/loop.h"
 
 enum { DD_FORMAT = IMG_OWN };
-enum { PIECE_BYTES = 1 << 20, RESERVE_BYTES = 64 << 20, BLOCK_DEFAULT = 512 };
+enum { PIECE_BYTES = 256 << 10, RESERVE_BYTES = 64 << 20, BLOCK_DEFAULT = 512 };
 
 static const struct option options[] = {
     IMG_OPTION_OBJECT,

@@ -161,25 +161,36 @@ bool co_io_read(struct io_session *session, int count, char **words)
     return io_request_allocate(request) && co_io_request_run(request, "read");
 }
 
+/* A read into segments; *ret_invalid (NULL: not known here) where one that fails is asked for instead. */
+static bool parse_readv(struct io_request *request, struct io_words *words, bool *ret_invalid)
+{
+    int letter;
+
+    while ((letter = io_option_next(words, ret_invalid ? "CP:iqv" : "CP:qv")) != -1) {
+        if (take_common(request, letter))
+            continue;
+        if (letter == 'i') {
+            *ret_invalid = true;
+            return true;
+        }
+        if (letter != 'P')
+            return io_usage(words->words[0]);
+        request->verify = true;
+        if (!io_parse_pattern(words->value, &request->pattern))
+            return false;
+    }
+    if (!parse_segments(request, words))
+        return false;
+    request->verify_bytes = request->bytes;
+    return io_request_allocate(request);
+}
+
 bool co_io_readv(struct io_session *session, int count, char **words)
 {
     AUTO(io_request) request = io_request_new(session);
     struct io_words rest = {.count = count, .words = words};
-    int letter;
 
-    while ((letter = io_option_next(&rest, "CP:qv")) != -1) {
-        if (take_common(request, letter))
-            continue;
-        if (letter != 'P')
-            return io_usage(words[0]);
-        request->verify = true;
-        if (!io_parse_pattern(rest.value, &request->pattern))
-            return false;
-    }
-    if (!parse_segments(request, &rest))
-        return false;
-    request->verify_bytes = request->bytes;
-    return io_request_allocate(request) && co_io_request_run(request, "readv");
+    return parse_readv(request, &rest, NULL) && co_io_request_run(request, "readv");
 }
 
 /* --- write --- */
@@ -330,23 +341,11 @@ bool co_io_aio_read(struct io_session *session, int count, char **words)
 {
     AUTO(io_request) request = io_request_new(session);
     struct io_words rest = {.count = count, .words = words};
-    int letter;
+    bool invalid = false;
 
-    while ((letter = io_option_next(&rest, "CP:iqv")) != -1) {
-        if (take_common(request, letter))
-            continue;
-        if (letter == 'i')
-            return co_inject_invalid(request);
-        if (letter != 'P')
-            return io_usage(words[0]);
-        request->verify = true;
-        if (!io_parse_pattern(rest.value, &request->pattern))
-            return false;
-    }
-    if (!parse_segments(request, &rest))
+    if (!parse_readv(request, &rest, &invalid))
         return false;
-    request->verify_bytes = request->bytes;
-    return io_request_allocate(request) && start_async(TAKE(request));
+    return invalid ? co_inject_invalid(request) : start_async(TAKE(request));
 }
 
 static bool CO_FN co_parse_aio_write(struct io_request *request, struct io_words *words, bool *ret_done)

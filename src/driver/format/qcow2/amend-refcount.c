@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "driver/format/qcow2/qcow2.h"
+#include "driver/format/qcow2/refcount-block.h"
 #include "loop/loop.h"
 
 struct width_change {

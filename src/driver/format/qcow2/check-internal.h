@@ -158,10 +158,6 @@ int CO_FN co_qcow2_check_may_write(struct qcow2_check *check, uint64_t offset, u
 
 /* --- check-refcount.c --- */
 
-/* Entries of a refcount block, or of a part of one that begins at a byte. */
-uint64_t qcow2_check_refcount_at(const uint8_t *block, uint64_t index, unsigned refcount_order);
-void qcow2_check_refcount_set(uint8_t *block, uint64_t index, unsigned refcount_order, uint64_t value);
-
 /* Where a cluster's refcount stands: 0, 1 with *ret_offset that of its refcount block, or -errno. */
 int CO_FN co_qcow2_check_block_offset(struct qcow2_check *check, uint64_t cluster, uint64_t *ret_offset) MUST_CHECK;
 

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "block/node.h"
 #include "driver/format/qcow2/check-internal.h"
+#include "driver/format/qcow2/refcount-block.h"
 
 enum { BLOCKS_MAX = QCOW2_REFCOUNT_TABLE_BYTES_MAX / 8 };
 
@@ -93,7 +94,7 @@ static int CO_FN co_blocks_store(struct qcow2_check *check, const struct plan *p
         assert(*next < plan->block_count);
         memset(data, 0, check->cluster_size);
         for (uint64_t i = 0; i < UINT64_C(1) << bits; i++)
-            qcow2_check_refcount_set(data, i, order, qcow2_check_references(check, (block << bits) + i));
+            qcow2_refcount_store(data, order, i, qcow2_check_references(check, (block << bits) + i));
         offset = (plan->block_first + (*next)++) << check->header->cluster_bits;
         store_be64(table + block * 8, offset);
         co_edge_event(check->file, BLKDEBUG_EVENT_REFBLOCK_UPDATE);

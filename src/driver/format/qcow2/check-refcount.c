@@ -14,50 +14,7 @@
 #include "base/error.h"
 #include "block/node.h"
 #include "driver/format/qcow2/check-internal.h"
-
-uint64_t qcow2_check_refcount_at(const uint8_t *block, uint64_t index, unsigned refcount_order)
-{
-    unsigned bits = 1u << refcount_order;
-
-    switch (refcount_order) {
-    case 3:
-        return block[index];
-    case 4:
-        return load_be16(block + index * 2);
-    case 5:
-        return load_be32(block + index * 4);
-    case 6:
-        return load_be64(block + index * 8);
-    default:
-        assert(refcount_order < 3);
-        return block[index * bits / 8] >> index * bits % 8 & ((1u << bits) - 1);
-    }
-}
-
-void qcow2_check_refcount_set(uint8_t *block, uint64_t index, unsigned refcount_order, uint64_t value)
-{
-    unsigned bits = 1u << refcount_order;
-    unsigned shift = index * bits % 8;
-
-    assert(refcount_order == 6 || value >> bits == 0);
-    switch (refcount_order) {
-    case 3:
-        block[index] = (uint8_t)value;
-        break;
-    case 4:
-        store_be16(block + index * 2, (uint16_t)value);
-        break;
-    case 5:
-        store_be32(block + index * 4, (uint32_t)value);
-        break;
-    case 6:
-        store_be64(block + index * 8, value);
-        break;
-    default:
-        block[index * bits / 8] &= (uint8_t) ~(((1u << bits) - 1) << shift);
-        block[index * bits / 8] |= (uint8_t)(value << shift);
-    }
-}
+#include "driver/format/qcow2/refcount-block.h"
 
 int CO_FN co_qcow2_check_block_offset(struct qcow2_check *check, uint64_t cluster, uint64_t *ret_offset)
 {
@@ -91,7 +48,7 @@ int CO_FN co_qcow2_check_refcount(struct qcow2_check *check, uint64_t cluster, u
     /* From an entry of eight bytes on, so that no entry is cut. */
     result = co_qcow2_check_piece(check, block + (index << order) / 64 * 8, &data);
     if (result == 0)
-        *ret = qcow2_check_refcount_at(data, index & ((64u >> order) - 1), order);
+        *ret = qcow2_refcount_load(data, order, index & ((64u >> order) - 1));
     return result;
 }
 
@@ -149,7 +106,7 @@ static int CO_FN co_part_store(struct qcow2_check *check, struct part *part)
 static void compare_cluster(struct qcow2_check *check, struct part *part, uint64_t cluster, bool fix)
 {
     unsigned order = check->header->refcount_order;
-    uint64_t refcount = qcow2_check_refcount_at(part->data, cluster - part->first, order);
+    uint64_t refcount = qcow2_refcount_load(part->data, order, cluster - part->first);
     uint64_t references = qcow2_check_references(check, cluster);
     bool leak = refcount > references;
     bool repaired = fix && check->repair & (leak ? IMAGE_REPAIR_LEAKS : IMAGE_REPAIR_ERRORS);
@@ -165,7 +122,7 @@ static void compare_cluster(struct qcow2_check *check, struct part *part, uint64
                     repaired ? "Repairing" : (leak ? "Leaked" : "ERROR"), cluster, refcount, references);
     if (repaired) {
         assert(part->has_block);
-        qcow2_check_refcount_set(part->data, cluster - part->first, order, references);
+        qcow2_refcount_store(part->data, order, cluster - part->first, references);
         part->changed = true;
         if (leak) {
             check->result.leaks--;

@@ -5,6 +5,7 @@
  * case runs with one window, and with windows that are much smaller than the image.
  */
 #include "driver/format/qcow2/check-internal.h"
+#include "driver/format/qcow2/refcount-block.h"
 
 #include <errno.h>
 #include <string.h>
@@ -420,13 +421,13 @@ static void test_count_widths(void)
         uint64_t max = order == 6 ? UINT64_MAX : (UINT64_C(1) << (1u << order)) - 1;
 
         for (uint64_t i = 0; i < entries; i += 2)
-            qcow2_check_refcount_set(block, i, order, max - (i & 1 & max));
+            qcow2_refcount_store(block, order, i, max - (i & 1 & max));
         for (uint64_t i = 0; i < entries; i++)
-            g_assert_cmpuint(qcow2_check_refcount_at(block, i, order), ==, i % 2 ? 0 : max);
+            g_assert_cmpuint(qcow2_refcount_load(block, order, i), ==, i % 2 ? 0 : max);
         for (uint64_t i = 0; i < entries; i++)
-            qcow2_check_refcount_set(block, i, order, i % 2);
+            qcow2_refcount_store(block, order, i, i % 2);
         for (uint64_t i = 0; i < entries; i++)
-            g_assert_cmpuint(qcow2_check_refcount_at(block, i, order), ==, i % 2);
+            g_assert_cmpuint(qcow2_refcount_load(block, order, i), ==, i % 2);
     }
 }
 

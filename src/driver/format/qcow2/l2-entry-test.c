@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "driver/format/qcow2/qcow2.h"
+#include "driver/format/qcow2/refcount-block.h"
 
 enum { CLUSTER = 65536, ENTRIES = 512, HOST = 0x100000 };
 

@@ -238,10 +238,6 @@ int CO_FN co_qcow2_refcount_add(struct qcow2_image *image, uint64_t offset, uint
 /* Sets the count, whatever it was; for repair. Drained. */
 int CO_FN co_qcow2_refcount_set(struct qcow2_image *image, uint64_t offset, uint64_t count) MUST_CHECK;
 
-/* Counts in a refcount block's bytes. */
-uint64_t qcow2_refcount_load(const uint8_t *block, unsigned order, uint64_t index);
-void qcow2_refcount_store(uint8_t *block, unsigned order, uint64_t index, uint64_t count);
-
 /* Loads the refcount table again, after it has been moved; drops the cached blocks. Drained. */
 int CO_FN co_qcow2_refcount_table_load(struct qcow2_image *image) MUST_CHECK;
 
