@@ -192,7 +192,9 @@ void CO_FN file_co_flush_soon(struct node *node)
 
 bool file_is_near(const struct node *node)
 {
-    return ((const struct file_node *)node_state(node))->is_near;
+    const struct file_node *file = node_state(node);
+
+    return file->is_near && !file->direct;
 }
 
 int CO_FN file_co_flush(struct node *node)
