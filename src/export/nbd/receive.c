@@ -20,7 +20,7 @@
 #include "loop/loop.h"
 #include "loop/stream.h"
 
-enum { DROP_MS = 200 };
+enum { DROP_CHECK_MS = 50, DROP_CHECKS = 4 };
 
 static size_t receiver_left(const struct nbd_receiver *receiver)
 {
@@ -239,18 +239,25 @@ static bool CO_FN co_receive_request(struct nbd_client *client)
     return error ? co_refuse(client, &header, payload, error, why) : co_start(client, &header, client->contexts);
 }
 
-/* Cuts off a client that is being dropped, after a while. */
+/* Cuts off a client that is being dropped and has taken no reply for a while. Those that are not made yet are nobody's
+ * delay. */
 static void cut_off(void *opaque)
 {
     struct nbd_client *client = opaque;
+    unsigned before = client->requests_in_flight;
 
-    if (co_sleep_ns(DROP_MS * INT64_C(1000000)) < 0)
-        return;
+    for (unsigned stuck = 0; stuck < DROP_CHECKS;) {
+        if (co_sleep_ns(DROP_CHECK_MS * INT64_C(1000000)) < 0)
+            return;
+        stuck = client->sending && client->requests_in_flight == before ? stuck + 1 : 0;
+        before = client->requests_in_flight;
+    }
     client->broken = true;
     stream_abort(client->stream);
 }
 
-/* Lets requests that have begun end, and their replies go out, for which a client that is dropped has little time. */
+/* Lets requests that have begun end, and their replies go out, which a client that is dropped has to take without
+ * delay. */
 static void CO_FN co_finish(struct nbd_client *client)
 {
     struct co_task *guard = NULL;
