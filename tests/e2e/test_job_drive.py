@@ -112,6 +112,15 @@ def test_transaction_of_drive_backups(disk, tmp_path):
         assert flat(tmp_path, tmp_path / f'copy{number}') == disk.before
 
 
+@pytest.mark.parametrize('sync', ['incremental', 'bitmap'])
+def test_drive_mirror_knows_no_bitmap(disk, tmp_path, sync):
+    """As the peer says; and no image is made."""
+    with pytest.raises(QmpError) as failure:
+        disk.qmp.command('drive-mirror', job_id='j', device='top', target=str(tmp_path / 'copy'), sync=sync)
+    assert failure.value.desc == f"Sync mode '{sync}' not supported"
+    assert not (tmp_path / 'copy').exists()
+
+
 @pytest.mark.parametrize('command', ['drive-mirror', 'drive-backup'])
 @pytest.mark.parametrize('options, message', [
     ({'device': 'no'}, "Cannot find device='no' nor node-name='no'"),
