@@ -236,8 +236,9 @@ static bool CO_FN co_subject_open(struct img *img, const struct image_open *open
 {
     struct image_open raw = *open;
     const char *format = open->format;
+    bool has_options = open->image_opts || g_str_has_prefix(open->filename, "json:");
 
-    if (!open->image_opts) {
+    if (!has_options) {
         raw.format = "raw";
         raw.resizable = raw.writable;
         subject->image = co_image_open(img->tool, &raw, err);

@@ -263,7 +263,7 @@ bool luks_header_make(const struct block_crypt_scheme *scheme, enum q_crypto_has
     return true;
 }
 
-uint64_t luks_header_end(const struct luks_header *header)
+uint64_t luks_slots_end(const struct luks_header *header)
 {
     uint64_t end = 0;
 
@@ -272,7 +272,12 @@ uint64_t luks_header_end(const struct luks_header *header)
 
         end = slot_end > end ? slot_end : end;
     }
-    return align_up(end, LUKS_ALIGNMENT);
+    return end;
+}
+
+uint64_t luks_header_end(const struct luks_header *header)
+{
+    return align_up(luks_slots_end(header), LUKS_ALIGNMENT);
 }
 
 /* --- queries --- */

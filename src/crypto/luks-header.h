@@ -67,7 +67,10 @@ bool luks_header_make(const struct block_crypt_scheme *scheme, enum q_crypto_has
 /* How much of the disk a slot's key material takes: whole sectors. */
 size_t luks_material_bytes(const struct luks_header *header);
 
-/* Where the last slot's key material ends, rounded up to LUKS_ALIGNMENT: the payload of what we make begins there. */
+/* Where the last slot's key material ends. */
+uint64_t luks_slots_end(const struct luks_header *header);
+
+/* The same, rounded up to LUKS_ALIGNMENT: the payload of what we make begins there. */
 uint64_t luks_header_end(const struct luks_header *header);
 
 /* For queries; owned. */

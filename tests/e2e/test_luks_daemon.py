@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from harness import QmpError, need, run, wait_for
+from harness import QmpError, need, run, sanitized, wait_for
 from luks_tools import OTHER, OUR_IO, PASSPHRASE, active_slots, cryptsetup, image_opts, io, opens, our_create
 
 
@@ -99,22 +99,32 @@ def test_create(serving, tmp_path):
     assert node['image']['format-specific']['data']['detached-header'] is True
 
 
-def dumpable_with(pid, needle):
-    """Mappings of the process that a core dump would hold and that contain the bytes."""
-    found = []
+SHADOW = 1 << 34  # larger ones are what sanitizers note about memory
+
+
+def mappings_with(pid, needle):
+    """Writable mappings of the process that contain the bytes, each with its flags."""
+    found = {}
     smaps = open(f'/proc/{pid}/smaps', encoding='utf-8').read()
     with open(f'/proc/{pid}/mem', 'rb', buffering=0) as memory:
         for head, body in re.findall(r'^([0-9a-f]+-[0-9a-f]+ [^\n]*)\n((?:[A-Z][^\n]*\n)*)', smaps, flags=re.M):
-            if ' dd' in body or not head.split()[1].startswith('rw'):
+            if not head.split()[1].startswith('rw'):
                 continue
             first, last = (int(word, 16) for word in head.split()[0].split('-'))
+            if last - first > SHADOW:
+                continue
             try:
                 memory.seek(first)
                 if needle in memory.read(last - first):
-                    found.append(head)
+                    found[head] = re.search(r'^VmFlags:(.*)', body, flags=re.M)[1].split()
             except OSError:
                 pass
     return found
+
+
+def dumpable_with(pid, needle):
+    """Those that a core dump would hold."""
+    return [head for head, flags in mappings_with(pid, needle).items() if 'dd' not in flags]
 
 
 def test_no_key_in_a_core_dump(serving, tmp_path):
@@ -136,3 +146,44 @@ def test_no_key_in_a_core_dump(serving, tmp_path):
         assert dumpable_with(serving.pid, secret) == []
     # The test finds what is there to be found.
     assert dumpable_with(serving.pid, str(serving.path).encode())
+    # Where the keys are is locked; sanitizers lock nothing.
+    flags_wanted = {'dd'} if sanitized() else {'dd', 'lo'}
+    places = {**mappings_with(serving.pid, PASSPHRASE.encode()), **mappings_with(serving.pid, volume_key[:32])}
+    assert places and all(flags_wanted <= set(flags) for flags in places.values()), places
+
+
+@pytest.mark.parametrize('kind', ['luks', 'qcow2'])
+def test_nothing_stays_in_memory(serving, tmp_path, kind):
+    """When the volume is closed and the secrets are deleted, neither are anywhere in the process, nor in what it said."""
+    key, options = tmp_path / 'key', {'driver': 'luks', 'file': 'file', 'key-secret': 'sec0'}
+    qmp, shown = serving.qmp, serving.path
+    if kind == 'qcow2':
+        (tmp_path / 'qcow2').touch()
+        qmp.command('blockdev-add', driver='file', node_name='image', filename=str(tmp_path / 'qcow2'))
+        assert job(qmp, 'blockdev-create', options={'driver': 'qcow2', 'file': 'image', 'size': 1 << 20, 'encrypt': {
+            'format': 'luks', 'key-secret': 'sec0', 'iter-time': 1}}) is None
+        data = (tmp_path / 'qcow2').read_bytes()
+        shown = tmp_path / 'shown'
+        shown.write_bytes(data[data.index(b'LUKS\xba\xbe\0\1'):] + bytes(1 << 20))
+        options = {'driver': 'qcow2', 'file': 'image', 'encrypt': {'format': 'luks', 'key-secret': 'sec0'}}
+    cryptsetup('luksDump', '--dump-volume-key', '--volume-key-file', key, shown)
+    volume_key = key.read_bytes()
+    change = {'state': 'active', 'new-secret': 'sec1', 'iter-time': 1}
+    with pytest.raises(QmpError):
+        qmp.command('blockdev-add', **{**options, 'node-name': 'bad', **({'key-secret': 'sec1'} if kind == 'luks' else {
+            'encrypt': {'format': 'luks', 'key-secret': 'sec1'}})})
+    qmp.command('blockdev-add', **options, node_name='disk')
+    qmp.command('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(tmp_path / 'nbd')}})
+    qmp.command('block-export-add', type='nbd', id='exp', node_name='disk', name='disk', writable=True)
+    run(need('qemu-io'), '-f', 'raw', '-c', 'write -P 5 0 1M', '-c', 'read -P 5 0 1M', f'nbd+unix:///disk?socket={tmp_path}/nbd')
+    assert job(qmp, 'x-blockdev-amend', node_name='disk', options={
+        'driver': kind, **(change if kind == 'luks' else {'encrypt': {'format': 'luks', **change}})}) is None
+    assert mappings_with(serving.pid, volume_key[:32])
+    qmp.command('nbd-server-stop')
+    wait_for(lambda: not qmp.command('query-block-exports'), 'the export to go')
+    qmp.command('blockdev-del', node_name='disk')
+    for secret in 'sec0', 'sec1':
+        qmp.command('object-del', id=secret)
+    for secret in PASSPHRASE.encode(), OTHER.encode(), volume_key[:32], volume_key[32:]:
+        assert mappings_with(serving.pid, secret) == {}
+    assert PASSPHRASE not in serving.stderr and OTHER not in serving.stderr

@@ -63,6 +63,21 @@ static bool CO_FN co_add_children(struct node *node, const struct blockdev_optio
     return luks->header_file;
 }
 
+/* What is cut off would read as zeroes, as if somebody had mistyped the passphrase. */
+static bool check_lengths(const struct luks_node *luks, struct error **err)
+{
+    uint64_t file_length = node_length(edge_child(luks->file));
+    uint64_t slots_end = luks_slots_end(&luks->header);
+
+    if (luks->payload > file_length)
+        return error_set(err, "LUKS payload begins at %" PRIu64 ", beyond the end of the file at %" PRIu64,
+                         luks->payload, file_length);
+    if (luks->header_file && slots_end > node_length(edge_child(luks->header_file)))
+        return error_set(err, "LUKS keyslots end at %" PRIu64 ", beyond the end of the header's file at %" PRIu64,
+                         slots_end, node_length(edge_child(luks->header_file)));
+    return true;
+}
+
 static bool CO_FN luks_co_open(struct node *node, const struct blockdev_options *options, struct error **err)
 {
     const struct blockdev_options_luks *own = &options->u.luks;
@@ -71,13 +86,11 @@ static bool CO_FN luks_co_open(struct node *node, const struct blockdev_options 
     if (!co_add_children(node, own, err))
         return false;
     struct luks_io io = luks_node_io(luks);
-    uint64_t file_length = node_length(edge_child(luks->file));
     if (!co_luks_load(&io, &luks->header, err))
         return false;
     luks->payload = luks->header.payload_offset;
-    if (luks->payload > file_length)
-        return error_set(err, "LUKS payload begins at %" PRIu64 ", beyond the end of the file at %" PRIu64,
-                         luks->payload, file_length);
+    if (!check_lengths(luks, err))
+        return false;
     node_set_flags(node, IO_FUA | IO_UNCHANGED, 0);
     if (node_metadata_only(node))
         return true;

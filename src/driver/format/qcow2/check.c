@@ -112,7 +112,7 @@ static bool CO_FN co_header_load(struct qcow2_check *check, struct error **err)
         store_be32(data + QCOW2_AT_REFCOUNT_TABLE_CLUSTERS, 1);
     /* Tables beyond the end of the file are a finding, not a reason to stop. */
     check->header = qcow2_header_parse(data, size, UINT64_MAX, err);
-    if (!check->header)
+    if (!check->header || !qcow2_header_check_crypto(check->header, UINT64_MAX, err))
         return false;
     if (!has_table)
         check->header->refcount_table_clusters = 0;

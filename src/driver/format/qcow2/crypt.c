@@ -139,6 +139,8 @@ bool CO_FN co_qcow2_crypt_open(struct qcow2_image *image, const struct blockdev_
     image->no_io = method != QCOW2_CRYPT_NONE && node_metadata_only(image->node);
     if (method == QCOW2_CRYPT_NONE || image->no_io)
         return true;
+    if (!qcow2_header_check_crypto(image->header, node_length(edge_child(image->file)), err))
+        return false;
     if (method == QCOW2_CRYPT_AES)
         image->crypt = aes_crypt(node_objects(image->node), options ? options->u.aes.key_secret : NULL, err);
     else

@@ -161,9 +161,41 @@ static void test_refusals(void)
             store_be64(cluster + refusal->at, refusal->value);
         else
             store_be32(cluster + refusal->at, (uint32_t)refusal->value);
-        g_assert_null(qcow2_header_parse(cluster, CLUSTER, FILE_BYTES, &err));
+        AUTO(qcow2_header) parsed = qcow2_header_parse(cluster, CLUSTER, FILE_BYTES, &err);
+        g_assert_false(parsed && qcow2_header_check_crypto(parsed, FILE_BYTES, &err));
         if (!g_pattern_match_simple(refusal->pattern, error_message(err)))
             g_error("\"%s\" is not like \"%s\"", error_message(err), refusal->pattern);
+    }
+}
+
+/* Where an encryption header cannot lie. */
+static void test_crypto_place(void)
+{
+    static const struct {
+        uint64_t offset;
+        uint64_t bytes;
+        const char *pattern; /* NULL: it can */
+    } rows[] = {
+        {CLUSTER, 4096, NULL},
+        {FILE_BYTES - CLUSTER, 4096, NULL},
+        {CLUSTER + 512, 4096, "Encryption header offset '*' is not a multiple of cluster size '*'"},
+        {CLUSTER, 591, "Encryption header too small: 591 bytes, at least 592"},
+        {CLUSTER, UINT64_MAX, "Encryption header too large: 18446744073709551615 bytes, at most *"},
+        {FILE_BYTES, 4096, "Encryption header lies beyond the end of the file: 4096 bytes at *"},
+        {UINT64_MAX - CLUSTER + 1, 4096, "Encryption header lies beyond the end of the file: 4096 bytes at *"},
+    };
+    AUTO(qcow2_header) header = sample_new();
+
+    header->crypt_method = QCOW2_CRYPT_LUKS;
+    header->has_crypto = true;
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        AUTO(error) err = NULL;
+
+        header->crypto_offset = rows[i].offset;
+        header->crypto_bytes = rows[i].bytes;
+        g_assert_true(qcow2_header_check_crypto(header, FILE_BYTES, &err) == !rows[i].pattern);
+        if (rows[i].pattern && !g_pattern_match_simple(rows[i].pattern, error_message(err)))
+            g_error("\"%s\" is not like \"%s\"", error_message(err), rows[i].pattern);
     }
 }
 
@@ -295,6 +327,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/header/round-trip", test_round_trip);
     g_test_add_func("/qcow2/header/small-cluster", test_small_cluster);
     g_test_add_func("/qcow2/header/refusals", test_refusals);
+    g_test_add_func("/qcow2/header/crypto-place", test_crypto_place);
     g_test_add_func("/qcow2/header/cut-off", test_cut_off);
     g_test_add_func("/qcow2/header/backing-name", test_backing_name);
     g_test_add_func("/qcow2/header/feature-names", test_feature_names);

@@ -315,31 +315,6 @@ static bool parse_crypto(struct qcow2_header *header, const struct extension *ex
     return true;
 }
 
-static bool check_crypto(const struct qcow2_header *header, uint64_t file_length, struct error **err)
-{
-    if (header->crypt_method > QCOW2_CRYPT_LUKS)
-        return error_set(err, "Unsupported encryption method %" PRIu32, header->crypt_method);
-    if (header->crypt_method != QCOW2_CRYPT_LUKS)
-        return true;
-    if (!header->has_crypto)
-        return error_set(err, "Missing CRYPTO header for crypt method %" PRIu32, header->crypt_method);
-    if (!is_aligned(header->crypto_offset, qcow2_cluster_size(header)))
-        return error_set(err, "Encryption header offset '%" PRIu64 "' is not a multiple of cluster size '%" PRIu64 "'",
-                         header->crypto_offset, qcow2_cluster_size(header));
-    if (header->crypto_bytes < QCOW2_CRYPTO_HEADER_BYTES_MIN)
-        return error_set(err, "Encryption header too small: %" PRIu64 " bytes, at least %d", header->crypto_bytes,
-                         QCOW2_CRYPTO_HEADER_BYTES_MIN);
-    if (header->crypto_bytes > QCOW2_CRYPTO_HEADER_BYTES_MAX)
-        return error_set(err, "Encryption header too large: %" PRIu64 " bytes, at most %d", header->crypto_bytes,
-                         QCOW2_CRYPTO_HEADER_BYTES_MAX);
-    if (!range_fits(header->crypto_offset, header->crypto_bytes, file_length))
-        return error_set(err,
-                         "Encryption header lies beyond the end of the file: %" PRIu64 " bytes at %#" PRIx64
-                         ", the file ends at %#" PRIx64,
-                         header->crypto_bytes, header->crypto_offset, file_length);
-    return true;
-}
-
 /* What all extensions together tell, beside the header's fields. */
 struct extensions {
     struct extension feature_names; /* type 0: none */
@@ -449,9 +424,35 @@ struct qcow2_header *qcow2_header_parse(const uint8_t *cluster, size_t size, uin
     if (!parse_length(cluster, size, header, err) || !parse_backing_file(cluster, size, header, &end, err) ||
         !parse_extensions(header, cluster, end, err) || !check_features(header, err) ||
         !check_refcounts(header, file_length, err) || !check_l1(header, file_length, err) ||
-        !check_snapshots(header, file_length, err) || !check_crypto(header, file_length, err))
+        !check_snapshots(header, file_length, err))
         return NULL;
-    return TAKE(header);
+    if (header->crypt_method <= QCOW2_CRYPT_LUKS)
+        return TAKE(header);
+    error_set(err, "Unsupported encryption method %" PRIu32, header->crypt_method);
+    return NULL;
+}
+
+bool qcow2_header_check_crypto(const struct qcow2_header *header, uint64_t file_length, struct error **err)
+{
+    if (header->crypt_method != QCOW2_CRYPT_LUKS)
+        return true;
+    if (!header->has_crypto)
+        return error_set(err, "Missing CRYPTO header for crypt method %" PRIu32, header->crypt_method);
+    if (!is_aligned(header->crypto_offset, qcow2_cluster_size(header)))
+        return error_set(err, "Encryption header offset '%" PRIu64 "' is not a multiple of cluster size '%" PRIu64 "'",
+                         header->crypto_offset, qcow2_cluster_size(header));
+    if (header->crypto_bytes < QCOW2_CRYPTO_HEADER_BYTES_MIN)
+        return error_set(err, "Encryption header too small: %" PRIu64 " bytes, at least %d", header->crypto_bytes,
+                         QCOW2_CRYPTO_HEADER_BYTES_MIN);
+    if (header->crypto_bytes > QCOW2_CRYPTO_HEADER_BYTES_MAX)
+        return error_set(err, "Encryption header too large: %" PRIu64 " bytes, at most %d", header->crypto_bytes,
+                         QCOW2_CRYPTO_HEADER_BYTES_MAX);
+    if (!range_fits(header->crypto_offset, header->crypto_bytes, file_length))
+        return error_set(err,
+                         "Encryption header lies beyond the end of the file: %" PRIu64 " bytes at %#" PRIx64
+                         ", the file ends at %#" PRIx64,
+                         header->crypto_bytes, header->crypto_offset, file_length);
+    return true;
 }
 
 /* --- serialising --- */

@@ -187,9 +187,9 @@ struct qcow2_header {
     bool has_bitmaps;
     struct qcow2_bitmaps_extension bitmaps;
 
-    bool has_crypto;        /* always with QCOW2_CRYPT_LUKS, and only then */
-    uint64_t crypto_offset; /* aligned */
-    uint64_t crypto_bytes;  /* at most QCOW2_CRYPTO_HEADER_BYTES_MAX */
+    bool has_crypto;        /* only with QCOW2_CRYPT_LUKS */
+    uint64_t crypto_offset; /* see qcow2_header_check_crypto() */
+    uint64_t crypto_bytes;
 
     uint8_t *unknown_fields; /* what follows QCOW2_HEADER_BYTES up to header_length */
     size_t unknown_fields_bytes;
@@ -203,6 +203,12 @@ struct qcow2_header {
  */
 struct qcow2_header *qcow2_header_parse(const uint8_t *cluster, size_t size, uint64_t file_length,
                                         struct error **err) MUST_CHECK;
+
+/*
+ * Whether there is an encryption header where one is needed, and lies where it can. Nothing else of the image depends
+ * on that, so parsing does not ask. `file_length` as above.
+ */
+bool qcow2_header_check_crypto(const struct qcow2_header *header, uint64_t file_length, struct error **err) MUST_CHECK;
 
 /*
  * The bytes of the header, its extensions, a table of feature names where there is room, and the backing file's name;

@@ -17,7 +17,8 @@ static struct q_crypto_block_info_luks *CO_FN co_describe_luks(const struct qcow
     uint8_t bytes[LUKS_HEADER_BYTES];
     struct luks_header header;
 
-    if (co_edge_pread(image->file, image->header->crypto_offset, sizeof(bytes), bytes, 0) ||
+    if (!qcow2_header_check_crypto(image->header, UINT64_MAX, NULL) ||
+        co_edge_pread(image->file, image->header->crypto_offset, sizeof(bytes), bytes, 0) ||
         !luks_header_parse(bytes, false, &header, NULL))
         return NULL;
     return luks_header_describe(&header, false);
