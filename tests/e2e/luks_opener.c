@@ -46,12 +46,22 @@ static int attach(int disk, const struct volume *volume, char path[NAME])
         .fd = (unsigned)disk,
         .info = {.lo_offset = volume->offset, .lo_sizelimit = volume->bytes, .lo_flags = LO_FLAGS_AUTOCLEAR}};
     int control = open("/dev/loop-control", O_RDWR);
-    int number = ioctl(control, LOOP_CTL_GET_FREE);
+    int loop = -1;
 
-    check(number < 0 ? -errno : 0, volume, "finding a loop device");
-    snprintf(path, NAME, "/dev/loop%d", number);
-    int loop = open(path, O_RDWR);
-    check(loop < 0 || ioctl(loop, LOOP_CONFIGURE, &config) ? -errno : 0, volume, path);
+    /* Another process may be given the same free one, and be quicker. */
+    while (loop < 0) {
+        int number = ioctl(control, LOOP_CTL_GET_FREE);
+
+        check(number < 0 ? -errno : 0, volume, "finding a loop device");
+        snprintf(path, NAME, "/dev/loop%d", number);
+        loop = open(path, O_RDWR);
+        check(loop < 0 ? -errno : 0, volume, path);
+        if (!ioctl(loop, LOOP_CONFIGURE, &config))
+            break;
+        check(errno == EBUSY ? 0 : -errno, volume, path);
+        close(loop);
+        loop = -1;
+    }
     close(control);
     return loop;
 }
