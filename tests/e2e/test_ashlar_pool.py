@@ -242,7 +242,9 @@ def test_encrypted(pools, storaged):
     assert left(storaged) == [[], [], []]
     assert b'plain text' not in (pools.images / 'a.luks').read_bytes()
     secret.undefine()
-    assert 'the secret of volume \'a.luks\': Secret not found' in pools.fail('export', 'demo', 'a.luks', '--nbd')
+    pools.pool.refresh()
+    assert "volume 'a.luks' is encrypted, and the pool daemon does not know with which secret" in pools.fail(
+        'export', 'demo', 'a.luks', '--nbd')
     assert left(storaged) == [[], [], []]
 
 
