@@ -110,11 +110,14 @@ def test_stdio_from_a_file(tmp_path):
 @pytest.mark.parametrize('signals', ['on', 'off'])
 def test_stdio_on_a_terminal(tmp_path, signals):
     """No echo, no lines; Ctrl-C as told; and the terminal is afterwards as it was before."""
+    looked, tell = os.pipe()
     pid, fd = pty.fork()
     if pid == 0:
+        os.read(looked, 1)  # the daemon changes the terminal as soon as it starts
         os.execv(program('ashlar-storaged'), ['storaged', '--chardev', f'stdio,id=s,signal={signals}', '--monitor', 'chardev=s'])
     before = termios.tcgetattr(fd)
     assert before[3] & termios.ECHO
+    os.write(tell, b'x')
     read_for(fd, b'"QMP"')
     assert not termios.tcgetattr(fd)[3] & (termios.ECHO | termios.ICANON)
     assert bool(termios.tcgetattr(fd)[3] & termios.ISIG) == (signals == 'on')
@@ -126,7 +129,8 @@ def test_stdio_on_a_terminal(tmp_path, signals):
             pass
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    os.close(fd)
+    for one in (fd, looked, tell):
+        os.close(one)
 
 
 def test_stdio_restores_the_terminal(tmp_path):
