@@ -16,6 +16,9 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get('ASHLAR_BUILD', TOP / 'build')).resolve()
 
+# For programs with sanitizers: which leaks are others'.
+os.environ.setdefault('LSAN_OPTIONS', f'suppressions={TOP}/tests/e2e/leaks-of-others:print_suppressions=0')
+
 # Long enough for a loaded machine with sanitizers on; a test that passes never waits for it.
 PATIENCE_S = 60
 

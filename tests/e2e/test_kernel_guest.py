@@ -235,8 +235,8 @@ def test_nbd_client(guest, disk):
     assert not guest.same('/dev/nbd0', '/tmp/data')
     guest.do('nbd-client -d /dev/nbd0')
     assert guest.size('nbd0') == 0
-    # once more, for a server that dies: errors, and the device can be used again
-    guest.do('nbd-client -unix /tmp/nbd /dev/nbd0 -N d 2>&1')
+    # once more, for a server that dies: errors, in time for what was on its way, too; and the device can be used again
+    guest.do('nbd-client -unix /tmp/nbd /dev/nbd0 -N d -t 5 2>&1')
     guest.kill('KILL')
     guest.fails('dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct')
     guest.do('nbd-client -d /dev/nbd0')
