@@ -212,10 +212,10 @@ static void test_resume(struct graph *graph)
     g_assert_cmpuint(vduse_test.config_interrupts, ==, 1);
     g_assert_cmpuint(atomic_load(&vduse_test.queues[0].interrupts), >, 0);
     co_kick_and_wait(0, 2);
+    co_vduse_device_free(fixture.device);
     g_assert_cmpuint(memory_disk_of(graph, "disk")->data[7 * 512], ==, 1);
     g_assert_cmpuint(memory_disk_of(graph, "disk")->data[8 * 512], ==, 2);
     /* and the same once more, with nothing in flight: from the ring alone */
-    co_vduse_device_free(fixture.device);
     fixture.device =
         vduse_device_new(&fixture.blk, "test", &vduse_test.kernel, fixture.log, (struct loop *[]){loop_current()}, 1);
     g_assert_true(co_vduse_device_resume(fixture.device, NULL));
