@@ -382,6 +382,13 @@ static void CO_FN co_flush_ahead(struct block_copy *copy)
     copy->flush_at = copy->done + FLUSH_AHEAD_BYTES;
 }
 
+void CO_FN co_block_copy_flush_ahead(struct block_copy *copy)
+{
+    spin_lock(&copy->spin);
+    co_flush_ahead(copy);
+    spin_unlock(&copy->spin);
+}
+
 int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes, bool wait, bool *ret_is_read)
 {
     uint64_t start = align_down(offset, copy->cluster_size);

@@ -49,6 +49,9 @@ void block_copy_set_explicit_zeroes(struct block_copy *copy);
 /* The target will be flushed when all has been copied: from time to time it is told so, that there be less to do then.
  */
 void block_copy_set_flush_ahead(struct block_copy *copy);
+/* The same by hand, after each copy of a job's: where others copy, too, those whose requests wait for it are spared
+ * that. */
+void CO_FN co_block_copy_flush_ahead(struct block_copy *copy);
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
 
 /* How many requests of some 1 MiB are worth making at once, of `limit` that are allowed. Main loop. */

@@ -60,7 +60,11 @@ static int CO_FN co_call_copy(struct node *node, void *opaque)
 {
     struct copy_call *call = opaque;
 
-    return co_block_copy(call->copy, call->offset, call->bytes, call->wait, &call->is_read);
+    int ret = co_block_copy(call->copy, call->offset, call->bytes, call->wait, &call->is_read);
+
+    if (!ret)
+        co_block_copy_flush_ahead(call->copy);
+    return ret;
 }
 
 static int CO_FN backup_co_work(void *state, uint64_t offset, uint64_t bytes, bool *ret_is_read)
