@@ -76,7 +76,7 @@ void block_copy_free(struct block_copy *copy)
 
 void block_copy_set_compress(struct block_copy *copy, bool compress)
 {
-    copy->write_flags = compress ? IO_COMPRESSED : 0;
+    copy->write_flags = (copy->write_flags & ~(unsigned)IO_COMPRESSED) | (compress ? IO_COMPRESSED : 0);
 }
 
 void block_copy_set_copy_range(struct block_copy *copy, bool use)
@@ -96,9 +96,15 @@ void block_copy_set_explicit_zeroes(struct block_copy *copy)
     copy->explicit_zeroes = true;
 }
 
+void block_copy_set_serialising(struct block_copy *copy)
+{
+    copy->write_flags |= IO_SERIALISING;
+    copy->zero_flags |= IO_SERIALISING;
+}
+
 void block_copy_set_unmap(struct block_copy *copy, bool unmap)
 {
-    copy->zero_flags = unmap ? IO_MAY_UNMAP : 0;
+    copy->zero_flags = (copy->zero_flags & ~(unsigned)IO_MAY_UNMAP) | (unmap ? IO_MAY_UNMAP : 0);
 }
 
 void block_copy_set_discard_source(struct block_copy *copy, bool discard)
@@ -265,7 +271,7 @@ static int CO_FN co_copy_data(struct block_copy *copy, uint64_t offset, uint64_t
         ret = co_edge_pwritev(copy->target, offset, bytes, &iov, copy->write_flags);
         /* What a format cannot store compressed (the end of a disk) is stored as it is. */
         if (ret == -ENOTSUP && copy->write_flags & IO_COMPRESSED)
-            ret = co_edge_pwritev(copy->target, offset, bytes, &iov, 0);
+            ret = co_edge_pwritev(copy->target, offset, bytes, &iov, copy->write_flags & ~(unsigned)IO_COMPRESSED);
     }
     loop_buffer_put(segment.iov_base, bytes);
     return ret;
@@ -282,8 +288,9 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
             return 0;
         return co_edge_pwrite_zeroes(copy->target, offset, extent->bytes, copy->zero_flags);
     }
-    if (copy->copy_range && extent->flags & BLOCK_DATA && extent->flags & BLOCK_OFFSET_VALID &&
-        !(extent->flags & BLOCK_FILTERED) && extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL)
+    if (copy->copy_range && !(copy->write_flags & IO_SERIALISING) && extent->flags & BLOCK_DATA &&
+        extent->flags & BLOCK_OFFSET_VALID && !(extent->flags & BLOCK_FILTERED) &&
+        extent->host->driver->kind == BLOCK_DRIVER_PROTOCOL)
         ret = co_edge_copy_from(copy->target, offset, extent->bytes, extent->host, extent->host_offset, 0);
     return ret == -ENOTSUP ? co_copy_data(copy, offset, extent->bytes, ret_is_read) : ret;
 }

@@ -46,6 +46,11 @@ void block_copy_set_unmap(struct block_copy *copy, bool unmap);    /* zeroes may
 void block_copy_set_in_place(struct block_copy *copy);
 /* Zeroes are written even where the target reads as zeroes: another image will be put below it. */
 void block_copy_set_explicit_zeroes(struct block_copy *copy);
+/*
+ * The target shows the source where it has nothing, and is read meanwhile: a copy waits for the reads that have begun,
+ * so that none of them finds what is written to the source after it. The target allows it (node_allow_serialising()).
+ */
+void block_copy_set_serialising(struct block_copy *copy);
 /* The target will be flushed when all has been copied: from time to time it is told so, that there be less to do then.
  */
 void block_copy_set_flush_ahead(struct block_copy *copy);

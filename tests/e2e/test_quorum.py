@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from harness import QmpError, raw_image
-from job_tools import connect, content, serve, writing
+from job_tools import connect, content, more_writes, serve, writing
 
 MIB = 1 << 20
 SIZE = 2 * MIB
@@ -214,6 +214,7 @@ def test_children_change_under_io(disks):
     client_uri = serve(disks.qmp, disks.folder / 'nbd', 'q')
     names = []
     with writing(client_uri, SIZE) as written:
+        more_writes(written, 1)
         for _ in range(8):
             disks.qmp.command('x-blockdev-change', parent='q', node='nd')
             edges = disks.qmp.command('x-debug-query-block-graph')

@@ -103,6 +103,22 @@ static bool mark_all(struct node *node, const struct block_dirty_bitmap *referen
     return true;
 }
 
+/* Where the target shows the file: who reads it while something is saved must not see what is written next. */
+static bool CO_FN co_guard_readers(struct cbw_node *cbw, struct node *node, struct error **err)
+{
+    struct node *target = edge_child(cbw->target);
+    struct graph_change *change;
+
+    if (!node_reaches(target, edge_child(cbw->file)))
+        return true;
+    change = co_graph_change_begin(node_graph(node));
+    co_graph_change_drain(change, target);
+    node_allow_serialising(target);
+    block_copy_set_serialising(cbw->copy);
+    block_copy_set_explicit_zeroes(cbw->copy);
+    return co_graph_change_end(change, true, err);
+}
+
 static bool CO_FN cbw_co_open(struct node *node, const struct blockdev_options *options, struct error **err)
 {
     const struct blockdev_options_cbw *own = &options->u.copy_before_write;
@@ -128,7 +144,7 @@ static bool CO_FN cbw_co_open(struct node *node, const struct blockdev_options *
                          node_name(edge_child(cbw->target)), node_length(edge_child(cbw->target)),
                          node_name(edge_child(cbw->file)), copy.length);
     cbw->copy = block_copy_new(&copy);
-    if (mark_all(node, own->bitmap, err))
+    if (co_guard_readers(cbw, node, err) && mark_all(node, own->bitmap, err))
         return true;
     block_copy_free(cbw->copy);
     return false;
