@@ -191,17 +191,22 @@ struct memory_lists {
 /* Gives back to the system what has not been needed since the last time, or everything. */
 void memory_lists_trim(struct memory_lists *lists, bool all);
 
-/* --- busy polling --- */
+/* --- busy polling: see polling.c --- */
 
 struct polling {
     _Atomic uint64_t max_ns; /* any thread */
     _Atomic uint64_t grow;
     _Atomic uint64_t shrink;
-    uint64_t now_ns; /* how long the next sleep is put off */
+    uint64_t now_ns;    /* how long the next sleep is put off */
+    int credit;         /* while it polls */
+    uint32_t rest;      /* while it does not: how many more waits at least */
+    uint32_t next_rest; /* how long the next one will be */
 };
-enum { POLL_FIRST_NS = 4000 /* where growing starts */, POLL_GROW_DEFAULT = 2 };
 
-/* Learns from a wait of `waited_ns`: one that polling might have bridged makes it poll longer, a long one less. */
+/*
+ * Learns from a wait of `waited_ns`, its polling and its sleep together: one that polling might have bridged makes it
+ * poll longer; when most of its polling finds nothing, it stops.
+ */
 void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns);
 
 /* --- descriptors that the loop itself watches --- */

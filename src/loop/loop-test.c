@@ -228,36 +228,6 @@ static void co_test_polling(void *opaque)
     g_assert_cmpint(co_sleep_ns(1000), ==, 0);
 }
 
-static void test_polling_adapts(void)
-{
-    enum { MAX_NS = 32768 };
-    struct polling polling = {0};
-
-    polling_adapt(&polling, MAX_NS + 1, MAX_NS); /* polling would not have helped */
-    g_assert_cmpuint(polling.now_ns, ==, 0);
-    polling_adapt(&polling, 100, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, POLL_FIRST_NS);
-    polling_adapt(&polling, 3000, MAX_NS); /* that was long enough */
-    g_assert_cmpuint(polling.now_ns, ==, POLL_FIRST_NS);
-    polling_adapt(&polling, 5000, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, 2 * POLL_FIRST_NS);
-    atomic_store(&polling.grow, 3);
-    polling_adapt(&polling, 20000, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, 6 * POLL_FIRST_NS);
-    polling_adapt(&polling, 30000, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS);
-    atomic_store(&polling.grow, UINT64_MAX);
-    polling.now_ns = 8000;
-    polling_adapt(&polling, 30000, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS);
-    atomic_store(&polling.shrink, 4);
-    polling_adapt(&polling, MAX_NS + 1, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS / 4);
-    atomic_store(&polling.shrink, 0);
-    polling_adapt(&polling, MAX_NS + 1, MAX_NS);
-    g_assert_cmpuint(polling.now_ns, ==, 0);
-}
-
 static void test_environment(void)
 {
     AUTO(error) err = NULL;
@@ -304,7 +274,6 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/loop/environment", test_environment);
     g_test_add_func("/loop/trim", test_trim);
-    g_test_add_func("/loop/polling-adapts", test_polling_adapts);
     loop_test_add("loop/sleep", co_test_sleep);
     loop_test_add("loop/many-timers", co_test_many_timers);
     loop_test_add("loop/random", co_test_random);

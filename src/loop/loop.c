@@ -272,25 +272,6 @@ static bool loop_poll(struct loop *loop, int64_t start_ns, int64_t timeout_ns)
     return false;
 }
 
-void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
-{
-    uint64_t grow = atomic_load_explicit(&polling->grow, memory_order_relaxed);
-    uint64_t shrink = atomic_load_explicit(&polling->shrink, memory_order_relaxed);
-    uint64_t longer_ns;
-
-    if (waited_ns <= polling->now_ns)
-        return;
-    if (waited_ns > max_ns) {
-        polling->now_ns = shrink ? polling->now_ns / shrink : 0;
-        return;
-    }
-    if (!polling->now_ns)
-        longer_ns = POLL_FIRST_NS;
-    else if (__builtin_mul_overflow(polling->now_ns, grow ? grow : POLL_GROW_DEFAULT, &longer_ns))
-        longer_ns = max_ns;
-    polling->now_ns = MIN(longer_ns, max_ns);
-}
-
 /* Gives pooled memory back: what was not needed for a while, or everything. */
 static void loop_trim(struct loop *loop, int64_t now_ns, bool all)
 {

@@ -72,7 +72,8 @@ static bool iothread_set(struct object *object, const struct object_property *pr
 static const struct object_property properties[] = {
     SETTING(LOOP_SETTING_POLL_MAX_NS, "poll-max-ns", "longest busy polling before sleeping, in ns; 0: none"),
     SETTING(LOOP_SETTING_POLL_GROW, "poll-grow", "factor by which polling grows; 0: the default"),
-    SETTING(LOOP_SETTING_POLL_SHRINK, "poll-shrink", "divisor by which polling shrinks; 0: it stops at once"),
+    SETTING(LOOP_SETTING_POLL_SHRINK, "poll-shrink",
+            "divisor by which polling shrinks; 0: it stops when it does not pay"),
     SETTING(LOOP_SETTING_AIO_MAX_BATCH, "aio-max-batch", "most I/O requests handed over in one go; 0: the default"),
     SETTING(LOOP_SETTING_THREAD_POOL_MIN, "thread-pool-min", "worker threads kept when idle"),
     SETTING(LOOP_SETTING_THREAD_POOL_MAX, "thread-pool-max", "worker threads at most"),
