@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ struct child {
     int input, output, errors; /* our ends of its pipes; -1: closed */
     size_t written;
     GString *output_text, *errors_text;
+    int64_t end_us; /* monotonic; 0: it may take as long as it takes */
 };
 
 static int make_pipe(int *ret_ours, int *ret_theirs, bool they_read)
@@ -56,7 +58,9 @@ static int spawn(struct child *child, int input, int output, int errors)
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    /* A group of its own, so that those can be killed with it that it starts. */
+    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
     if (input >= 0)
         posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
     else
@@ -122,15 +126,34 @@ static void feed(struct child *child)
         close_end(&child->input);
 }
 
+/* poll() for as long as the program may still take; 0, or -errno. */
+static int wait_for(const struct child *child, struct pollfd *fds, nfds_t count)
+{
+    int64_t left_us = child->end_us - g_get_monotonic_time();
+    int timeout_ms = child->end_us ? (int)(MAX(left_us, 0) / 1000) + 1 : -1;
+    int ready;
+
+    if (child->end_us && left_us <= 0)
+        return -ETIMEDOUT;
+    ready = poll(fds, count, timeout_ms);
+    if (ready < 0) {
+        for (nfds_t i = 0; i < count; i++)
+            fds[i].revents = 0;
+        return errno == EINTR ? 0 : -errno;
+    }
+    return 0;
+}
+
 static int listen_to(struct child *child)
 {
     bool fits = true;
 
     while (fits && (child->output >= 0 || child->errors >= 0)) {
         struct pollfd fds[] = {{child->output, POLLIN, 0}, {child->errors, POLLIN, 0}, {child->input, POLLOUT, 0}};
+        int ret = wait_for(child, fds, G_N_ELEMENTS(fds));
 
-        if (poll(fds, G_N_ELEMENTS(fds), -1) < 0 && errno != EINTR)
-            return -errno;
+        if (ret)
+            return ret;
         if (fds[0].revents)
             fits = take(&child->output, child->output_text, child->run->output_max, false);
         if (fds[1].revents)
@@ -141,7 +164,19 @@ static int listen_to(struct child *child)
     return fits ? 0 : -EFBIG;
 }
 
-static int wait_for_end(struct child *child)
+/* It says nothing more, which is not yet its end. */
+static int wait_until_it_ends(const struct child *child)
+{
+    AUTO(fd) fd = pidfd_open(child->pid, 0);
+    struct pollfd end = {fd, POLLIN, 0};
+    int ret = fd < 0 ? -errno : 0;
+
+    while (!ret && !end.revents)
+        ret = wait_for(child, &end, 1);
+    return ret;
+}
+
+static int take_status(struct child *child)
 {
     int status;
 
@@ -166,9 +201,11 @@ static int run_child(void *opaque)
     pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
     if (!ret) {
         ret = listen_to(child);
+        if (!ret)
+            ret = wait_until_it_ends(child);
         if (ret)
-            kill(child->pid, SIGKILL);
-        ended = wait_for_end(child);
+            kill(-child->pid, SIGKILL);
+        ended = take_status(child);
         ret = ret ? ret : ended;
     }
     close_end(&child->input);
@@ -187,6 +224,7 @@ int CO_FN co_process_run(const struct process_run *run, struct process_result *r
         .errors = -1,
         .output_text = g_string_new(NULL),
         .errors_text = g_string_new(NULL),
+        .end_us = run->timeout_ms ? g_get_monotonic_time() + run->timeout_ms * INT64_C(1000) : 0,
     };
     int result;
 

@@ -14,6 +14,7 @@ struct process_run {
     size_t input_size;
     size_t output_max; /* bytes kept of its output: more ends it with -EFBIG; 0: none is wanted */
     size_t errors_max; /* bytes kept of its standard error; the rest is dropped */
+    int timeout_ms;    /* after so long it is killed with all that it has started, and it is -ETIMEDOUT; 0: never */
 };
 
 struct process_result {

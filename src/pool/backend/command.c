@@ -44,7 +44,7 @@ bool command_exists(const char *name)
     return program;
 }
 
-bool CO_FN co_command_try(const char *const *argv, struct command_result *ret, struct pool_error **err)
+static bool CO_FN co_run(const char *const *argv, int time_max_s, struct command_result *ret, struct pool_error **err)
 {
     g_autofree char *program = find_program(argv[0]);
     const char *environment[] = {"PATH=" SYSTEM_PATH, "LC_ALL=C", "HOME=/", NULL};
@@ -53,6 +53,7 @@ bool CO_FN co_command_try(const char *const *argv, struct command_result *ret, s
         .environment = environment,
         .output_max = COMMAND_OUTPUT_MAX,
         .errors_max = ERRORS_MAX,
+        .timeout_ms = time_max_s * 1000,
     };
     struct process_result result;
     size_t count = g_strv_length((char **)(uintptr_t)argv);
@@ -66,6 +67,8 @@ bool CO_FN co_command_try(const char *const *argv, struct command_result *ret, s
     own_argv[0] = program;
     run.argv = own_argv;
     failed = co_process_run(&run, &result);
+    if (failed == -ETIMEDOUT)
+        return pool_error_set(err, POOL_ERROR_TIMEOUT, "'%s' has not ended within %d seconds", argv[0], time_max_s);
     if (failed)
         return pool_error_set_errno(err, failed, "Cannot run '%s'", argv[0]);
     command_result_clear(ret);
@@ -73,21 +76,40 @@ bool CO_FN co_command_try(const char *const *argv, struct command_result *ret, s
     return true;
 }
 
+bool CO_FN co_command_try(const char *const *argv, struct command_result *ret, struct pool_error **err)
+{
+    return co_run(argv, COMMAND_TIME_MAX_S, ret, err);
+}
+
+static bool check_status(const char *const *argv, const struct command_result *result, struct pool_error **err)
+{
+    g_autofree char *line = NULL;
+    g_autofree char *errors = NULL;
+
+    if (!result->status)
+        return true;
+    line = g_strjoinv(" ", (char **)(uintptr_t)argv);
+    errors = g_utf8_make_valid(result->errors, -1);
+    return pool_error_set(err, POOL_ERROR_INTERNAL, "Child process (%s) unexpected exit status %d: %s", line,
+                          result->status, errors);
+}
+
 bool CO_FN co_command_run(const char *const *argv, struct command_result *ret, struct pool_error **err)
 {
     struct command_result own = {0};
     struct command_result *result = ret ? ret : &own;
-    g_autofree char *line = NULL;
-    g_autofree char *errors = NULL;
-    bool ok = co_command_try(argv, result, err);
+    bool ok = co_command_try(argv, result, err) && check_status(argv, result, err);
 
-    if (ok && result->status) {
-        line = g_strjoinv(" ", (char **)(uintptr_t)argv);
-        errors = g_utf8_make_valid(result->errors, -1);
-        ok = pool_error_set(err, POOL_ERROR_INTERNAL, "Child process (%s) unexpected exit status %d: %s", line,
-                            result->status, errors);
-    }
     command_result_clear(&own);
+    return ok;
+}
+
+bool CO_FN co_command_work(const char *const *argv, struct pool_error **err)
+{
+    struct command_result result = {0};
+    bool ok = co_run(argv, 0, &result, err) && check_status(argv, &result, err);
+
+    command_result_clear(&result);
     return ok;
 }
 

@@ -16,6 +16,9 @@ struct pool_error;
 
 enum { COMMAND_OUTPUT_MAX = 64 * 1024 * 1024 };
 
+/* What takes longer hangs, and is killed: a server is gone, or a device does not answer. */
+enum { COMMAND_TIME_MAX_S = 180 };
+
 /* What a program that has run left behind. Zero-filled at first; command_result_clear(). */
 struct command_result {
     int status;   /* exit status; 128 + the signal's number where one ended it */
@@ -31,7 +34,10 @@ void command_result_clear(struct command_result *result);
  */
 bool CO_FN co_command_run(const char *const *argv, struct command_result *ret, struct pool_error **err);
 
-/* The same, but any exit status is a success; see `ret->status`. */
+/* The same for work that takes as long as the device is large: it is never killed. */
+bool CO_FN co_command_work(const char *const *argv, struct pool_error **err);
+
+/* The same as co_command_run(), but any exit status is a success; see `ret->status`. */
 bool CO_FN co_command_try(const char *const *argv, struct command_result *ret, struct pool_error **err);
 
 /* co_command_run(), and its output as JSON (lvs --reportformat json). Owned; NULL: *err. */

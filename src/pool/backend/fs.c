@@ -91,12 +91,14 @@ static bool CO_FN co_make_file_system(struct pool *pool, unsigned flags, struct 
     const char *force = force_option(pool->def->source.format);
     const char *argv[] = {"mkfs", "-t", format, force ? force : device, force ? device : NULL, NULL};
 
+    if (*device == '-')
+        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is not the path of a device", device);
     if (!co_worker_run(is_there, pool->def->source.devices[0].path))
         return pool_error_set(err, POOL_ERROR_OPERATION_INVALID,
                               "Source device does not exist when formatting pool '%s'", pool->def->name);
     if (!(flags & POOL_BUILD_OVERWRITE) && !co_device_check_unused(device, format, format, err))
         return false;
-    return co_command_run(argv, NULL, err);
+    return co_command_work(argv, err);
 }
 
 static bool CO_FN fs_co_build(struct pool *pool, unsigned flags, struct pool_error **err)
