@@ -3,9 +3,13 @@
 #include "pool/backend/disk-table.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <unistd.h>
+
+#include "base/bytes.h"
+#include "loop/file.h"
 
 #define MIB(n) ((uint64_t)(n) << 20)
 
@@ -110,6 +114,72 @@ static void test_dos(void)
     remove_disk(path);
 }
 
+/* --- tables that lie --- */
+
+enum {
+    SECTOR = 512,
+    ENTRY_BYTES = 128,
+    HEADER_CRC = 16,
+    ENTRIES_CRC = 88,
+    ENTRY_COUNT = 80,
+    ENTRY_FIRST = 32,
+    ENTRY_LAST = 40
+};
+
+static uint32_t crc32_of(const uint8_t *data, size_t size)
+{
+    uint32_t crc = UINT32_MAX;
+
+    for (size_t i = 0; i < size; i++) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320 : 0);
+    }
+    return ~crc;
+}
+
+/* Says of the first partition of a GPT that it has these sectors, with all checksums right. */
+static void set_sectors(const char *path, uint64_t first, uint64_t last)
+{
+    uint8_t header[SECTOR];
+    AUTO(fd) fd = open(path, O_RDWR | O_CLOEXEC);
+    g_autofree uint8_t *entries = NULL;
+    uint32_t header_bytes;
+    size_t size;
+
+    g_assert_cmpint(pread(fd, header, SECTOR, SECTOR), ==, SECTOR);
+    size = (size_t)load_le32(header + ENTRY_COUNT) * ENTRY_BYTES;
+    entries = g_malloc(size);
+    g_assert_cmpint(pread(fd, entries, size, 2 * SECTOR), ==, (ssize_t)size);
+    store_le64(entries + ENTRY_FIRST, first);
+    store_le64(entries + ENTRY_LAST, last);
+    store_le32(header + ENTRIES_CRC, crc32_of(entries, size));
+    header_bytes = load_le32(header + 12);
+    store_le32(header + HEADER_CRC, 0);
+    store_le32(header + HEADER_CRC, crc32_of(header, header_bytes));
+    g_assert_cmpint(pwrite(fd, entries, size, 2 * SECTOR), ==, (ssize_t)size);
+    g_assert_cmpint(pwrite(fd, header, SECTOR, SECTOR), ==, SECTOR);
+}
+
+/* Places in bytes that are no numbers any more, or not on the disk: what is on it counts. */
+static void test_beyond_the_disk(void)
+{
+    g_autofree char *path = make_disk("gpt");
+    enum disk_place place;
+
+    g_assert_cmpuint(add(path, MIB(20), false, &place), ==, 1);
+    set_sectors(path, 2048, MIB(1024) / SECTOR);
+    g_assert_cmpuint(find(path, 1).start, ==, DISK_GRAIN);
+    g_assert_cmpuint(find(path, 1).end, ==, MIB(300));
+    set_sectors(path, (UINT64_C(1) << 55) - 1, UINT64_C(1) << 55);
+    g_assert_cmpuint(find(path, 1).end, ==, 0);
+    set_sectors(path, 2048, UINT64_MAX >> 1);
+    g_assert_cmpuint(find(path, 1).end, <=, MIB(300));
+    set_sectors(path, 4096, 2048);
+    g_assert_cmpuint(find(path, 1).start, <=, find(path, 1).end);
+    remove_disk(path);
+}
+
 static void test_four_primary(void)
 {
     g_autofree char *path = make_disk("dos");
@@ -149,6 +219,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/pool/disk-table/gpt", test_gpt);
     g_test_add_func("/pool/disk-table/dos", test_dos);
+    g_test_add_func("/pool/disk-table/beyond-the-disk", test_beyond_the_disk);
     g_test_add_func("/pool/disk-table/four-primary", test_four_primary);
     g_test_add_func("/pool/disk-table/no-table", test_no_table);
     g_test_add_func("/pool/disk-table/node-names", test_node_names);

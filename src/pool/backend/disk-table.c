@@ -72,26 +72,32 @@ static int disk_write(struct disk *disk)
 
 /* --- reading --- */
 
-static struct disk_region region_of(struct fdisk_partition *partition, unsigned sector_size)
+/* What lies on the disk, of `sectors` sectors, of a partition; false: nothing does. Tables may say anything. */
+static bool take_region(struct fdisk_partition *partition, unsigned sector_size, uint64_t sectors,
+                        struct disk_region *ret)
 {
     uint64_t start = fdisk_partition_get_start(partition);
     uint64_t size = fdisk_partition_get_size(partition);
-    struct disk_region region = {.start = start * sector_size, .end = (start + size) * sector_size};
 
+    if (start >= sectors)
+        return false;
+    *ret =
+        (struct disk_region){.start = start * sector_size, .end = (start + MIN(size, sectors - start)) * sector_size};
     if (fdisk_partition_is_freespace(partition))
-        region.kind = DISK_FREE;
+        ret->kind = DISK_FREE;
     else if (fdisk_partition_is_container(partition))
-        region.kind = DISK_EXTENDED;
+        ret->kind = DISK_EXTENDED;
     else if (fdisk_partition_is_nested(partition))
-        region.kind = DISK_LOGICAL;
+        ret->kind = DISK_LOGICAL;
     else
-        region.kind = DISK_DATA;
-    if (region.kind != DISK_FREE && fdisk_partition_has_partno(partition))
-        region.number = (unsigned)fdisk_partition_get_partno(partition) + 1;
-    return region;
+        ret->kind = DISK_DATA;
+    if (ret->kind != DISK_FREE && fdisk_partition_has_partno(partition))
+        ret->number = (unsigned)fdisk_partition_get_partno(partition) + 1;
+    assert(ret->start <= ret->end);
+    return true;
 }
 
-static void take_regions(struct fdisk_table *from, struct disk_table *to, size_t room)
+static void take_regions(struct fdisk_table *from, struct disk_table *to, uint64_t sectors, size_t room)
 {
     struct fdisk_iter *walk = fdisk_new_iter(FDISK_ITER_FORWARD);
     struct fdisk_partition *partition;
@@ -99,7 +105,7 @@ static void take_regions(struct fdisk_table *from, struct disk_table *to, size_t
     while (to->count < room && !fdisk_table_next_partition(from, walk, &partition)) {
         if (fdisk_partition_has_start(partition) && fdisk_partition_has_size(partition) &&
             !fdisk_partition_is_wholedisk(partition))
-            to->regions[to->count++] = region_of(partition, to->sector_size);
+            to->count += take_region(partition, to->sector_size, sectors, &to->regions[to->count]);
     }
     fdisk_free_iter(walk);
 }
@@ -116,6 +122,7 @@ static int compare_regions(const void *left, const void *right)
 static int read_table(struct disk *disk, struct disk_table *ret)
 {
     struct fdisk_table *used = NULL, *free_places = NULL;
+    uint64_t sectors = fdisk_get_nsectors(disk->context);
     size_t room;
     int failed = fdisk_get_partitions(disk->context, &used);
 
@@ -126,8 +133,8 @@ static int read_table(struct disk *disk, struct disk_table *ret)
         ret->is_dos = fdisk_is_label(disk->context, DOS);
         room = fdisk_table_get_nents(used) + fdisk_table_get_nents(free_places);
         ret->regions = g_new0(struct disk_region, room ? room : 1);
-        take_regions(used, ret, room);
-        take_regions(free_places, ret, room);
+        take_regions(used, ret, sectors, room);
+        take_regions(free_places, ret, sectors, room);
         qsort(ret->regions, ret->count, sizeof(*ret->regions), compare_regions);
     }
     if (used)
