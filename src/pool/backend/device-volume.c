@@ -45,11 +45,13 @@ static int look(void *opaque)
 
 bool CO_FN co_device_volume_refresh(struct pool *pool, struct volume *volume, struct pool_error **err)
 {
-    struct device_look found = {.path = volume->target.path};
+    /* Of a partition that is renumbered meanwhile it changes. */
+    g_autofree char *path = g_strdup(volume->target.path);
+    struct device_look found = {.path = path};
     int ret = co_worker_run(look, &found);
 
     if (ret)
-        return pool_error_set_errno(err, ret, "cannot open volume '%s'", volume->target.path);
+        return pool_error_set_errno(err, ret, "cannot open volume '%s'", path);
     volume->type = VOLUME_BLOCK;
     volume->capacity = found.size;
     volume->allocation = found.size;

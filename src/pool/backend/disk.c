@@ -89,7 +89,7 @@ static bool CO_FN disk_co_check(struct pool *pool, bool *ret_active, struct pool
 /* --- the table --- */
 
 struct reading {
-    const char *device;
+    char *device;
     struct disk_table table;
     char *real_device; /* links resolved: nodes of partitions are called by it */
 };
@@ -109,22 +109,30 @@ static int read_table(void *opaque)
 static void reading_clear(struct reading *reading)
 {
     disk_table_clear(&reading->table);
+    g_clear_pointer(&reading->device, g_free);
     g_clear_pointer(&reading->real_device, g_free);
+}
+
+static bool CO_FN co_read_device(const char *device, struct reading *reading, struct pool_error **err)
+{
+    int ret;
+
+    *reading = (struct reading){.device = g_strdup(device)};
+    ret = co_worker_run(read_table, reading);
+    if (!ret)
+        return true;
+    if (ret == -EINVAL)
+        pool_error_set(err, POOL_ERROR_OPERATION_FAILED, "device '%s' has no partition table that is known",
+                       reading->device);
+    else
+        pool_error_set_errno(err, ret, "cannot read the partition table of '%s'", reading->device);
+    reading_clear(reading);
+    return false;
 }
 
 static bool CO_FN co_read(struct pool *pool, struct reading *reading, struct pool_error **err)
 {
-    int ret;
-
-    *reading = (struct reading){.device = device_of(pool)};
-    ret = co_worker_run(read_table, reading);
-    if (!ret)
-        return true;
-    reading_clear(reading);
-    if (ret == -EINVAL)
-        return pool_error_set(err, POOL_ERROR_OPERATION_FAILED, "device '%s' has no partition table that is known",
-                              device_of(pool));
-    return pool_error_set_errno(err, ret, "cannot read the partition table of '%s'", device_of(pool));
+    return co_read_device(device_of(pool), reading, err);
 }
 
 static void count_regions(const struct disk_table *table, struct pool_scan *scan)
@@ -215,16 +223,18 @@ static void CO_FN co_describe(struct pool *pool, struct volume *volume, const st
     volume_add_extent(volume, device_of(pool), region->start, region->end);
 }
 
-/* An extended partition's node is as large as its first record. */
+/* An extended partition's node is as large as its first record. Without the lock: the pool may stop meanwhile, and go
+ * on with another definition. */
 static bool CO_FN disk_co_volume_refresh(struct pool *pool, struct volume *volume, struct pool_error **err)
 {
+    g_autofree char *device = g_strdup(device_of(pool));
     struct reading reading;
 
     if (!co_device_volume_refresh(pool, volume, err))
         return false;
     if (volume->partition_kind != PARTITION_IS_EXTENDED)
         return true;
-    if (!co_read(pool, &reading, err))
+    if (!co_read_device(device, &reading, err))
         return false;
     assert(volume->extent_count);
     volume->capacity = volume->extents[0].end - volume->extents[0].start;
@@ -346,7 +356,10 @@ static bool CO_FN co_create_at(struct pool *pool, struct volume *volume, const s
         return false;
     }
     co_describe(pool, volume, reading, region);
-    return co_count_anew(pool, err);
+    if (co_count_anew(pool, err))
+        return true;
+    (void)co_remove(pool, change.number, NULL);
+    return false;
 }
 
 static bool CO_FN disk_co_volume_create(struct pool *pool, struct volume *volume, struct pool_error **err)
@@ -402,7 +415,7 @@ static bool check_removal(const struct pool *pool, const struct volume *volume, 
 static void CO_FN co_renumber(struct pool *pool, unsigned removed)
 {
     g_autoptr(GPtrArray) moved = g_ptr_array_new();
-    struct reading reading = {.device = device_of(pool)};
+    struct reading reading = {.device = g_strdup(device_of(pool))};
 
     for (size_t i = 0; i < pool_volume_count(pool); i++) {
         struct volume *volume = pool_volume_at(pool, i);
@@ -436,9 +449,10 @@ static bool CO_FN disk_co_volume_delete(struct pool *pool, struct volume *volume
         return false;
     if (pool_find_volume(pool, volume->name) == volume)
         pool_remove_volume(pool, volume);
+    /* The links to those that get other numbers lead elsewhere only then. */
+    co_command_settle();
     if (volume->partition_kind == PARTITION_LOGICAL)
         co_renumber(pool, volume->partition_number);
-    co_command_settle();
     return co_count_anew(pool, err);
 }
 
