@@ -247,36 +247,50 @@ struct pool_id *CO_FN co_storage_pool_define_xml(struct storage *storage, const 
     return id;
 }
 
-/* The pool of the definition (taken), locked; one that is defined already runs on it until it stops. */
+/* A new pool, locked, of the definition (taken). */
+static struct pool *CO_FN co_add_new(struct storage *storage, struct pool_def *def)
+{
+    struct pool *pool = pool_new(storage, pool_backend_find(def->type), def);
+
+    co_mutex_lock(&pool->lock);
+    storage_add_pool(storage, pool);
+    return pool_ref(pool);
+}
+
+/* Waits until nobody works on the pool. */
+static void CO_FN co_wait_for_pool(struct pool *pool)
+{
+    pool_ref(pool);
+    if (co_pool_lock(pool, NULL))
+        pool_unlock(pool);
+    pool_unref(pool);
+}
+
+/* The pool of the definition (taken), locked and starting; one that is defined already runs on it until it stops. */
 static struct pool *CO_FN co_add_transient(struct storage *storage, struct pool_def *def, struct pool_error **err)
 {
-    struct pool *pool;
+    struct pool *pool = NULL;
+    struct pool *same = NULL;
+    bool ok;
 
-    if (!storage_check_source(storage, def, err) || !storage_check_duplicate(storage, def, true, &pool, err)) {
-        pool_def_free(def);
-        return NULL;
-    }
-    if (!pool) {
-        pool = pool_new(storage, pool_backend_find(def->type), def);
-        co_mutex_lock(&pool->lock);
-        storage_add_pool(storage, pool);
-        return pool_ref(pool);
-    }
-    pool_ref(pool);
-    if (!co_pool_lock(pool, err)) {
-        pool_unref(pool);
-        pool_def_free(def);
-        return NULL;
-    }
-    if (pool->active) {
-        pool_error_set(err, POOL_ERROR_OPERATION_INVALID, "pool is already active as '%s'", pool->def->name);
-        pool_unlock(pool);
-        pool_unref(pool);
-        pool_def_free(def);
-        return NULL;
-    }
-    pool_def_free(pool->pending);
-    pool->pending = storage_swap_definition(pool, def);
+    do {
+        /* Others define other pools while somebody works on this one. */
+        if (same)
+            co_wait_for_pool(same);
+        co_mutex_lock(&storage->definitions);
+        ok = storage_check_source(storage, def, err) && storage_check_duplicate(storage, def, true, &same, err);
+        if (ok && !same) {
+            pool = co_add_new(storage, TAKE(def));
+        } else if (ok && co_mutex_try_lock(&same->lock)) {
+            pool = pool_ref(same);
+            pool_def_free(pool->pending);
+            pool->pending = storage_swap_definition(pool, TAKE(def));
+        }
+        if (pool)
+            pool->starting = true;
+        co_mutex_unlock(&storage->definitions);
+    } while (ok && !pool);
+    pool_def_free(def);
     return pool;
 }
 
@@ -293,11 +307,7 @@ struct pool_id *CO_FN co_storage_pool_create_xml(struct storage *storage, const 
     if (!def || !check_name(def, err))
         return NULL;
     storage->busy++;
-    co_mutex_lock(&storage->definitions);
     pool = co_add_transient(storage, TAKE(def), err);
-    if (pool)
-        pool->starting = true;
-    co_mutex_unlock(&storage->definitions);
     if (!pool) {
         storage->busy--;
         return NULL;
@@ -335,15 +345,15 @@ static bool CO_FN co_undefine(struct storage *storage, struct pool *pool, struct
 
 bool CO_FN co_storage_pool_undefine(struct storage *storage, const struct pool_id *id, struct pool_error **err)
 {
-    struct pool *pool;
+    struct pool *pool = co_begin(storage, id, err);
     bool ok;
 
+    if (!pool)
+        return false;
     co_mutex_lock(&storage->definitions);
-    pool = co_begin(storage, id, err);
-    ok = pool && co_undefine(storage, pool, err);
-    if (pool)
-        end(pool);
+    ok = co_undefine(storage, pool, err);
     co_mutex_unlock(&storage->definitions);
+    end(pool);
     return ok;
 }
 

@@ -7,11 +7,15 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "loop/coroutine.h"
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/pool-error.h"
 #include "pool/storage-internal.h"
 #include "pool/xml/document.h"
+
+/* For so long clients wait at the daemon's start for pools whose server, device or tool does not answer. */
+static const int64_t load_patience_ns = 5 * INT64_C(1000000000);
 
 /* --- reading files --- */
 
@@ -233,21 +237,47 @@ static bool CO_FN co_is_first_time(const struct storage *storage)
     return fd >= 0;
 }
 
+static void CO_FN co_load_pool(void *opaque)
+{
+    co_look_at(opaque);
+}
+
+/* All at once, so that one that does not answer holds up no other. */
+static void CO_FN co_load_pools(void *opaque)
+{
+    struct storage *storage = opaque;
+    GPtrArray *pools = reference_all(storage);
+    g_autofree struct co_task **tasks = g_new0(struct co_task *, pools->len);
+
+    for (guint i = 0; i < pools->len; i++)
+        tasks[i] = co_task_start(storage->loop, co_load_pool, g_ptr_array_index(pools, i));
+    for (guint i = 0; i < pools->len; i++)
+        co_task_join(tasks[i]);
+    unreference_all(pools);
+    if (co_is_first_time(storage))
+        co_autostart(storage);
+    storage->loading = false;
+    co_condition_broadcast(&storage->loaded);
+    co_group_done(&storage->work);
+}
+
 void CO_FN co_storage_load(struct storage *storage)
 {
-    GPtrArray *pools;
+    struct co_deadline deadline;
+    int ret = 0;
 
     storage->loading = true;
     co_mutex_lock(&storage->definitions);
     co_load_files(storage);
     co_mutex_unlock(&storage->definitions);
-    pools = reference_all(storage);
-    for (guint i = 0; i < pools->len; i++)
-        co_look_at(g_ptr_array_index(pools, i));
-    unreference_all(pools);
-    if (co_is_first_time(storage))
-        co_autostart(storage);
-    storage->loading = false;
+    co_group_add(&storage->work, 1);
+    co_spawn(storage->loop, co_load_pools, storage);
+    co_deadline_begin(&deadline, load_patience_ns);
+    while (!ret && storage->loading)
+        ret = co_condition_wait(&storage->loaded, NULL);
+    co_deadline_end(&deadline);
+    if (storage->loading)
+        log_warning("some pools have not answered yet: clients are served while they are waited for");
 }
 
 void CO_FN co_storage_reload(struct storage *storage)

@@ -28,10 +28,12 @@ struct storage {
     GPtrArray *pools; /* owns a reference of each */
     GHashTable *by_name, *by_uuid;
     GPtrArray *listeners;
-    struct co_mutex definitions; /* held while the set of pools changes, from the checks to the end */
+    struct co_mutex definitions; /* held while the set of pools changes, from the checks to the end; who holds it waits
+                                    for no pool's lock, but it may be taken under one */
     struct co_group work;        /* whatever runs without a client waiting for it */
     unsigned busy;               /* operations under way that are to end before the daemon does */
     bool loading;
+    struct co_condition loaded;
     bool closing;
     struct pool_watcher *watcher; /* NULL: nothing has been watched yet */
 };

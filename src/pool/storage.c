@@ -113,6 +113,7 @@ void storage_free(struct storage *storage)
     g_hash_table_destroy(storage->by_name);
     g_hash_table_destroy(storage->by_uuid);
     fd_close(storage->lock_fd);
+    co_condition_done(&storage->loaded);
     g_free(storage->config_directory);
     g_free(storage->autostart_directory);
     g_free(storage->state_directory);

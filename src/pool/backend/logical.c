@@ -30,12 +30,17 @@ static const char *group_of(const struct pool *pool)
 
 /* --- the group --- */
 
+static bool is_name(const char *name)
+{
+    return *name && *name != '-' && !name[strspn(name, NAME_CHARACTERS)];
+}
+
 /* What goes onto command lines: LVM's own rule for names, and absolute paths. */
 static bool check_names(const struct pool *pool, struct pool_error **err)
 {
     const struct pool_source *source = &pool->def->source;
 
-    if (*group_of(pool) == '-' || group_of(pool)[strspn(group_of(pool), NAME_CHARACTERS)])
+    if (!is_name(group_of(pool)))
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is no name of a volume group", group_of(pool));
     for (size_t i = 0; i < source->device_count; i++) {
         if (*source->devices[i].path != '/')
@@ -382,10 +387,24 @@ static bool CO_FN logical_co_volume_delete(struct pool *pool, struct volume *vol
     return co_command_run(deactivate, NULL, err) && co_command_run(remove, NULL, err);
 }
 
+/* What a snapshot is made of is a volume of the same group: of another one neither this pool nor its clients may know,
+ * and on a command line nothing else may stand there. */
+static bool check_origin(const struct pool *pool, const struct volume *volume, struct pool_error **err)
+{
+    const char *path = volume->backing->path;
+    g_autofree char *prefix = g_strconcat(pool->def->target_path, "/", NULL);
+
+    return (g_str_has_prefix(path, prefix) && is_name(path + strlen(prefix))) ||
+           pool_error_set(err, POOL_ERROR_INVALID_ARG, "backing store '%s' is no volume of the group '%s'", path,
+                          group_of(pool));
+}
+
 static bool CO_FN logical_co_volume_create(struct pool *pool, struct volume *volume, struct pool_error **err)
 {
-    if (*volume->name == '-' || volume->name[strspn(volume->name, NAME_CHARACTERS)])
+    if (!is_name(volume->name))
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is no name of a logical volume", volume->name);
+    if (volume->backing && !check_origin(pool, volume, err))
+        return false;
     volume->type = VOLUME_BLOCK;
     g_free(volume->target.path);
     volume->target.path = g_build_filename(pool->def->target_path, volume->name, NULL);
