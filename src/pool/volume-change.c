@@ -170,32 +170,13 @@ static bool check_copy(const struct pool *pool, struct volume *volume, const str
     return true;
 }
 
-/* Under the lock of `pool`. */
-static bool CO_FN co_create_from(struct pool *pool, struct volume *volume, const struct volume_id *source_id,
+/* Under the lock of `pool`; the source is marked as in use. */
+static bool CO_FN co_create_from(struct pool *pool, struct volume *volume, const struct volume_job *from,
                                  unsigned flags, struct pool_error **err)
 {
-    struct storage *storage = pool->storage;
-    struct pool *source_pool;
-    struct volume *source;
-    AUTO(pool) held_pool = NULL;
-    AUTO(volume) held = NULL;
-    bool ok;
-
-    source = storage_find_volume(storage, source_id, &source_pool, err);
-    if (!source || !volume_check_built(source, err))
-        return false;
-    held_pool = pool_ref(source_pool);
-    held = volume_ref(source);
-    /* Its pool's lock is not needed: the mark keeps it where it is from here on. */
-    source->in_use++;
-    source_pool->jobs++;
-    ok = (!source_pool->backend->volume->co_refresh ||
-          source_pool->backend->volume->co_refresh(source_pool, source, err)) &&
-         check_copy(pool, volume, source, err) && co_add(pool, volume, err) &&
-         co_make(pool, volume, source_pool, source, flags, err);
-    source->in_use--;
-    source_pool->jobs--;
-    return ok;
+    return (!operations(from->pool)->co_refresh || operations(from->pool)->co_refresh(from->pool, from->volume, err)) &&
+           check_copy(pool, volume, from->volume, err) && co_add(pool, volume, err) &&
+           co_make(pool, volume, from->pool, from->volume, flags, err);
 }
 
 /* What both ways of making one ask of their arguments; the pool, referenced. */
@@ -216,23 +197,56 @@ static struct pool *check_request(struct storage *storage, const struct pool_id 
     return NULL;
 }
 
-/* `source` NULL: an empty one. */
+/* A volume that is to be made in a pool, which was one of that backend when the volume was read. */
+struct creation {
+    struct pool *pool;
+    const struct pool_backend *backend;
+    struct volume *volume;
+    unsigned flags;
+};
+
+/* `from` NULL: an empty one. */
+static struct volume_id *CO_FN co_create_in(const struct creation *creation, const struct volume_job *from,
+                                            struct pool_error **err)
+{
+    struct pool *pool = creation->pool;
+    struct volume *volume = creation->volume;
+    struct volume_id *ret = NULL;
+
+    if (!co_pool_lock(pool, err))
+        return NULL;
+    pool->storage->busy++;
+    if (check_same(pool, creation->backend, err) && (from ? co_create_from(pool, volume, from, creation->flags, err)
+                                                          : co_create(pool, volume, creation->flags, err)))
+        ret = volume_get_id(pool, volume);
+    pool->storage->busy--;
+    pool_unlock(pool);
+    return ret;
+}
+
+/* `source` NULL: an empty one. Of two pools never both locks are held: others may copy the other way. */
 static struct volume_id *CO_FN co_create_xml(struct storage *storage, const struct pool_id *id, const char *xml,
                                              const struct volume_id *source, unsigned flags, struct pool_error **err)
 {
     AUTO(volume) volume = NULL;
     AUTO(pool) pool = check_request(storage, id, xml, source, flags, &volume, err);
-    const struct pool_backend *backend = pool ? pool->backend : NULL;
+    struct creation creation = {pool, pool ? pool->backend : NULL, volume, flags};
     struct volume_id *ret = NULL;
+    struct volume_job from;
 
-    if (!pool || !co_pool_lock(pool, err))
+    if (!pool)
         return NULL;
-    storage->busy++;
-    if (check_same(pool, backend, err) &&
-        (source ? co_create_from(pool, volume, source, flags, err) : co_create(pool, volume, flags, err)))
-        ret = volume_get_id(pool, volume);
-    storage->busy--;
-    pool_unlock(pool);
+    if (!source)
+        return co_create_in(&creation, NULL, err);
+    /* Under its pool's lock, so that it is not marked while a refresh or stop of the pool is under way. */
+    if (!co_volume_begin(storage, source, &from, err))
+        return NULL;
+    if (volume_check_built(from.volume, err)) {
+        volume_job_go(&from);
+        ret = co_create_in(&creation, &from, err);
+        co_volume_job_return(&from);
+    }
+    volume_end(&from);
     return ret;
 }
 
