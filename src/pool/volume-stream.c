@@ -40,6 +40,9 @@ static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct
     ret = co_file_stat(stream->fd, &status);
     if (!ret && S_ISDIR(status.st_mode))
         ret = -EISDIR;
+    /* Somebody may have put a pipe there since it was looked at, and reading that would wait for ever. */
+    if (!ret && !S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
+        ret = -EMEDIUMTYPE;
     if (!ret)
         ret = fd_set_blocking(stream->fd);
     stream->is_device = !ret && S_ISBLK(status.st_mode);

@@ -127,3 +127,14 @@ def test_names_that_are_options(pool_daemon):
     pool = connection.storagePoolDefineXML("<pool type='logical'><name>x</name><source><name>--config=x</name></source></pool>")
     assert error_of(pool.create) == (libvirt.VIR_ERR_INVALID_ARG,
                                      "invalid argument: '--config=x' is no name of a volume group")
+
+
+def test_device_that_is_an_option(pool_daemon, tmp_path, monkeypatch):
+    """A file of that name would be found, and mkfs would take it for something else."""
+    (tmp_path / '-c').touch()
+    monkeypatch.chdir(tmp_path)
+    pool = pool_daemon.start().connect().storagePoolDefineXML(
+        f"<pool type='fs'><name>x</name><source><device path='-c'/><format type='ext4'/></source>"
+        f'<target><path>{tmp_path}/x</path></target></pool>')
+    assert error_of(pool.build, libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE) == (
+        libvirt.VIR_ERR_INVALID_ARG, "invalid argument: '-c' is not the path of a device")

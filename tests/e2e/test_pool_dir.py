@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Pools of directories: what virsh shows, and what libvirt's library gets."""
+import os
 import re
 import threading
 
@@ -290,3 +291,19 @@ def test_types_that_are_missing(pool_daemon, kind):
     pool_daemon.kill()
     connection = pool_daemon.start().connect()
     connection.storagePoolLookupByName('p').undefine()
+
+
+@pytest.mark.parametrize('read', [True, False])
+def test_pipe_in_the_place_of_a_file(pool_daemon, tmp_path, read):
+    """What was a file when it was looked at is none any more: nobody waits for a pipe's other end."""
+    (tmp_path / 'file').write_bytes(b'x' * 4096)
+    (pool_daemon.images / 'link').symlink_to(tmp_path / 'file')
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images))
+    volume = pool.storageVolLookupByName('link')
+    (tmp_path / 'file').unlink()
+    os.mkfifo(tmp_path / 'file')
+    code, message = error_of((volume.download if read else volume.upload), connection.newStream(), 0, 0)
+    assert code == libvirt.VIR_ERR_SYSTEM_ERROR
+    assert f"Unable to open stream for '{pool_daemon.images}/link'" in message
+    assert pool.isActive()
