@@ -38,25 +38,20 @@ enum { KIB = 1024, COPY_WORKERS = 4, COPY_PIECE = 16 * 1024 * 1024, COPY_BUFFER 
 static char *CO_FN co_add_key(struct storage *storage, const struct secret_value *value, struct pool_error **err)
 {
     g_autofree char *data = g_base64_encode(value->data, value->size);
-    AUTO(json) object = json_object();
-    AUTO(object_options) options = NULL;
+    struct object_options options = {.qom_type = OBJECT_TYPE_SECRET};
     struct error *error = NULL;
     uint64_t number;
-    char *id;
 
     loop_random_bytes(&number, sizeof(number));
-    id = g_strdup_printf("volume-key-%016llx", (unsigned long long)number);
-    json_set(object, "qom-type", json_string("secret"));
-    json_set(object, "id", json_string(id));
-    json_set(object, "data", json_string(data));
-    json_set(object, "format", json_string("base64"));
-    memset(data, 0, strlen(data));
-    options = object_options_parse(object, &error);
-    if (options && co_object_add(graph_objects(storage->graph), options, &error))
-        return id;
-    g_free(id);
-    pool_error_from(err, error);
-    return NULL;
+    options.id = g_strdup_printf("volume-key-%016llx", (unsigned long long)number);
+    options.u.secret =
+        (struct secret_properties){.has_format = true, .format = Q_CRYPTO_SECRET_FORMAT_BASE64, .data = data};
+    if (!co_object_add(graph_objects(storage->graph), &options, &error)) {
+        g_clear_pointer(&options.id, g_free);
+        pool_error_from(err, error);
+    }
+    explicit_bzero(data, strlen(data));
+    return options.id;
 }
 
 static void CO_FN co_drop_key(struct storage *storage, char *id)

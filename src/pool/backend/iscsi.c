@@ -128,8 +128,11 @@ static bool CO_FN iscsi_co_start(struct pool *pool, struct pool_error **err)
 static bool CO_FN iscsi_co_stop(struct pool *pool, struct pool_error **err)
 {
     const char *logout[] = {"--logout", NULL};
-    g_autofree char *session = check_source(pool, err) ? co_find_session(pool, NULL) : NULL;
+    g_autofree char *session = NULL;
 
+    if (!check_source(pool, err))
+        return false;
+    session = co_find_session(pool, NULL);
     return !session || co_on_node(pool, logout, err);
 }
 

@@ -5,14 +5,9 @@
 #include "pool/backend/command.h"
 #include "pool/backend/files.h"
 #include "pool/backend/mount.h"
+#include "pool/backend/portal.h"
 #include "pool/backend/types.h"
 #include "pool/pool-error.h"
-
-static bool check_host(const struct pool_source *source, struct pool_error **err)
-{
-    return source->host_count == 1 ||
-           pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "Expected exactly 1 host for the storage pool");
-}
 
 /* As mount(8) takes it; owned. Addresses of IPv6 have colons, so they stand in brackets. */
 static char *source_of(const struct pool *pool)
@@ -31,7 +26,7 @@ static bool CO_FN netfs_co_check(struct pool *pool, bool *ret_active, struct poo
     g_autofree char *source = NULL;
 
     *ret_active = false;
-    if (!check_host(&pool->def->source, err))
+    if (!portal_check_host(&pool->def->source, err))
         return false;
     source = source_of(pool);
     *ret_active = co_is_mounted(source, pool->def->target_path);
@@ -58,7 +53,7 @@ static bool CO_FN netfs_co_start(struct pool *pool, struct pool_error **err)
     g_autofree char *from = NULL;
     const char *target = pool->def->target_path;
 
-    if (!check_host(source, err))
+    if (!portal_check_host(source, err))
         return false;
     from = source_of(pool);
     if (co_is_mounted(from, target))
@@ -77,7 +72,7 @@ static bool CO_FN netfs_co_stop(struct pool *pool, struct pool_error **err)
 {
     g_autofree char *source = NULL;
 
-    if (!check_host(&pool->def->source, err))
+    if (!portal_check_host(&pool->def->source, err))
         return false;
     source = source_of(pool);
     return !co_is_mounted(source, pool->def->target_path) || co_unmount(pool->def->target_path, err);
@@ -141,11 +136,9 @@ static bool CO_FN netfs_co_find_sources(struct storage *storage, const struct po
 
     if (!source)
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "hostname must be specified for netfs sources");
-    if (!check_host(source, err))
+    if (!portal_check_host(source, err))
         return false;
     host = source->hosts[0].name;
-    if (*host == '-')
-        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is not the name of a host", host);
     if (!co_find_exports(host, sources, &error) && !sources->len)
         return pool_error_set(err, POOL_ERROR_OPERATION_FAILED, "no storage pools were found on host '%s': %s", host,
                               error->message);
