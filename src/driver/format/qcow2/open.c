@@ -410,12 +410,12 @@ bool CO_FN co_qcow2_open(struct node *node, const struct blockdev_options *optio
     return true;
 }
 
-/* Nothing new goes into an image that is known to be damaged; its bitmaps stay marked as in use. */
+/* Nothing new goes into an image that is known to be damaged, or may be; its bitmaps stay marked as in use. */
 static void CO_FN co_store_bitmaps(struct qcow2_image *image)
 {
     AUTO(error) err = NULL;
 
-    if (!image->writable || image->header->incompatible_features & QCOW2_CORRUPT)
+    if (!image->writable || image->keep_dirty || image->header->incompatible_features & QCOW2_CORRUPT)
         return;
     if (!co_qcow2_bitmaps_store(image, &err))
         log_warning("Node '%s': lost its persistent bitmaps: %s", node_name(image->node), error_message(err));

@@ -67,6 +67,14 @@ struct qcow2_freed_list {
     size_t capacity;
 };
 
+/* What the header in the file says of the counts, while others are in preparation; see shadow.c. */
+struct qcow2_shadow {
+    uint64_t *table; /* the former table; owned */
+    uint64_t entries;
+    uint64_t offset; /* of it in the file */
+    uint32_t clusters;
+};
+
 /* Clusters that are free and about to be handed out: a run inside one refcount block, which is pinned. */
 struct qcow2_window {
     struct qcow2_table *block; /* pinned; NULL: there is no window */
@@ -128,6 +136,7 @@ struct qcow2_image {
     uint64_t refcount_dirty_first;       /* alloc_spin: entries that are to be written: none if first >= end */
     uint64_t refcount_dirty_end;         /* alloc_spin */
     struct qcow2_cache *refcounts;       /* drain; keys: indices of the refcount table */
+    struct qcow2_shadow *shadow;         /* drain; NULL: the counts are where the header in the file says */
 
     struct co_mutex alloc_lock;  /* of looking for free clusters */
     struct spin_lock alloc_spin; /* of the next ones; taken before a shard's lock of `refcounts` */
@@ -148,7 +157,7 @@ struct qcow2_image {
 
     struct co_mutex write_back_lock; /* one write-back at a time */
     bool metadata_dirty;             /* atomic: the dirty bit is set in the file because of us */
-    bool keep_dirty;                 /* drain: counts and flags may disagree: who opens it next is to repair it */
+    bool keep_dirty;                 /* drain: a repair has failed: who opens it next is to repair it */
 
     struct co_mutex owners_lock; /* of looking at the tables before the first change */
     bool owners_known;           /* atomic: that is done: what the L1 table leads to is as its flags say */
@@ -255,6 +264,21 @@ int CO_FN co_qcow2_refcount_block_write(struct qcow2_image *image, uint64_t inde
                                         uint64_t end) MUST_CHECK;
 /* Enters it in the table. Under alloc_lock. */
 void qcow2_refcount_block_name(struct qcow2_image *image, uint64_t index, uint64_t offset);
+
+/* --- shadow.c: counts that become valid with a write of the header; drained --- */
+
+/*
+ * From here on counts are changed in copies. All that was changed before is in the file by then. On failure nothing has
+ * changed but for leaks.
+ */
+int CO_FN co_qcow2_shadow_begin(struct qcow2_image *image) MUST_CHECK;
+/*
+ * Writes the fields of the header, durably, with the counts as they are now, which must be durable (settled); the
+ * former ones are freed. Where that fails, the shadow is still there. Without one, only the header.
+ */
+int CO_FN co_qcow2_shadow_switch(struct qcow2_image *image) MUST_CHECK;
+/* The counts are what they were at the beginning. Without a shadow, nothing. */
+void qcow2_shadow_drop(struct qcow2_image *image);
 
 /* --- owners.c --- */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Going through all that an L1 table leads to, to change counts or flags. */
+/* Going through all that an L1 table leads to, to change its counts. */
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -14,15 +14,15 @@ enum { SETTLE_AFTER = 16 * 1024 };
 
 struct walk {
     struct qcow2_image *image;
-    int delta;
-    enum qcow2_walk_flags flags;
-    uint8_t *table;      /* one L2 table */
-    uint64_t run_offset; /* clusters in one piece that wait for being counted */
-    uint64_t run_bytes;  /* 0: none */
-    uint64_t runs;       /* that were counted */
-    uint64_t runs_max;   /* after which to stop: for taking back */
-    uint64_t unsettled;  /* freed since the last settling */
-    uint32_t l1_index;   /* for messages */
+    enum qcow2_walk what;
+    const uint64_t *copies; /* L1 entries: those that differ do not count; NULL: none */
+    uint8_t *table;         /* one L2 table */
+    uint64_t run_offset;    /* clusters in one piece that wait for being counted */
+    uint64_t run_bytes;     /* 0: none */
+    uint64_t runs;          /* that were counted */
+    uint64_t runs_max;      /* after which to stop: for taking back */
+    uint64_t unsettled;     /* freed since the last settling */
+    uint32_t l1_index;      /* for messages */
 };
 
 static int CO_FN co_count(struct walk *walk, uint64_t offset, uint64_t bytes)
@@ -30,9 +30,9 @@ static int CO_FN co_count(struct walk *walk, uint64_t offset, uint64_t bytes)
     struct qcow2_image *image = walk->image;
     int ret = 0;
 
-    if (!walk->delta || walk->runs >= walk->runs_max)
+    if (walk->runs >= walk->runs_max)
         return 0;
-    if (walk->delta > 0) {
+    if (walk->what != QCOW2_WALK_LOWER) {
         ret = co_qcow2_refcount_add(image, offset, bytes, 1);
     } else {
         qcow2_free_clusters(image, offset, bytes, QCOW2_FREE_SNAPSHOT);
@@ -76,34 +76,12 @@ static int CO_FN co_compressed(struct walk *walk, uint64_t entry)
     return ret ? ret : co_count(walk, extent.offset, extent.bytes);
 }
 
-/* 1: the entry's flag has changed. */
-static int CO_FN co_flag(struct walk *walk, uint8_t *at, uint64_t entry, uint64_t offset)
-{
-    bool copied = false;
-
-    if (walk->flags == QCOW2_WALK_KEEP_FLAGS)
-        return 0;
-    if (walk->flags == QCOW2_WALK_SET_FLAGS) {
-        uint64_t count;
-        int ret = co_qcow2_refcount_get(walk->image, offset, &count);
-
-        if (ret)
-            return ret;
-        copied = count == 1;
-    }
-    if (!!(entry & QCOW2_COPIED) == copied)
-        return 0;
-    store_be64(at, entry ^ QCOW2_COPIED);
-    return 1;
-}
-
 static int CO_FN co_l2_entry(struct walk *walk, unsigned index, bool *changed)
 {
     struct qcow2_image *image = walk->image;
     uint8_t *at = walk->table + ((size_t)index << image->l2_entry_bits);
     uint64_t entry = load_be64(at);
     uint64_t offset = entry & QCOW2_L2_OFFSET_MASK;
-    int ret;
 
     if (entry & QCOW2_COMPRESSED)
         return image->has_data_file ? 0 : co_compressed(walk, entry);
@@ -113,10 +91,10 @@ static int CO_FN co_l2_entry(struct walk *walk, unsigned index, bool *changed)
         return co_qcow2_corrupt(image, 0, 0,
                                 "Data cluster offset %#" PRIx64 " unaligned (L1 index: %" PRIu32 ", L2 index: %u)",
                                 offset, walk->l1_index, index);
-    ret = co_flag(walk, at, entry, offset);
-    if (ret < 0)
-        return ret;
-    *changed |= ret > 0;
+    if (walk->what == QCOW2_WALK_REVIVE && entry & QCOW2_COPIED) {
+        store_be64(at, entry ^ QCOW2_COPIED);
+        *changed = true;
+    }
     return co_cluster(walk, offset);
 }
 
@@ -152,54 +130,29 @@ static int CO_FN co_l1_entries(struct walk *walk, const uint64_t *l1, uint32_t l
         if (ret == 0)
             ret = co_l2_table(walk, l2_offset);
         /* After what is in it: by then nobody reads it any more. */
-        if (ret == 0)
+        if (ret == 0 && !(walk->copies && (walk->copies[i] & QCOW2_L1_OFFSET_MASK) != l2_offset))
             ret = co_count(walk, l2_offset, image->cluster_size);
     }
     return ret;
 }
 
-int CO_FN co_qcow2_walk(struct qcow2_image *image, const uint64_t *l1, uint32_t l1_size, int delta,
-                        enum qcow2_walk_flags flags)
+int CO_FN co_qcow2_walk(struct qcow2_image *image, const uint64_t *l1, uint32_t l1_size, enum qcow2_walk what,
+                        const uint64_t *copies)
 {
-    struct walk walk = {.image = image, .delta = delta, .flags = flags, .runs_max = UINT64_MAX};
+    struct walk walk = {.image = image, .what = what, .copies = copies, .runs_max = UINT64_MAX};
     int ret;
 
     walk.table = loop_buffer_get(image->cluster_size);
     if (!walk.table)
         return -ENOMEM;
     ret = co_l1_entries(&walk, l1, l1_size);
-    if (ret < 0 && delta > 0) {
-        struct walk back = {.image = image, .delta = -1, .runs_max = walk.runs, .table = walk.table};
+    if (ret < 0 && what != QCOW2_WALK_LOWER) {
+        struct walk back = {.image = image, .copies = copies, .runs_max = walk.runs, .table = walk.table};
 
         /* The same entries lead to the same runs; what fails here leaks. Who began the change settles it. */
+        back.what = QCOW2_WALK_LOWER;
         (void)co_l1_entries(&back, l1, l1_size);
     }
     loop_buffer_put(walk.table, image->cluster_size);
     return ret;
-}
-
-int CO_FN co_qcow2_walk_active_flags(struct qcow2_image *image, bool clear)
-{
-    uint32_t l1_size = image->header->l1_size;
-    bool changed = false;
-
-    for (uint32_t i = 0; i < l1_size; i++) {
-        uint64_t entry = image->l1[i], count = 0;
-
-        if (!(entry & QCOW2_L1_OFFSET_MASK))
-            continue;
-        if (!clear) {
-            int ret = co_qcow2_refcount_get(image, entry & QCOW2_L1_OFFSET_MASK, &count);
-
-            if (ret)
-                return ret;
-        }
-        if (!!(entry & QCOW2_COPIED) == (count == 1))
-            continue;
-        __atomic_store_n(&image->l1[i], entry ^ QCOW2_COPIED, __ATOMIC_RELAXED);
-        changed = true;
-    }
-    if (!changed)
-        return 0;
-    return co_qcow2_table_write(image, image->header->l1_table_offset, l1_size, image->l1, QCOW2_METADATA_ACTIVE_L1);
 }

@@ -1,11 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Internal snapshots. Each change is one switch of the header's fields, a write inside its first sector: before it, all
- * that the new state needs is durable and the old state untouched but for counts that are too high; after it, what only
- * the old state needed is let go.
+ * Internal snapshots. Each change is one or two writes of the header's fields, which lie in its first sector and thus
+ * change together. Before such a write all that the new state needs is durable, and the old state is untouched but for
+ * counts that are too high; after it, what only the old state needed is let go. So a crash at any point leaves one of
+ * the two, and leaks. The difficulty are the COPIED flags: a flag that does not go with its count is an error, and the
+ * two do not lie in one place. For each operation:
+ *
+ * Creating: all counts rise from 1, and all flags go. The L2 tables without flags are copies, in a new L1 table (the
+ * snapshot keeps the old ones), and the counts are raised in copies of the refcount structures (shadow.c). The header
+ * then names the new L1 table, the new counts and the new snapshot table in one write.
+ *
+ * Deleting, first: the header names a snapshot table without it. The counts of what it had are now too high, and the
+ * flags of what the disk shares with it are clear, which is a leak and no error. Second: counts are lowered in a
+ * shadow; L2 tables that get flags by that are copied; the header names the new counts and the new L1 table.
+ *
+ * Applying: the counts of what the snapshot has rise first. That is a leak as long as it is not the disk's: what the
+ * disk shares with the snapshot has no flag, and flags in tables that only a snapshot has say nothing (they are cleared
+ * meanwhile). The header then names a copy of its L1 table; all that this leads to belongs to both. Last, the counts of
+ * what the disk had are lowered; none of them falls to 1 while the disk names it, so no flag has to be set.
+ *
+ * What fails is put right by a repair, which may change flags and counts in their places; the dirty bit is set
+ * meanwhile where the version has one.
  */
 #include "driver/format/qcow2/snapshot.h"
-#include "block/dirty-bitmap.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -132,69 +149,74 @@ static int CO_FN co_table_store(struct qcow2_image *image, const struct qcow2_sn
     return ret;
 }
 
-/* Copies an L1 table, without flags, to clusters of its own. An empty one needs none. */
+/* Writes an L1 table to clusters of its own. An empty one needs none. */
 static int CO_FN co_l1_store(struct qcow2_image *image, const uint64_t *l1, uint32_t size, enum qcow2_metadata kind,
                              uint64_t *ret_offset)
 {
-    g_autofree uint64_t *copy = g_new(uint64_t, MAX(size, 1));
     int ret;
 
     *ret_offset = 0;
     if (!size)
         return 0;
-    for (uint32_t i = 0; i < size; i++)
-        copy[i] = l1[i] & QCOW2_L1_OFFSET_MASK;
     ret = co_qcow2_alloc_clusters(image, (uint64_t)size * 8, ret_offset);
     if (ret)
         return ret;
-    ret = co_qcow2_table_write(image, *ret_offset, size, copy, kind);
+    ret = co_qcow2_table_write(image, *ret_offset, size, l1, kind);
     if (ret)
         qcow2_free_clusters(image, *ret_offset, (uint64_t)size * 8, QCOW2_FREE_NEVER);
     return ret;
 }
 
-/*
- * While counts and flags are changed: nothing is cached, and who opens the image after a crash repairs it first.
- * `ret_dirty`: the dirty bit was set by us.
- */
-static int CO_FN co_change_begin(struct qcow2_image *image, bool *ret_dirty, struct error **err)
+static void l1_clear_flags(uint64_t *l1, uint32_t size)
+{
+    for (uint32_t i = 0; i < size; i++)
+        l1[i] &= QCOW2_L1_OFFSET_MASK;
+}
+
+/* The file says all there is, and nothing is cached. */
+static int CO_FN co_change_begin(struct qcow2_image *image, struct error **err)
 {
     int ret = co_qcow2_settle(image);
 
-    *ret_dirty = false;
-    if (ret == 0) {
-        qcow2_caches_drop(image);
-        *ret_dirty = image->header->version >= 3 && !__atomic_load_n(&image->metadata_dirty, __ATOMIC_ACQUIRE);
-        ret = *ret_dirty ? co_qcow2_mark_dirty(image) : 0;
-    }
     if (ret)
         error_set_errno(err, ret, "Could not write back the image's metadata");
+    else
+        qcow2_caches_drop(image);
     return ret;
 }
 
-/*
- * Everything is consistent, in the file and in memory. `failed`: what went before; 0 or -errno. After a failure the
- * image is repaired at once, or by whoever opens it next.
- */
-static int CO_FN co_change_end(struct qcow2_image *image, bool dirty, int failed)
+/* What the change let go becomes free. */
+static int CO_FN co_change_end(struct qcow2_image *image)
 {
     int ret = co_qcow2_settle(image);
 
     qcow2_caches_drop(image);
-    if (!failed)
-        failed = ret;
-    if (failed) {
-        if (co_qcow2_recover(image))
-            image->keep_dirty = true;
-        return failed;
-    }
-    return dirty ? co_qcow2_mark_clean(image) : 0;
+    return ret;
+}
+
+/* After a failure the image is repaired at once, or by whoever opens it next. True: it is whole. */
+static bool CO_FN co_change_undo(struct qcow2_image *image)
+{
+    int ret;
+
+    qcow2_shadow_drop(image);
+    qcow2_caches_drop(image);
+    /* Of a header whose write has failed nobody knows what it says: it is to say what was before. */
+    ret = image->header->version >= 3 ? co_qcow2_mark_dirty(image) : 0;
+    if (!ret)
+        ret = co_qcow2_header_update_fields(image, true);
+    if (!co_qcow2_recover(image))
+        return true;
+    image->keep_dirty = true;
+    if (ret)
+        node_fence(image->node, 0, 0, "The header could not be written, and what it says now is not known");
+    return false;
 }
 
 /* The header says what is to be true from now on; on failure it is as before. */
 static int CO_FN co_switch_header(struct qcow2_image *image, const struct qcow2_header *before)
 {
-    int ret = co_qcow2_header_update_fields(image, true);
+    int ret = co_qcow2_shadow_switch(image);
 
     if (ret) {
         image->header->size = before->size;
@@ -235,37 +257,47 @@ int CO_FN co_qcow2_snapshots_rewrite(struct qcow2_image *image, struct error **e
     return 0;
 }
 
-/* Installs a table whose entries are `snapshots`, taken on success; the old one's are the caller's by then. */
-static int CO_FN co_table_switch(struct qcow2_image *image, struct qcow2_snapshot *snapshots, size_t count,
-                                 struct error **err)
-{
-    struct qcow2_header before = *image->header;
-    uint64_t old_bytes = qcow2_snapshots(image)->bytes;
+/* A snapshot table that is in the file, and about to be named by the header. */
+struct stored_table {
+    struct qcow2_snapshot *items; /* the caller's until the switch */
+    size_t count;
     uint64_t offset;
     size_t bytes;
-    int ret = co_table_store(image, snapshots, count, &offset, &bytes, err);
+};
 
-    if (ret)
-        return ret;
-    /* Counts and tables first. */
-    ret = co_qcow2_settle(image);
-    if (ret == 0) {
-        image->header->snapshot_count = (uint32_t)count;
-        image->header->snapshots_offset = offset;
-        ret = co_switch_header(image, &before);
-    }
+/* The header names it, and what `image->header` says else. The old entries are the caller's by then. */
+static int CO_FN co_table_switch(struct qcow2_image *image, const struct stored_table *table,
+                                 const struct qcow2_header *before, struct error **err)
+{
+    uint64_t old_bytes = qcow2_snapshots(image)->bytes;
+    int ret;
+
+    image->header->snapshot_count = (uint32_t)table->count;
+    image->header->snapshots_offset = table->offset;
+    ret = co_switch_header(image, before);
     if (ret) {
         /* Nobody knows whether the header was written: what it may name stays. */
         error_set_errno(err, ret, "Could not update the header for the new snapshot table");
         return ret;
     }
     if (old_bytes)
-        qcow2_free_clusters(image, before.snapshots_offset, old_bytes, QCOW2_FREE_OTHER);
+        qcow2_free_clusters(image, before->snapshots_offset, old_bytes, QCOW2_FREE_OTHER);
     if (!image->snapshots)
         image->snapshots = g_new0(struct qcow2_snapshots, 1);
-    image->snapshots->table = (struct qcow2_snapshot_table){.items = snapshots, .count = count, .bytes = bytes};
+    image->snapshots->table =
+        (struct qcow2_snapshot_table){.items = table->items, .count = table->count, .bytes = table->bytes};
     qcow2_overlap_refresh(image);
     return 0;
+}
+
+/* Uses `l1` (taken), which the header names by now; the clusters of the old table are let go. */
+static void l1_replace(struct qcow2_image *image, uint64_t *l1, uint64_t old_offset)
+{
+    if (image->header->l1_size)
+        qcow2_free_clusters(image, old_offset, (uint64_t)image->header->l1_size * 8, QCOW2_FREE_OTHER);
+    g_free(image->l1);
+    image->l1 = l1;
+    qcow2_overlap_refresh(image);
 }
 
 static char *next_id(const struct qcow2_image *image)
@@ -301,48 +333,81 @@ static struct qcow2_snapshot snapshot_from_info(const struct qcow2_image *image,
     };
 }
 
-/* All that the disk has now gets a second reference, and an L1 table of its own at snapshot->l1_table_offset. */
-static int CO_FN co_share_all(struct qcow2_image *image, struct qcow2_snapshot *snapshot, struct error **err)
+/* What is to be in the file before counts are raised: tables without flags in `l1`, and L1 tables of both. */
+static int CO_FN co_prepare_tables(struct qcow2_image *image, uint64_t *l1, struct qcow2_snapshot *snapshot,
+                                   uint64_t *ret_l1_offset, struct error **err)
 {
-    int ret = co_qcow2_walk(image, image->l1, image->header->l1_size, 1, QCOW2_WALK_KEEP_FLAGS);
+    uint32_t l1_size = image->header->l1_size;
+    g_autofree uint64_t *old = g_memdup2(image->l1, (size_t)l1_size * 8);
+    int ret = co_qcow2_flags_copy(image, true, l1);
 
-    if (ret) {
-        error_set_errno(err, ret, "Could not raise the reference counts for the snapshot");
-        return ret;
-    }
-    ret = co_l1_store(image, image->l1, image->header->l1_size, QCOW2_METADATA_INACTIVE_L1, &snapshot->l1_table_offset);
+    l1_clear_flags(old, l1_size);
     if (ret == 0)
-        ret = co_qcow2_settle(image);
-    /* From here on writes to the disk go elsewhere. */
+        ret = co_l1_store(image, old, l1_size, QCOW2_METADATA_INACTIVE_L1, &snapshot->l1_table_offset);
     if (ret == 0)
-        ret = co_qcow2_walk(image, image->l1, image->header->l1_size, 0, QCOW2_WALK_CLEAR_FLAGS);
-    if (ret == 0)
-        ret = co_qcow2_walk_active_flags(image, true);
+        ret = co_l1_store(image, l1, l1_size, QCOW2_METADATA_ACTIVE_L1, ret_l1_offset);
     if (ret)
         error_set_errno(err, ret, "Could not copy the L1 table for the snapshot");
     return ret;
 }
 
+/* All that the disk has gets a second reference, except for the L2 tables of which `l1` has copies. */
+static int CO_FN co_share_all(struct qcow2_image *image, const uint64_t *l1, struct error **err)
+{
+    int ret = co_qcow2_shadow_begin(image);
+
+    if (ret == 0)
+        ret = co_qcow2_walk(image, image->l1, image->header->l1_size, QCOW2_WALK_RAISE, l1);
+    if (ret == 0)
+        ret = co_qcow2_settle(image);
+    if (ret)
+        error_set_errno(err, ret, "Could not raise the reference counts for the snapshot");
+    return ret;
+}
+
+static int CO_FN co_create_switch(struct qcow2_image *image, const struct stored_table *table, uint64_t *l1,
+                                  uint64_t l1_offset, struct error **err)
+{
+    struct qcow2_header before = *image->header;
+    struct qcow2_snapshot *old = qcow2_snapshots(image)->items;
+    int ret;
+
+    if (image->header->l1_size)
+        image->header->l1_table_offset = l1_offset;
+    ret = co_table_switch(image, table, &before, err);
+    if (ret)
+        return ret;
+    g_free(old);
+    l1_replace(image, l1, before.l1_table_offset);
+    return 0;
+}
+
+/* On success the snapshot has been taken. */
 static int CO_FN co_create(struct qcow2_image *image, struct qcow2_snapshot *snapshot, struct error **err)
 {
-    const struct qcow2_snapshot_table *table = qcow2_snapshots(image);
-    struct qcow2_snapshot *old = table->items;
-    struct qcow2_snapshot *all = g_new(struct qcow2_snapshot, table->count + 1);
-    int ret = co_share_all(image, snapshot, err);
+    const struct qcow2_snapshot_table *now = qcow2_snapshots(image);
+    struct stored_table table = {.count = now->count + 1};
+    g_autofree struct qcow2_snapshot *all = g_new(struct qcow2_snapshot, table.count);
+    g_autofree uint64_t *l1 = g_new(uint64_t, MAX(image->header->l1_size, 1));
+    uint64_t l1_offset;
+    int ret = co_prepare_tables(image, l1, snapshot, &l1_offset, err);
 
-    if (table->count)
-        memcpy(all, old, table->count * sizeof(*all));
-    all[table->count] = *snapshot;
+    if (now->count)
+        memcpy(all, now->items, now->count * sizeof(*all));
+    all[now->count] = *snapshot;
+    table.items = all;
     if (ret == 0)
-        ret = co_table_switch(image, all, table->count + 1, err);
-    if (ret) {
-        g_free(all);
+        ret = co_table_store(image, all, table.count, &table.offset, &table.bytes, err);
+    if (ret == 0)
+        ret = co_share_all(image, l1, err);
+    if (ret == 0)
+        ret = co_create_switch(image, &table, l1, l1_offset, err);
+    if (ret)
         return ret;
-    }
+    all = NULL;
+    l1 = NULL;
     *snapshot = (struct qcow2_snapshot){0};
-    g_free(old);
-    table = qcow2_snapshots(image);
-    ret = co_qcow2_overlap_add_snapshot(image, &table->items[table->count - 1]);
+    ret = co_qcow2_overlap_add_snapshot(image, &table.items[table.count - 1]);
     if (ret)
         error_set_errno(err, ret, "Could not read the new snapshot's L1 table");
     return ret;
@@ -366,7 +431,6 @@ bool CO_FN co_qcow2_snapshot_create(struct node *node, struct snapshot_info *inf
 {
     struct qcow2_image *image = qcow2_image_of(node);
     struct qcow2_snapshot snapshot;
-    bool dirty;
     int ret;
 
     if (!create_check(image, info, err))
@@ -375,22 +439,22 @@ bool CO_FN co_qcow2_snapshot_create(struct node *node, struct snapshot_info *inf
         g_free(info->id);
         info->id = next_id(image);
     }
-    if (co_change_begin(image, &dirty, err))
+    if (co_change_begin(image, err))
         return false;
     snapshot = snapshot_from_info(image, info);
     ret = co_create(image, &snapshot, err);
     qcow2_snapshot_clear(&snapshot);
     if (ret) {
-        (void)co_change_end(image, dirty, ret);
+        (void)co_change_undo(image);
         /* Where it got into the table nevertheless, nobody would know of it. */
         if (snapshot_find(image, info->id, NULL) >= 0)
             snapshot_info_free(co_qcow2_snapshot_delete(node, info->id, NULL, NULL));
         return false;
     }
-    ret = co_change_end(image, dirty, 0);
-    /* It is there, and whole; the counts are looked at again when the image is opened next. */
+    ret = co_change_end(image);
+    /* It is there, and whole. */
     if (ret)
-        log_warning("Node '%s': stays marked as in use after snapshot '%s': %s", node_name(node), info->name,
+        log_warning("Node '%s': has leaked clusters after snapshot '%s': %s", node_name(node), info->name,
                     g_strerror(-ret));
     return true;
 }
@@ -441,7 +505,7 @@ static int CO_FN co_apply(struct qcow2_image *image, const uint64_t *l1, uint32_
     int ret;
 
     /* Everything will belong to the snapshot and to the disk: nothing may be written in place. */
-    ret = co_qcow2_walk(image, l1, l1_size, 1, QCOW2_WALK_CLEAR_FLAGS);
+    ret = co_qcow2_walk(image, l1, l1_size, QCOW2_WALK_REVIVE, NULL);
     if (ret == 0)
         ret = co_l1_store(image, l1, l1_size, QCOW2_METADATA_ACTIVE_L1, &offset);
     if (ret == 0)
@@ -463,7 +527,7 @@ static int CO_FN co_apply(struct qcow2_image *image, const uint64_t *l1, uint32_
     mark_all_changed(image);
     ret = co_qcow2_overlap_load(image, image->overlap.mask);
     if (ret == 0)
-        ret = co_qcow2_walk(image, old, before.l1_size, -1, QCOW2_WALK_KEEP_FLAGS);
+        ret = co_qcow2_walk(image, old, before.l1_size, QCOW2_WALK_LOWER, NULL);
     if (ret == 0 && before.l1_size)
         qcow2_free_clusters(image, before.l1_table_offset, (uint64_t)before.l1_size * 8, QCOW2_FREE_OTHER);
     if (ret)
@@ -479,7 +543,6 @@ bool CO_FN co_qcow2_snapshot_apply(struct node *node, const char *selector, stru
     ssize_t index = snapshot_find(image, selector, NULL);
     uint64_t size;
     uint32_t l1_size;
-    bool dirty;
     int ret;
 
     if (image->has_data_file)
@@ -493,15 +556,16 @@ bool CO_FN co_qcow2_snapshot_apply(struct node *node, const char *selector, stru
         return false;
     size = snapshot->has_disk_size ? snapshot->disk_size : image->header->size;
     l1 = co_snapshot_l1(image, snapshot, size, &l1_size, err);
-    if (!l1 || co_change_begin(image, &dirty, err))
+    if (!l1 || co_change_begin(image, err))
         return false;
+    l1_clear_flags(l1, l1_size);
     ret = co_apply(image, l1, l1_size, size, err);
     if (ret) {
-        (void)co_change_end(image, dirty, ret);
+        (void)co_change_undo(image);
         return false;
     }
     dirty_bitmaps_record_all(node);
-    ret = co_change_end(image, dirty, 0);
+    ret = co_change_end(image);
     return ret == 0 || error_set_errno(err, ret, "Could not complete going back to snapshot '%s'", selector);
 }
 
@@ -542,38 +606,95 @@ bool CO_FN co_qcow2_snapshot_load(struct node *node, const char *id, const char 
 
 /* --- delete --- */
 
+/* The disk's tables with flags for what is its own now; `ret_l1`: owned. Counts are those of the shadow. */
+static int CO_FN co_own_again(struct qcow2_image *image, uint64_t **ret_l1, uint64_t *ret_l1_offset)
+{
+    uint32_t l1_size = image->header->l1_size;
+    g_autofree uint64_t *l1 = g_new(uint64_t, MAX(l1_size, 1));
+    int ret = co_qcow2_flags_copy(image, false, l1);
+
+    if (ret == 0)
+        ret = co_l1_store(image, l1, l1_size, QCOW2_METADATA_ACTIVE_L1, ret_l1_offset);
+    if (ret == 0)
+        ret = co_qcow2_settle(image);
+    if (ret == 0)
+        *ret_l1 = TAKE(l1);
+    return ret;
+}
+
+static int CO_FN co_release_switch(struct qcow2_image *image, uint64_t *l1, uint64_t l1_offset)
+{
+    struct qcow2_header before = *image->header;
+    int ret;
+
+    if (before.l1_size)
+        image->header->l1_table_offset = l1_offset;
+    ret = co_switch_header(image, &before);
+    if (ret) {
+        g_free(l1);
+        return ret;
+    }
+    for (uint32_t i = 0; i < before.l1_size; i++) {
+        if ((l1[i] ^ image->l1[i]) & QCOW2_L1_OFFSET_MASK)
+            qcow2_free_clusters(image, image->l1[i] & QCOW2_L1_OFFSET_MASK, image->cluster_size, QCOW2_FREE_OTHER);
+    }
+    l1_replace(image, l1, before.l1_table_offset);
+    return 0;
+}
+
 /* Lets go what only the snapshot had; what the disk has for itself now, it may write in place again. */
 static int CO_FN co_release(struct qcow2_image *image, const struct qcow2_snapshot *snapshot, const uint64_t *l1)
 {
-    int ret = co_qcow2_walk(image, l1, snapshot->l1_size, -1, QCOW2_WALK_KEEP_FLAGS);
+    uint64_t *own, own_offset;
+    int ret = co_qcow2_shadow_begin(image);
 
+    if (ret == 0)
+        ret = co_qcow2_walk(image, l1, snapshot->l1_size, QCOW2_WALK_LOWER, NULL);
     if (ret == 0 && snapshot->l1_size)
         qcow2_free_clusters(image, snapshot->l1_table_offset, (uint64_t)snapshot->l1_size * 8, QCOW2_FREE_SNAPSHOT);
     if (ret == 0)
         ret = co_qcow2_settle(image);
     if (ret == 0)
-        ret = co_qcow2_walk(image, image->l1, image->header->l1_size, 0, QCOW2_WALK_SET_FLAGS);
-    return ret ? ret : co_qcow2_walk_active_flags(image, false);
+        ret = co_own_again(image, &own, &own_offset);
+    return ret ? ret : co_release_switch(image, own, own_offset);
+}
+
+/* The snapshot's entry is gone from the table; it is the caller's then, as is the old array. */
+static int CO_FN co_drop_entry(struct qcow2_image *image, size_t index, struct error **err)
+{
+    const struct qcow2_snapshot_table *old = qcow2_snapshots(image);
+    struct qcow2_header before;
+    struct stored_table rest = {.items = g_new(struct qcow2_snapshot, old->count), .count = old->count - 1};
+    int ret;
+
+    memcpy(rest.items, old->items, index * sizeof(*rest.items));
+    memcpy(rest.items + index, old->items + index + 1, (rest.count - index) * sizeof(*rest.items));
+    ret = co_table_store(image, rest.items, rest.count, &rest.offset, &rest.bytes, err);
+    if (ret == 0) {
+        ret = co_qcow2_settle(image);
+        if (ret)
+            error_set_errno(err, ret, "Could not write the snapshot table");
+    }
+    before = *image->header;
+    if (ret == 0)
+        ret = co_table_switch(image, &rest, &before, err);
+    if (ret)
+        g_free(rest.items);
+    return ret;
 }
 
 static int CO_FN co_delete(struct qcow2_image *image, size_t index, const uint64_t *l1, struct error **err)
 {
-    struct qcow2_snapshot_table old = *qcow2_snapshots(image);
-    struct qcow2_snapshot *rest = g_new(struct qcow2_snapshot, old.count);
-    int ret;
+    struct qcow2_snapshot *old = qcow2_snapshots(image)->items, snapshot = old[index];
+    int ret = co_drop_entry(image, index, err);
 
-    memcpy(rest, old.items, index * sizeof(*rest));
-    memcpy(rest + index, old.items + index + 1, (old.count - index - 1) * sizeof(*rest));
-    ret = co_table_switch(image, rest, old.count - 1, err);
-    if (ret) {
-        g_free(rest);
-        return ret;
-    }
-    ret = co_release(image, &old.items[index], l1);
     if (ret)
-        error_set_errno(err, ret, "Could not free the clusters of snapshot '%s'", old.items[index].id);
-    qcow2_snapshot_clear(&old.items[index]);
-    g_free(old.items);
+        return ret;
+    ret = co_release(image, &snapshot, l1);
+    if (ret)
+        error_set_errno(err, ret, "Could not free the clusters of snapshot '%s'", snapshot.id);
+    qcow2_snapshot_clear(&snapshot);
+    g_free(old);
     return ret;
 }
 
@@ -585,7 +706,7 @@ struct snapshot_info *CO_FN co_qcow2_snapshot_delete(struct node *node, const ch
     AUTO(snapshot_info) info = NULL;
     g_autofree uint64_t *l1 = NULL;
     const struct qcow2_snapshot *snapshot;
-    bool dirty;
+    struct error *why = NULL;
     int ret;
 
     if (index < 0) {
@@ -603,14 +724,16 @@ struct snapshot_info *CO_FN co_qcow2_snapshot_delete(struct node *node, const ch
         error_set_errno(err, ret, "Could not read the L1 table of snapshot '%s'", snapshot->id);
         return NULL;
     }
-    if (co_change_begin(image, &dirty, err))
+    if (co_change_begin(image, err))
         return NULL;
-    ret = co_delete(image, (size_t)index, l1, err);
-    if (ret) {
-        (void)co_change_end(image, dirty, ret);
+    ret = co_delete(image, (size_t)index, l1, &why);
+    /* A repair lets go what it had, too. */
+    if (ret && (!co_change_undo(image) || snapshot_find(image, info->id, info->name) >= 0)) {
+        (void)error_move(err, why);
         return NULL;
     }
-    ret = co_change_end(image, dirty, 0);
+    error_free(why);
+    ret = ret ? 0 : co_change_end(image);
     if (ret) {
         error_set_errno(err, ret, "Could not complete deleting snapshot '%s'", info->id);
         return NULL;

@@ -2,7 +2,7 @@
 /*
  * Internal snapshots of an open image: all that the driver's `image` group has to do with them. Main loop; those that
  * change the image run in a drain. A failure or a crash at any point leaves the old or the new state, and at most
- * leaked clusters; while counts and flags do not agree, the dirty bit is set where the version has one.
+ * leaked clusters, in all versions; see snapshot.c.
  */
 #pragma once
 
@@ -45,21 +45,26 @@ bool CO_FN co_qcow2_snapshot_load(struct node *node, const char *id, const char 
 
 /* --- inside: snapshot-walk.c --- */
 
-/* What happens to the flags in L2 tables on the way. */
-enum qcow2_walk_flags {
-    QCOW2_WALK_KEEP_FLAGS,
-    QCOW2_WALK_CLEAR_FLAGS,
-    QCOW2_WALK_SET_FLAGS, /* as the counts say */
+enum qcow2_walk {
+    QCOW2_WALK_LOWER,  /* takes 1 from each count */
+    QCOW2_WALK_RAISE,  /* adds 1 */
+    QCOW2_WALK_REVIVE, /* adds 1, and clears the COPIED flags in the L2 tables, which are no active ones yet */
 };
 
 /*
- * Adds `delta` (1, 0 or -1) to the counts of all L2 tables and clusters that the `l1_size` entries of `l1` lead to, and
- * sees to the flags of these L2 tables. Changed L2 tables are written, not flushed. Works on the file: nothing may be
- * cached of L2 tables. -1 frees clusters as qcow2_free_clusters() does. What fails after some counts were raised lowers
- * them again.
+ * Changes the counts of all L2 tables and clusters that the `l1_size` entries of `l1` lead to. An L2 table whose entry
+ * in `copies` (NULL: none) is another one keeps its count. Works on the file: nothing may be cached of L2 tables, and
+ * changed ones are written, not flushed. LOWER frees clusters as qcow2_free_clusters() does. What fails after some
+ * counts were raised lowers them again.
  */
-int CO_FN co_qcow2_walk(struct qcow2_image *image, const uint64_t *l1, uint32_t l1_size, int delta,
-                        enum qcow2_walk_flags flags) MUST_CHECK;
+int CO_FN co_qcow2_walk(struct qcow2_image *image, const uint64_t *l1, uint32_t l1_size, enum qcow2_walk what,
+                        const uint64_t *copies) MUST_CHECK;
 
-/* The flags of the active L1 entries: set where the L2 table's count is one, else clear; written where changed. */
-int CO_FN co_qcow2_walk_active_flags(struct qcow2_image *image, bool clear) MUST_CHECK;
+/* --- inside: snapshot-flags.c --- */
+
+/*
+ * Gives the active L2 tables the flags that the counts demand, or none if `own_nothing`: those that change are written
+ * to new clusters, not flushed. `l1`: room for header->l1_size entries, which lead to these tables; where an offset
+ * differs from the one in image->l1, the table is a copy. What fails leaves leaks.
+ */
+int CO_FN co_qcow2_flags_copy(struct qcow2_image *image, bool own_nothing, uint64_t *l1) MUST_CHECK;

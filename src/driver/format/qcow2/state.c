@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The header of an image in use: its feature bits say what a later opener may rely on. */
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 
@@ -10,6 +11,7 @@ int CO_FN co_qcow2_header_update(struct qcow2_image *image, bool flush, struct e
 {
     int ret = -EIO;
 
+    assert(!image->shadow);
     co_mutex_lock(&image->header_lock);
     if (co_qcow2_header_store(image->file, image->header, err)) {
         ret = flush ? co_edge_flush(image->file) : 0;
@@ -23,8 +25,14 @@ int CO_FN co_qcow2_header_update(struct qcow2_image *image, bool flush, struct e
 /* Under header_lock. */
 static int CO_FN co_store_fields(struct qcow2_image *image, bool flush)
 {
-    int ret = co_qcow2_header_store_fields(image->file, image->header);
+    struct qcow2_header header = *image->header;
+    int ret;
 
+    if (image->shadow) {
+        header.refcount_table_offset = image->shadow->offset;
+        header.refcount_table_clusters = image->shadow->clusters;
+    }
+    ret = co_qcow2_header_store_fields(image->file, &header);
     return ret || !flush ? ret : co_edge_flush(image->file);
 }
 
