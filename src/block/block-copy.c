@@ -118,12 +118,15 @@ void block_copy_set_flush_ahead(struct block_copy *copy)
     copy->flush_at = FLUSH_AHEAD_BYTES;
 }
 
+bool block_copy_is_near(const struct block_copy *copy)
+{
+    return node_is_near(copy->source->child) && node_is_near(copy->target->child) &&
+           !(copy->write_flags & IO_COMPRESSED);
+}
+
 unsigned block_copy_parallel(const struct block_copy *copy, unsigned limit)
 {
-    bool computes = copy->write_flags & IO_COMPRESSED;
-    bool is_near = node_is_near(copy->source->child) && node_is_near(copy->target->child);
-
-    return is_near && !computes ? MIN(limit, PARALLEL_NEAR) : limit;
+    return block_copy_is_near(copy) ? MIN(limit, PARALLEL_NEAR) : limit;
 }
 
 uint32_t block_copy_cluster_size(const struct block_copy *copy)

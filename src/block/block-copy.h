@@ -59,6 +59,9 @@ void block_copy_set_flush_ahead(struct block_copy *copy);
 void CO_FN co_block_copy_flush_ahead(struct block_copy *copy);
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
 
+/* Whether copying is nothing but moving memory: between files of this host in the page cache. Main loop. */
+bool block_copy_is_near(const struct block_copy *copy);
+
 /* How many requests of some 1 MiB are worth making at once, of `limit` that are allowed. Main loop. */
 unsigned block_copy_parallel(const struct block_copy *copy, unsigned limit);
 

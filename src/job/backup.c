@@ -71,7 +71,7 @@ static int CO_FN backup_co_work(void *state, uint64_t offset, uint64_t bytes, bo
 {
     struct backup_job *backup = state;
     struct copy_call call = {.copy = backup->copy, .offset = offset, .bytes = bytes};
-    int ret = co_handle_call(backup->filter.handle, co_call_copy, &call);
+    int ret = co_pump_call(&backup->pump, backup->filter.handle, co_call_copy, &call);
 
     *ret_is_read = call.is_read;
     return ret;
@@ -293,7 +293,7 @@ static void CO_FN backup_co_clean(struct job *job)
 
     assert(!backup->bitmap);
     co_job_filter_remove(&backup->filter);
-    job_pump_done(&backup->pump);
+    co_pump_done(&backup->pump);
 }
 
 static const struct job_driver backup_job_driver = {
@@ -408,6 +408,7 @@ static bool set_up_copy(struct backup_job *backup, const struct blockdev_backup 
     block_copy_set_compress(backup->copy, options->has_compress && options->compress);
     backup->pump.limit =
         perf && perf->has_max_workers ? (unsigned)perf->max_workers : block_copy_parallel(backup->copy, WORKERS);
+    backup->pump.has_thread = block_copy_is_near(backup->copy);
     block_copy_set_copy_range(backup->copy, perf && perf->has_use_copy_range && perf->use_copy_range);
     if (options->sync == MIRROR_SYNC_MODE_TOP)
         block_copy_set_explicit_zeroes(backup->copy);

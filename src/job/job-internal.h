@@ -11,6 +11,7 @@ struct job_registry {
     struct event_sink *events;
     GPtrArray *jobs;          /* struct job *, oldest first; each holds one reference */
     struct co_condition gone; /* broadcast when one has concluded or left the list */
+    unsigned copy_threads;    /* that jobs have now */
 };
 
 /* Jobs that end together. Keeps: a job is in `jobs` from its making until it has concluded. */

@@ -83,7 +83,7 @@ static int CO_FN mirror_co_work(void *state, uint64_t offset, uint64_t bytes, bo
 {
     struct mirror_job *mirror = state;
     struct copy_call call = {.copy = mirror->copy, .offset = offset, .bytes = bytes};
-    int ret = co_handle_call(mirror->filter.handle, co_call_copy, &call);
+    int ret = co_pump_call(&mirror->pump, mirror->filter.handle, co_call_copy, &call);
 
     *ret_is_read = call.is_read;
     return ret;
@@ -401,7 +401,7 @@ static void CO_FN mirror_co_clean(struct job *job)
     co_job_filter_remove(&mirror->filter);
     if (mirror->co_done)
         mirror->co_done(mirror->opaque, mirror->swapped);
-    job_pump_done(&mirror->pump);
+    co_pump_done(&mirror->pump);
 }
 
 /* --- what clients ask --- */
@@ -462,6 +462,7 @@ static void set_up_buffers(struct mirror_job *mirror, const struct mirror_option
     mirror->chunk_max = align_up(MIN(buffer, CHUNK_BYTES), granularity);
     mirror->pump.limit = (unsigned)MIN(MAX(buffer / mirror->chunk_max, 1), WORKERS);
     mirror->pump.limit = block_copy_parallel(mirror->copy, mirror->pump.limit);
+    mirror->pump.has_thread = block_copy_is_near(mirror->copy);
 }
 
 /* What is to be replaced is kept until then. */

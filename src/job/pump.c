@@ -4,8 +4,10 @@
 #include <assert.h>
 #include <glib.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
-#include "job/job.h"
+#include "block/handle.h"
+#include "job/job-internal.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 
@@ -35,11 +37,41 @@ static void request_run(void *opaque)
     g_free(request);
 }
 
+/* Of all jobs together, so that hundreds of them leave loops to others; who gets none copies on the main loop. */
+enum { THREADS_MAX = 32 };
+
+static void start_thread(struct job_pump *pump)
+{
+    struct loop_options options = {.name = "copy", .may_block = true};
+    unsigned *count = &pump->job->registry->copy_threads;
+
+    if (!pump->has_thread || pump->thread)
+        return;
+    if (loop_get_backend(loop_current()) != LOOP_SIM && *count < THREADS_MAX)
+        pump->thread = loop_thread_new(&options, NULL);
+    pump->has_thread = pump->thread != NULL;
+    *count += pump->has_thread;
+}
+
+int CO_FN co_pump_call(struct job_pump *pump, struct handle *handle, int (*co_call)(struct node *node, void *opaque),
+                       void *opaque)
+{
+    struct loop *home = loop_current();
+    int ret;
+
+    if (pump->thread)
+        co_move_to(loop_thread_loop(pump->thread));
+    ret = co_handle_call(handle, co_call, opaque);
+    co_move_to(home);
+    return ret;
+}
+
 void CO_FN co_pump_start(struct job_pump *pump, uint64_t offset, uint64_t bytes)
 {
     struct request *request = g_new0(struct request, 1);
 
     assert(pump->limit);
+    start_thread(pump);
     while (pump->in_flight >= pump->limit)
         co_condition_wait_always(&pump->ended, NULL);
     *request = (struct request){.pump = pump, .offset = offset, .bytes = bytes};
@@ -53,9 +85,14 @@ void CO_FN co_pump_idle(struct job_pump *pump)
         co_condition_wait_always(&pump->ended, NULL);
 }
 
-void job_pump_done(struct job_pump *pump)
+void CO_FN co_pump_done(struct job_pump *pump)
 {
     assert(!pump->in_flight);
+    if (pump->thread) {
+        assert(pump->job->registry->copy_threads);
+        pump->job->registry->copy_threads--;
+        co_loop_thread_free(TAKE(pump->thread));
+    }
     co_condition_done(&pump->ended);
 }
 

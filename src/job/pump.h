@@ -10,15 +10,20 @@
 #include "loop/lock.h"
 
 struct error;
+struct handle;
 struct job;
+struct loop_thread;
+struct node;
 
-/* Zero-filled but for the first three, which are set once. */
+/* Zero-filled but for the first four, which are set once. */
 struct job_pump {
     struct job *job;
-    unsigned limit; /* requests at once */
+    unsigned limit;  /* requests at once */
+    bool has_thread; /* requests are made on a thread of the job's own, where there can be one */
     /* One request: 0 or a negative errno, and where that came from. `opaque` is the job's state. */
     int (*co_work)(void *state, uint64_t offset, uint64_t bytes, bool *ret_is_read);
 
+    struct loop_thread *thread; /* NULL: none yet, or none could be had */
     unsigned in_flight;
     int error; /* of the first request that failed; 0: none has */
     bool error_is_read;
@@ -30,9 +35,17 @@ struct job_pump {
 /* Starts a request, once there is room for it. */
 void CO_FN co_pump_start(struct job_pump *pump, uint64_t offset, uint64_t bytes);
 
+/*
+ * For `co_work`: as co_handle_call(), on the job's thread if it has one. What copies between files in memory is work
+ * for a processor, and on the main loop everybody else would wait for it; on another thread it also needs none of the
+ * system's to write for it, and what has been read is still in that processor's cache when it is written.
+ */
+int CO_FN co_pump_call(struct job_pump *pump, struct handle *handle, int (*co_call)(struct node *node, void *opaque),
+                       void *opaque);
+
 /* Waits until no request is under way. */
 void CO_FN co_pump_idle(struct job_pump *pump);
-void job_pump_done(struct job_pump *pump);
+void CO_FN co_pump_done(struct job_pump *pump);
 
 /* What a job that copies was told to do when requests fail, and whom it copies from and to. */
 struct job_error_policy {

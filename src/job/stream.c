@@ -66,7 +66,7 @@ static int CO_FN stream_co_work(void *state, uint64_t offset, uint64_t bytes, bo
 {
     struct stream_job *stream = state;
     struct stream_call call = {.stream = stream, .offset = offset, .bytes = bytes};
-    int ret = co_handle_call(stream->filter.handle, co_call_copy, &call);
+    int ret = co_pump_call(&stream->pump, stream->filter.handle, co_call_copy, &call);
 
     *ret_is_read = call.is_read;
     if (!ret || stream->policy.on_source != BLOCKDEV_ON_ERROR_IGNORE || job_is_cancelled(stream->pump.job))
@@ -216,7 +216,7 @@ static void CO_FN stream_co_clean(struct job *job)
     co_job_filter_remove(&stream->filter);
     co_handle_free(stream->base_handle);
     g_free(stream->backing_file);
-    job_pump_done(&stream->pump);
+    co_pump_done(&stream->pump);
 }
 
 static const struct job_driver stream_job_driver = {
@@ -370,6 +370,7 @@ struct job *CO_FN co_stream_new(const struct job_place *place, const struct bloc
     }
     stream.pump.job = job;
     stream.pump.limit = block_copy_parallel(stream.copy, WORKERS);
+    stream.pump.has_thread = block_copy_is_near(stream.copy);
     *(struct stream_job *)job_state(job) = stream;
     return job;
 }
