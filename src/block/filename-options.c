@@ -83,6 +83,8 @@ static bool CO_FN co_complete(struct json *options, struct error **err)
     const char *driver = string_option(options, "driver");
     const char *filename = string_option(options, "filename");
 
+    if (!driver && json_get(options, "driver"))
+        return error_set(err, "Invalid parameter type for 'driver', expected: string");
     if (driver && blockdev_driver_value(driver) < 0)
         return error_set(err, "Unknown driver '%s'", driver);
     if (!driver && filename && !json_get(options, "file"))

@@ -213,6 +213,8 @@ static bool CO_FN co_open_format(struct tool *tool, struct image *image, const s
     if (probe && json_get_kind(file) == JSON_STRING)
         return error_set(err, "Cannot find device='%s' nor node-name='%s'", json_get_string(file),
                          json_get_string(file));
+    if (probe && json_get_kind(file) != JSON_OBJECT)
+        return error_set(err, "Parameter 'file' expects a node or its definition");
     if (!co_image_options_probe_inside(tool->graph, options, err))
         return false;
     if (probe) {
@@ -232,8 +234,11 @@ static bool CO_FN co_open_format(struct tool *tool, struct image *image, const s
     image->node = graph_find(tool->graph, image->name, NULL);
     if (probe && !strcmp(node_driver_name(image->node), "raw")) {
         node_guard_raw(image->node);
-        if (open->writable && !open->quiet)
-            warn_of_guess(open->filename);
+        if (open->writable && !open->quiet) {
+            g_autofree char *name = node_filename(image->node);
+
+            warn_of_guess(name);
+        }
     }
     return true;
 }
@@ -258,8 +263,8 @@ static bool parse_snapshot(const char *text, char **ret_id, char **ret_name, str
 {
     AUTO(json) json = NULL;
     const struct json *selector;
-    const struct json *id;
-    const struct json *name;
+    const struct json *id = NULL;
+    const struct json *name = NULL;
 
     if (!g_str_has_prefix(text, "snapshot."))
         return true;
@@ -267,9 +272,11 @@ static bool parse_snapshot(const char *text, char **ret_id, char **ret_name, str
     if (!json)
         return false;
     selector = json_get(json, "snapshot");
-    id = selector ? json_get(selector, "id") : NULL;
-    name = selector ? json_get(selector, "name") : NULL;
-    if (!id && !name)
+    if (selector && json_get_kind(selector) == JSON_OBJECT) {
+        id = json_get(selector, "id");
+        name = json_get(selector, "name");
+    }
+    if ((!id && !name) || (id && json_get_kind(id) != JSON_STRING) || (name && json_get_kind(name) != JSON_STRING))
         return error_set(err, "Failed in parsing snapshot param '%s'", text);
     *ret_id = id ? g_strdup(json_get_string(id)) : NULL;
     *ret_name = name ? g_strdup(json_get_string(name)) : NULL;
