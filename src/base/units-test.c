@@ -19,10 +19,12 @@ static void test_size(void)
         {"0.5k", 512},
         {"15E", 15ull << 60},
         {"3.", 3},
+        {"+1", 1},
+        {"+2k", 2048},
         {"18446744073709551615", UINT64_MAX},
     };
-    static const char *const bad[] = {"",    "k",  "-1", "+1", " 1", "1 ", "1kk", "1x", "16E", "18446744073709551616",
-                                      "1.5", "0x", "1e3"};
+    static const char *const bad[] = {
+        "", "k", "-1", "+", "++1", "+-1", " 1", "1 ", "1kk", "1x", "16E", "18446744073709551616", "1.5", "0x", "1e3"};
     uint64_t value;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(good); i++) {

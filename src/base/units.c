@@ -66,6 +66,8 @@ bool size_parse(const char *text, uint64_t *ret)
     uint64_t bytes;
     double fraction = 0;
 
+    if (*text == '+')
+        text++;
     if (!parse_digits(text, &whole, &end))
         return false;
     if (*end == '.' && !is_hexadecimal(text)) {

@@ -7,7 +7,7 @@
 
 #include "base/compiler.h"
 
-/* Bytes: "4096", "4k", "1.5G", "0x1000"; suffixes B, K, M, G, T, P, E of either case, powers of 1,024. */
+/* Bytes: "4096", "4k", "1.5G", "+1M", "0x1000"; suffixes B, K, M, G, T, P, E of either case, powers of 1,024. */
 bool size_parse(const char *text, uint64_t *ret) MUST_CHECK;
 
 /* Decimal, or hexadecimal with "0x"; white space and, for the unsigned one, signs are refused. */

@@ -22,17 +22,27 @@
 
 /* --- words --- */
 
-/* Digits, perhaps with a fraction, and perhaps a unit: what is a number, whatever its size. */
+/* Whether it would be a size if it were smaller: digits, perhaps with a fraction of a unit, and perhaps a unit. */
 static bool looks_like_size(const char *text)
 {
-    size_t digits = strspn(text, "0123456789");
-    const char *rest = text + digits;
+    bool hexadecimal = !g_ascii_strncasecmp(text, "0x", 2);
+    const char *start = hexadecimal ? text + 2 : text + (*text == '+');
+    const char *rest = start + strspn(start, hexadecimal ? "0123456789abcdefABCDEF" : "0123456789");
+    size_t digits = (size_t)(rest - start);
+    bool fraction = *rest == '.' && !hexadecimal;
 
-    if (*rest == '.')
+    if (fraction)
         rest += 1 + strspn(rest + 1, "0123456789");
-    if (*rest && strchr("bkmgtpeBKMGTPE", *rest))
-        rest++;
-    return digits && !*rest;
+    if (*rest && strchr("kmgtpeKMGTPE", *rest))
+        return digits && !rest[1];
+    return digits && !fraction && (!*rest || !g_ascii_strcasecmp(rest, "b"));
+}
+
+/* Sizes such as 0x1k are understood, and read by people in two ways. */
+static void warn_of_suffix(const char *text)
+{
+    if (!g_ascii_strncasecmp(text, "0x", 2) && text[2 + strspn(text + 2, "0123456789abcdefABCDEF")])
+        log_warning("Using a multiplier suffix on hex numbers is deprecated: %s", text);
 }
 
 bool io_parse_size(const char *text, uint64_t *ret)
@@ -40,10 +50,11 @@ bool io_parse_size(const char *text, uint64_t *ret)
     uint64_t value;
 
     if (size_parse(text, &value) && value <= INT64_MAX) {
+        warn_of_suffix(text);
         *ret = value;
         return true;
     }
-    if (looks_like_size(text) || !strncmp(text, "0x", 2))
+    if (looks_like_size(text))
         printf("Parsing error: argument too large -- %s\n", text);
     else
         printf("Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- %s\n", text);
@@ -140,8 +151,8 @@ static bool CO_FN co_sigraise(struct io_session *session, int count, char **word
 
     if (!io_parse_size(words[1], &number))
         return false;
-    if (number > INT32_MAX) {
-        printf("Parsing error: argument too large -- %s\n", words[1]);
+    if (number > NSIG) {
+        printf("signal argument '%s' is too large to be a valid signal\n", words[1]);
         return false;
     }
     (void)fflush(stdout);
@@ -182,6 +193,12 @@ static bool check_arguments(const struct io_command *command, const char *name, 
     return false;
 }
 
+/* With -r and -s both, there is a temporary image, and it is not written to. */
+static bool is_read_only(const struct io_session *session)
+{
+    return handle_is_read_only(session->image->handle) || (session->open.temporary && !session->open.how.writable);
+}
+
 bool co_io_run_line(struct io_session *session, const char *line)
 {
     g_auto(GStrv) words = NULL;
@@ -210,7 +227,7 @@ bool co_io_run_line(struct io_session *session, const char *line)
     }
     if (!check_arguments(command, g_ptr_array_index(filled, 0), count - 1))
         return false;
-    if ((command->needs & IO_NEEDS_WRITE) && handle_is_read_only(session->image->handle)) {
+    if ((command->needs & IO_NEEDS_WRITE) && is_read_only(session)) {
         log_error("Block node is read-only");
         return false;
     }
@@ -229,7 +246,6 @@ bool co_io_run_line(struct io_session *session, const char *line)
 const struct io_command io_commands[] = {
     {
         .name = "abort",
-        .arguments_max = IO_ARGUMENTS_ANY,
         .summary = "ends the program by abort(3), as a crash would",
         .co_run = co_abort,
     },

@@ -110,7 +110,9 @@ bool co_io_image_open(struct io_session *session, struct error **err)
     open->how.plain_errors = true;
     if (open->temporary && open->copy_on_read)
         error_set(err, "-s and -C cannot be used together");
-    else if (open->how.force_share && open->how.writable)
+    else if (open->copy_on_read && !open->how.writable)
+        error_set(err, "Can't use copy-on-read on read-only device");
+    else if (open->how.force_share && open->how.writable && !open->temporary)
         error_set(err, "force-share=on can only be used with read-only images");
     else
         session->image = co_open_as_asked(session, err);

@@ -2,8 +2,8 @@
 /* What requests did, in the lines that test suites compare. */
 #include <glib.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "bin/io.h"
 
@@ -15,16 +15,20 @@ enum { DUMP_ROW_BYTES = 16, SECONDS_PER_MINUTE = 60, SECONDS_PER_HOUR = 3600 };
 char *io_size_text(double bytes)
 {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    g_autofree char *number = NULL;
     unsigned unit = 0;
+    char *point;
 
     for (; bytes >= 1024 && unit + 1 < G_N_ELEMENTS(units); unit++)
         bytes /= 1024;
-    if (floor(bytes) == bytes)
-        return g_strdup_printf("%.0f %s", bytes, units[unit]);
-    return unit ? g_strdup_printf("%.3f %s", bytes, units[unit]) : g_strdup_printf("%f %s", bytes, units[unit]);
+    number = g_strdup_printf("%.*f", unit ? 3 : 6, bytes);
+    point = strchr(number, '.');
+    if (!point[1 + strspn(point + 1, "0")])
+        *point = '\0';
+    return g_strdup_printf("%s %s", number, units[unit]);
 }
 
-/* `always_long`: with hours and minutes, whatever they are. */
+/* `always_long`: with hours and minutes even below a second. */
 static char *duration_text(int64_t duration_ns, bool always_long)
 {
     int64_t seconds = duration_ns / NS_PER_SECOND;
@@ -33,9 +37,9 @@ static char *duration_text(int64_t duration_ns, bool always_long)
     int minutes = (int)(seconds % SECONDS_PER_HOUR / SECONDS_PER_MINUTE);
     int rest = (int)(seconds % SECONDS_PER_MINUTE);
 
-    if (always_long || hours || minutes)
+    if (always_long || seconds)
         return g_strdup_printf("%" PRId64 ":%02d:%02d.%02d", hours, minutes, rest, hundredths);
-    return g_strdup_printf("%02d.%02d sec", rest, hundredths);
+    return g_strdup_printf("00.%02d sec", hundredths);
 }
 
 void io_report_print(const struct io_report *report)

@@ -7,13 +7,14 @@ import subprocess
 import pytest
 
 from harness import BUILD, PATIENCE_S, need, program, run
+from nbd_peers import nbdkit
 
 OURS = BUILD / 'compat' / 'qemu-io'
 
 
 def normalise(text):
     """Without times, and without the words of summaries, which are each program's own."""
-    text = re.sub(r'\d+\.\d+ sec \([^)]*\)', 'TIME', text)
+    text = re.sub(r'(00\.\d\d sec|\d+:\d\d:\d\d\.\d\d) \([^)]*\)', 'TIME', text)
     text = re.sub(r',\d+:\d\d:\d\d\.\d\d,\d+\.\d+,\d+\.\d+$', ',TIME', text, flags=re.M)
     text = re.sub(r'^(\w+)( [^\n]*)?( )-- [a-z][^\n]*$', r'\1 USAGE', text, flags=re.M)
     return text
@@ -95,6 +96,14 @@ SCRIPTS = {
                'sigraise', 'sigraise 0', 'sigraise x', 'sigraise -1', 'break a b', 'break', 'resume x',
                'remove_break x', 'flush x', 'map 1', 'close 1', 'help 1 2', 'help nonesuch', 'q', 'length'],
     'quit': ['length', 'quit now', 'length'],
+    'numbers': ['read +1 512', 'read +1k 1', 'read 0 +1k', 'alloc +1', 'read 0 -1k', 'read 0 ++1', 'read 0x1k 512', 'read 0x10 0X10',
+                'read 0 0xg', 'read 0x 1', 'read 0 1.5', 'read 0 1.9k', 'read 0 0.5', 'read 1.k 1', 'read .5k 1', 'read 0 1.5b',
+                'read 010 08', 'readv 0 1M 512', 'read 0 10485759', 'alloc 10485759', 'alloc 10485761', 'alloc 2147483647',
+                'alloc 4294967295', 'read 0 2147483136', 'read 0 2147483137', 'read 9223372036854775807 1',
+                'read 9223372036854775808 1', 'read 18446744073709551616 1', 'read 0 7.9E', 'read 0 16E', 'read 15.9E 1',
+                'read 0 nan', 'read 0 1e3', 'read 0 1KiB', 'read 0 1,000', 'discard 0 +64k', 'truncate +5M', 'length'],
+    'signals-and-abort': ['sigraise 100', 'sigraise 1k', 'sigraise 999999999999', 'abort x', 'length'],
+    'truncate-with-preallocation': ['truncate -m full 1M', 'truncate -m falloc 11M', 'length', 'truncate 11M -m off', 'length'],
 }
 
 
@@ -116,6 +125,8 @@ def test_io_script_however_the_image_is_opened(tmp_path, name, options):
     ['--image-opts', 'driver=raw,file.driver=file,file.filename=image'], ['--image-opts', 'driver=foo'],
     ['--image-opts', '-f', 'raw', 'driver=raw'], ['-f', 'foo', 'image'], ['-t', 'foo', 'image'], ['-d', 'foo', 'image'],
     ['-i', 'foo', 'image'], ['-k', '-f', 'raw', 'image'], ['absent'], ['foo:bar'], ['json:{}'], [],
+    ['-rs', '-f', 'raw', 'image'], ['-sU', '-f', 'raw', 'image'], ['file:image'], ['--image-opts', 'file.filename=image'],
+    ['-r', '-C', '-f', 'raw', 'image'],
     ['-f', 'raw', 'odd'], ['--object', 'secret,id=s,data=x', '-f', 'raw', 'image'],
     ['--object', 'foo,id=s', '-f', 'raw', 'image'],
 ])
@@ -165,6 +176,13 @@ def test_io_help_and_version(tmp_path):
     assert run(io, '-Z', check=False).returncode == 1
     assert run(io, '-c', check=False).returncode == 1
     assert run(io, 'a', 'b', check=False).returncode == 1
+
+
+def test_io_shows_long_times_with_hours(tmp_path):
+    path = tmp_path / 's'
+    with nbdkit(path, '--filter=delay', 'memory', '1M', 'wdelay=1'):
+        shown = run(OURS, '-f', 'raw', '-c', 'write 0 4k', '-c', 'read 0 4k', f'nbd+unix:///?socket={path}').stdout.splitlines()
+    assert re.fullmatch(r'4 KiB, 1 ops; \d+:\d\d:\d\d\.\d\d \(.* KiB/sec and 0\.\d{4} ops/sec\)', shown[1])
 
 
 def test_io_prompts_with_its_own_name(tmp_path):

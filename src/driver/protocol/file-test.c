@@ -489,7 +489,7 @@ static void CO_FN co_preallocation(struct scene *scene)
         g_assert_cmpint(co_truncate(scene, 3 * MIB + 5, modes[i], &message), ==, 0);
         g_assert_cmpint(image_allocated(scene), >=, 3 * MIB);
         g_assert_cmpint(co_truncate(scene, MIB, modes[i], &shrink_message), ==, -ENOTSUP);
-        g_assert_cmpstr(shrink_message, ==, "Preallocation can only be used for growing images");
+        g_assert_cmpstr(shrink_message, ==, "Cannot use preallocation for shrinking files");
         g_assert_cmpint(co_truncate(scene, 4 * MIB, PREALLOC_MODE_METADATA, &metadata_message), ==, -ENOTSUP);
         g_assert_cmpstr(metadata_message, ==, "Unsupported preallocation mode: metadata");
         co_close(scene);

@@ -338,7 +338,7 @@ int CO_FN co_qcow2_truncate(struct node *node, const struct truncate_request *re
         return -EINVAL;
     }
     if (image->header->version < 3 && qcow2_snapshots(image)->count) {
-        error_set(err, "Can't resize a version 2 image which has snapshots");
+        error_set(err, "Can't resize a v2 image which has snapshots");
         return -ENOTSUP;
     }
     if (!qcow2_bitmaps_can_resize(image, request->length, err))

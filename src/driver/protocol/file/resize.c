@@ -67,7 +67,7 @@ static int CO_FN co_truncate_regular(struct file_node *file, const struct trunca
         return fail(err, result, "Could not stat file");
     length = (uint64_t)stat.st_size;
     if (request->preallocation != PREALLOC_MODE_OFF && request->length < length) {
-        error_set(err, "Preallocation can only be used for growing images");
+        error_set(err, "Cannot use preallocation for shrinking files");
         return -ENOTSUP;
     }
     if (request->preallocation == PREALLOC_MODE_OFF || request->length == length) {
