@@ -158,7 +158,7 @@ static int CO_FN co_compare_data(struct compare *compare, uint64_t offset, uint6
 
 static int CO_FN co_compare_common(struct compare *compare, uint64_t length)
 {
-    const unsigned strict_flags = BLOCK_DATA | BLOCK_ZERO | BLOCK_ALLOCATED;
+    const unsigned strict_flags = BLOCK_DATA | BLOCK_ZERO | BLOCK_ALLOCATED | BLOCK_OFFSET_VALID | BLOCK_COMPRESSED;
 
     for (uint64_t offset = 0; offset < length;) {
         struct block_extent extents[2];

@@ -71,7 +71,7 @@ static struct block_measure_info *CO_FN co_measure(const struct measure *measure
     }
     if (driver->image && driver->image->co_measure)
         return co_measure_driver(driver, values, size, source, err);
-    if (strcmp(driver->name, "raw") && driver->kind != BLOCK_DRIVER_PROTOCOL) {
+    if (strcmp(driver->name, "raw")) {
         error_set(err, "Block driver '%s' does not support size measurement", driver->name);
         return NULL;
     }

@@ -179,12 +179,22 @@ static bool take_output(struct img *img, const char *text)
     return false;
 }
 
-static void take_key_values(struct img *img, const char *text)
+/* Several lists are joined; so each must be whole: without a single comma at either end. */
+static bool take_key_values(struct img *img, const char *text)
 {
-    char *joined = img->key_values ? g_strdup_printf("%s,%s", img->key_values, text) : g_strdup(text);
+    size_t commas = 0;
+    char *joined;
 
+    for (const char *c = text; *c; c++)
+        commas = *c == ',' ? commas + 1 : 0;
+    if (!*text || *text == ',' || commas % 2) {
+        log_error("Invalid option list: %s", text);
+        return false;
+    }
+    joined = img->key_values ? g_strdup_printf("%s,%s", img->key_values, text) : g_strdup(text);
     g_free(img->key_values);
     img->key_values = joined;
+    return true;
 }
 
 /* One of the shared options; false: reported. */
@@ -220,8 +230,7 @@ static bool CO_FN co_take_shared(struct img *img, const struct option_use *use, 
     case IMG_OUTPUT:
         return take_output(img, use->value);
     case IMG_OPTIONS:
-        take_key_values(img, use->value);
-        return true;
+        return take_key_values(img, use->value);
     default:
         return true;
     }
@@ -255,10 +264,16 @@ static bool CO_FN co_take_words(struct img *img, int *ret_status)
 
 /* What was given before the command starts. */
 struct start {
-    const struct img_command *command;
+    const struct img_command *command; /* NULL: only options */
     const struct option_list *global;
     const struct option_list *options;
 };
+
+static int say_missing_command(const char *program)
+{
+    log_error("Not enough arguments");
+    return try_help(program, NULL);
+}
 
 static int CO_FN co_img_main(struct tool *tool, void *opaque)
 {
@@ -278,6 +293,8 @@ static int CO_FN co_img_main(struct tool *tool, void *opaque)
         if (help)
             return EXIT_SUCCESS;
     }
+    if (!start->command)
+        return say_missing_command(tool->program);
     if (co_take_words(&img, &status))
         status = start->command->co_run(&img);
     g_free(img.arguments);
@@ -416,8 +433,9 @@ int main(int argc, char **argv)
         }
     }
     if (words >= argc) {
-        log_error("Not enough arguments");
-        return try_help(program, NULL);
+        struct start start = {.global = global};
+
+        return tool_run(program, true, co_img_main, &start);
     }
     return run_command(program, global, argc - words, argv + words);
 }

@@ -98,3 +98,48 @@ def test_source_cache_mode_is_looked_at(tmp_path):
         run(IMG, 'convert', '-T', mode, '-f', 'raw', tmp_path / 'a', tmp_path / 'b')
         assert (tmp_path / 'b').read_bytes()[:MIB + 100] == b'x' * (MIB + 100)
         assert run(IMG, 'compare', '-T', mode, '-f', 'raw', '-F', 'raw', tmp_path / 'a', tmp_path / 'b').returncode == 0
+
+
+HOSTILE = ['json:{"driver":1}', 'json:{"driver":{}}', 'json:{"driver":null}', 'json:{"file":null}', 'json:{"file":[]}',
+           'json:{"file":{"driver":[]}}', 'json:{"driver":"qcow2","backing":{"driver":5},"file":{"driver":"file","filename":"q"}}']
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_names_of_the_wrong_type(tmp_path, name):
+    """As names of images, of new ones, and of what an image is on."""
+    run(need('qemu-img'), 'create', '-q', '-f', 'qcow2', '-u', '-b', name, '-F', 'raw', 'q', '1M', cwd=tmp_path)
+    for words in ('info', name), ('check', name), ('create', '-f', 'qcow2', name, '1M'), ('map', 'q'), ('convert', 'q', name):
+        done = run(IMG, *words, check=False, cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith('ashlar-img: ')
+
+
+@pytest.mark.parametrize('selector', ['snapshot.id.x=1', 'snapshot.0=x', 'snapshot.foo=1', 'snapshot.id', 'snapshot.'])
+def test_snapshot_selectors_of_no_sense(tmp_path, selector):
+    run(need('qemu-img'), 'create', '-q', '-f', 'qcow2', tmp_path / 'q', '1M')
+    for words in ('convert', '-l', selector, tmp_path / 'q', tmp_path / 'x'), ('measure', '-l', selector, tmp_path / 'q'):
+        assert run(IMG, *words, check=False).returncode == 1
+
+
+KINDS = {
+    'hole': ('raw', 'truncate 1M'), 'zeroes': ('raw', 'write -P 0 0 1M'), 'nothing': ('qcow2', 'length'),
+    'marked': ('qcow2', 'write -z 0 1M'), 'data': ('qcow2', 'write -P 0 0 1M'), 'compressed': ('qcow2', 'write -c -P 0 0 1M'),
+}
+
+
+def test_compare_strictly(tmp_path):
+    """What is zeroes, what is allocated and what has a place in its file are told apart as by the other program."""
+    for name, (kind, command) in KINDS.items():
+        run(need('qemu-img'), 'create', '-q', '-f', kind, tmp_path / name, '1M')
+        run(need('qemu-io'), '-f', kind, '-c', command, tmp_path / name)
+    for a in KINDS:
+        for b in KINDS:
+            words = ('compare', '-s', '-f', KINDS[a][0], '-F', KINDS[b][0], a, b)
+            ours, theirs = (run(img, *words, check=False, cwd=tmp_path) for img in (IMG, need('qemu-img')))
+            assert ours.returncode == theirs.returncode == (a != b and not {a, b} <= {'zeroes', 'data'}), (a, b)
+            assert ours.stdout.split(' Offset ')[0] == theirs.stdout.split(' Offset ')[0]
+
+
+def test_trace_points_are_listed_without_a_command():
+    assert 'block_request\n' in run(IMG, '-T', 'help').stdout
+    assert run(IMG, '-T', 'block_request', check=False).returncode == 1
