@@ -79,17 +79,20 @@ static void CO_FN co_test_limits(void *opaque)
     g_assert_cmpint(rmdir(folder), ==, 0);
 }
 
+/* What is open is asked without a pipe, since the shell itself has that open for a while. */
 static void CO_FN co_test_nothing_inherited(void *opaque)
 {
+    static const char line[] = "echo $ONLY$HOME; i=0; while [ $i -lt 64 ]; do [ -e /proc/$$/fd/$i ] && echo $i; "
+                               "i=$((i + 1)); done; exit 0";
     const char *environment[] = {"PATH=/usr/bin:/bin", "ONLY=this", NULL};
     struct process_result result;
 
     g_assert_cmpint(
-        co_shell("echo $ONLY$HOME; ls /proc/$$/fd | wc -l",
+        co_shell(line,
                  (struct process_run){.environment = environment, .output_max = OUTPUT_MAX, .timeout_ms = PATIENCE_MS},
                  &result),
         ==, 0);
-    g_assert_cmpstr(result.output, ==, "this\n3\n");
+    g_assert_cmpstr(result.output, ==, "this\n0\n1\n2\n");
     result_clear(&result);
     g_assert_cmpint(co_process_run(&(struct process_run){.argv = (const char *[]){"/nonexistent/x", NULL}}, &result),
                     ==, -ENOENT);
