@@ -157,6 +157,7 @@ int co_worker_pool_run(worker_fn *function, void *opaque)
         .function = function,
         .opaque = opaque,
     };
+    bool wanted;
 
     pthread_mutex_lock(&pool->mutex);
     if (pool->idle <= pool->queued && pool->threads < pool->threads_max)
@@ -172,9 +173,11 @@ int co_worker_pool_run(worker_fn *function, void *opaque)
         pool->first = &work;
     pool->last = &work;
     pool->queued++;
-    if (pool->idle)
-        pthread_cond_signal(&pool->changed);
+    wanted = pool->idle;
     pthread_mutex_unlock(&pool->mutex);
+    /* Whoever is woken takes the mutex first, and must not have to sleep for it. */
+    if (wanted)
+        pthread_cond_signal(&pool->changed);
     while (!work.done)
         co_suspend();
     return work.result;
