@@ -28,8 +28,7 @@ static int CO_FN co_write_new(const char *path, const void *data, size_t size)
     return result ? result : co_file_sync(fd, false);
 }
 
-/* The name itself has to be on the disk, too. */
-static int CO_FN co_sync_folder(const char *path)
+int co_sync_name(const char *path)
 {
     g_autofree char *folder = g_path_get_dirname(path);
     AUTO(fd) fd = co_file_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -53,6 +52,6 @@ bool co_replace_file(const char *path, const void *data, size_t size, struct poo
         (void)co_file_unlink(temporary);
         return failed(err, result, "replace", path);
     }
-    result = co_sync_folder(path);
+    result = co_sync_name(path);
     return result ? failed(err, result, "make sure of", path) : true;
 }

@@ -407,7 +407,8 @@ static void co_streams(void *opaque)
     expect(&error, "cannot write to stream: No space left on device");
     g_assert_false(co_volume_stream_write_hole(stream, 5, &error));
     expect(&error, "internal error: unexpected stream hole");
-    volume_stream_close(stream);
+    g_assert_true(co_volume_stream_finish(stream, NULL));
+    co_volume_stream_close(stream);
 
     stream = co_storage_volume_download(fixture.storage, id, 2, 0, 1, NULL);
     g_assert_nonnull(stream);
@@ -423,7 +424,7 @@ static void co_streams(void *opaque)
             break;
     } while (true);
     g_assert_cmpuint(hole, >, 0);
-    volume_stream_close(stream);
+    co_volume_stream_close(stream);
     finish(&fixture);
 }
 

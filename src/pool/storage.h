@@ -194,10 +194,12 @@ struct volume_stream *CO_FN co_storage_volume_upload(struct storage *storage, co
  * that tell holes), returns 0 and sets *hole to its length, else *hole is 0. */
 int64_t CO_FN co_volume_stream_read(struct volume_stream *stream, void *buffer, size_t size, uint64_t *hole,
                                     struct pool_error **err);
-/* Writes all that the segments (at most VOLUME_STREAM_SEGMENTS_MAX) hold, one behind the other. When they reach the
- * disk is the system's business, as with libvirt's daemon. */
+/* Writes all that the segments (at most VOLUME_STREAM_SEGMENTS_MAX) hold, one behind the other. They are on their way
+ * to the disk then. */
 bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iovec *segments, int count,
                                   struct pool_error **err);
 bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t length, struct pool_error **err);
+/* The upload is whole: waits until all that has been written, and the name of the volume, are on the disk. */
+bool CO_FN co_volume_stream_finish(struct volume_stream *stream, struct pool_error **err);
 /* Ends the stream, finished or not, and frees it; after an upload the pool is refreshed in the background. */
-void volume_stream_close(struct volume_stream *stream);
+void CO_FN co_volume_stream_close(struct volume_stream *stream);

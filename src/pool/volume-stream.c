@@ -2,6 +2,9 @@
 /*
  * The content of a volume as a stream. A volume is marked as in use only until its stream is open: a client that is
  * slow to read or write keeps nobody from the pool.
+ *
+ * An upload that is said to be finished is on the disk. So that there is little to wait for at the end, what has been
+ * written is sent there all along.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,12 +15,18 @@
 
 #include "base/io-vector.h"
 #include "loop/file.h"
+#include "loop/lock.h"
 #include "loop/loop.h"
 #include "pool/pool-error.h"
+#include "pool/replace-file.h"
 #include "pool/storage-internal.h"
 #include "pool/volume-job.h"
 
-enum { STREAM_SPARSE = 1, ZEROES_BYTES = 256 * 1024 };
+enum {
+    STREAM_SPARSE = 1,
+    ZEROES_BYTES = 256 * 1024,
+    WRITE_BACK_BYTES = 8 * 1024 * 1024, /* so much written: it is sent to the disk */
+};
 
 struct volume_stream {
     struct pool *pool; /* referenced */
@@ -27,6 +36,10 @@ struct volume_stream {
     bool upload;
     bool sparse;
     bool is_device;
+    char *path;
+    uint64_t written; /* bytes since the last time that they were sent to the disk */
+    bool writing_back;
+    struct co_condition written_back;
 };
 
 static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct pool_error **err)
@@ -49,6 +62,15 @@ static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct
     return !ret || pool_error_set_errno(err, ret, "Unable to open stream for '%s'", path);
 }
 
+static void free_stream(struct volume_stream *stream)
+{
+    assert(!stream->writing_back);
+    fd_close(stream->fd);
+    co_condition_done(&stream->written_back);
+    g_free(stream->path);
+    g_free(stream);
+}
+
 static struct volume_stream *CO_FN co_stream_new(struct volume_job *job, uint64_t offset, uint64_t length,
                                                  unsigned flags, bool upload, struct pool_error **err)
 {
@@ -56,6 +78,7 @@ static struct volume_stream *CO_FN co_stream_new(struct volume_job *job, uint64_
     bool ok;
 
     stream->fd = -1;
+    stream->path = g_strdup(job->volume->target.path);
     stream->upload = upload;
     stream->sparse = flags & STREAM_SPARSE;
     stream->position = offset;
@@ -63,15 +86,13 @@ static struct volume_stream *CO_FN co_stream_new(struct volume_job *job, uint64_
     if (length && __builtin_add_overflow(offset, length, &stream->end))
         stream->end = UINT64_MAX;
     volume_job_go(job);
-    ok = co_open(stream, job->volume->target.path, err);
+    ok = co_open(stream, stream->path, err);
     co_volume_job_return(job);
     if (ok) {
         stream->pool = pool_ref(job->pool);
         return stream;
     }
-    if (stream->fd >= 0)
-        fd_close(stream->fd);
-    g_free(stream);
+    free_stream(stream);
     return NULL;
 }
 
@@ -119,15 +140,16 @@ struct volume_stream *CO_FN co_storage_volume_upload(struct storage *storage, co
     return co_open_stream(storage, volume, offset, length, flags, true, err);
 }
 
-void volume_stream_close(struct volume_stream *stream)
+void CO_FN co_volume_stream_close(struct volume_stream *stream)
 {
     if (!stream)
         return;
-    fd_close(stream->fd);
+    while (stream->writing_back)
+        co_condition_wait_always(&stream->written_back, NULL);
     if (stream->upload && !stream->pool->removed)
         pool_refresh_later(stream->pool);
     pool_unref(stream->pool);
-    g_free(stream);
+    free_stream(stream);
 }
 
 /* --- reading --- */
@@ -188,6 +210,28 @@ static bool check_room(const struct volume_stream *stream, uint64_t size, struct
            pool_error_set_errno(err, ENOSPC, "cannot write to stream");
 }
 
+static void CO_FN co_write_back(void *opaque)
+{
+    struct volume_stream *stream = opaque;
+
+    while (stream->written >= WRITE_BACK_BYTES) {
+        stream->written = 0;
+        co_file_write_back(stream->fd);
+    }
+    stream->writing_back = false;
+    co_condition_broadcast(&stream->written_back);
+}
+
+static void note_written(struct volume_stream *stream, uint64_t bytes)
+{
+    stream->position += bytes;
+    stream->written += bytes;
+    if (stream->written < WRITE_BACK_BYTES || stream->writing_back)
+        return;
+    stream->writing_back = true;
+    co_spawn(loop_current(), co_write_back, stream);
+}
+
 bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iovec *segments, int count,
                                   struct pool_error **err)
 {
@@ -204,7 +248,7 @@ bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iov
         written = co_file_pwritev(stream->fd, rest.segments, (int)rest.count, stream->position, 0, FILE_ENGINE_THREADS);
         if (written <= 0)
             return pool_error_set_errno(err, written ? (int)written : -ENOSPC, "cannot write to stream");
-        stream->position += (uint64_t)written;
+        note_written(stream, (uint64_t)written);
     }
     return true;
 }
@@ -248,4 +292,15 @@ bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t le
         return pool_error_set_errno(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
     stream->position += length;
     return true;
+}
+
+bool CO_FN co_volume_stream_finish(struct volume_stream *stream, struct pool_error **err)
+{
+    int ret;
+
+    assert(stream->upload);
+    ret = co_file_sync(stream->fd, false);
+    if (!ret && !stream->is_device)
+        ret = co_sync_name(stream->path);
+    return !ret || pool_error_set_errno(err, ret, "cannot bring '%s' to the disk", stream->path);
 }

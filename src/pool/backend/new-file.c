@@ -15,6 +15,7 @@
 #include "loop/loop.h"
 #include "pool/backend/files.h"
 #include "pool/pool-error.h"
+#include "pool/replace-file.h"
 
 enum { FILE_MODE = 0600, FOLDER_MODE = 0711, ZEROES_BYTES = 1024 * 1024 };
 
@@ -284,6 +285,13 @@ bool co_new_file_place(struct volume *volume, struct pool_error **err)
     assert(volume->new_path);
     making_begin(&making, volume, &options);
     ret = co_worker_run(place_file, &making);
+    /* What is in it is on the disk already; so must the name be that it has to be found by. */
+    if (!ret) {
+        making.failed = "make sure of";
+        ret = co_sync_name(volume->target.path);
+        if (ret)
+            (void)co_file_unlink(volume->target.path);
+    }
     if (ret) {
         set_error(&making, ret, err);
         if (making.placed) /* and taken away again */

@@ -201,6 +201,8 @@ static void CO_FN co_upload(struct rpc_stream *stream)
         } else if (stream->bad_hole) {
             fail_hole(stream);
         } else if (stream->finish) {
+            if (!co_volume_stream_finish(stream->volume, &error))
+                fail(stream, error);
             return;
         } else {
             co_condition_wait_always(&stream->wake, NULL);
@@ -316,7 +318,7 @@ static void CO_FN co_stream_live(void *opaque)
     else
         co_download(stream);
     stream->ended = true;
-    volume_stream_close(stream->volume);
+    co_volume_stream_close(stream->volume);
     if (!stream->failed)
         send_status(stream, RPC_OK);
     while ((data = g_queue_pop_head(&stream->data)))
