@@ -228,6 +228,17 @@ bool file_volume_is_as_seen(struct volume *volume, bool just_seen)
     return true;
 }
 
+static int take_open_file(struct volume *volume, const struct place *place, int fd, const struct stat *status,
+                          const struct image_header *header)
+{
+    volume->seen = look_of(status, place->near && is_near(fd), place->now_us);
+    volume->type = S_ISBLK(status->st_mode) ? VOLUME_BLOCK : VOLUME_FILE;
+    volume_target_from_stat(&volume->target, status);
+    g_free(volume->target.permissions.label);
+    volume->target.permissions.label = label_of(fd);
+    return take_sizes(volume, fd, status, header);
+}
+
 static int take_file(struct volume *volume, const struct place *place, const char *name, const struct stat *found,
                      bool full)
 {
@@ -246,16 +257,23 @@ static int take_file(struct volume *volume, const struct place *place, const cha
     ret = image_header_read(fd, &header);
     if (ret)
         return ret;
-    volume->seen = look_of(&status, place->near && is_near(fd), place->now_us);
-    volume->type = S_ISBLK(status.st_mode) ? VOLUME_BLOCK : VOLUME_FILE;
-    volume_target_from_stat(&volume->target, &status);
-    g_free(volume->target.permissions.label);
-    volume->target.permissions.label = label_of(fd);
     if (full)
         take_format(volume, &header);
-    ret = take_sizes(volume, fd, &status, &header);
+    ret = take_open_file(volume, place, fd, &status, &header);
     image_header_clear(&header);
     return ret;
+}
+
+int file_volume_take_empty(struct volume *volume, int fd, int64_t now_us)
+{
+    /* It lies in its folder itself, so it is as near as that. */
+    const struct place place = {.folder = -1, .near = true, .now_us = now_us};
+    const struct image_header nothing = {0};
+    struct stat status;
+
+    if (fstat(fd, &status))
+        return -errno;
+    return take_open_file(volume, &place, fd, &status, &nothing);
 }
 
 /* A directory with the two files that a ploop image consists of is one volume of that format. */

@@ -28,6 +28,10 @@ extern const struct pool_backend_volume files_volume_operations;
  * `now_us`: loop_wall_time_us(). */
 int file_volume_probe(struct volume *volume, bool full, int64_t now_us);
 
+/* The same for a raw file that has just been made, is in its place and reads as zeroes: nothing of it is read, so
+ * nothing gets into the page cache. `fd` is open on it. */
+int file_volume_take_empty(struct volume *volume, int fd, int64_t now_us);
+
 /* Whether the file is as it was when it was last looked at; the time of the last access is taken over. Immediate; false
  * where looking could wait for another host. `just_seen`: the look was so recent that nobody else can have known it. */
 bool file_volume_is_as_seen(struct volume *volume, bool just_seen);

@@ -76,7 +76,8 @@ static int move_to_place(const struct volume *volume)
     return rename(volume->new_path, place) ? -errno : 0;
 }
 
-static int take_place(struct making *making)
+/* `fd`: the file, where it reads as zeroes; -1: see what it has. */
+static int take_place(struct making *making, int fd)
 {
     const struct volume *volume = making->volume;
     int ret;
@@ -90,7 +91,8 @@ static int take_place(struct making *making)
     making->found->target.format = volume->target.format;
     making->found->capacity = volume->capacity;
     making->failed = "look at";
-    ret = file_volume_probe(making->found, false, making->now_us);
+    ret = fd >= 0 ? file_volume_take_empty(making->found, fd, making->now_us)
+                  : file_volume_probe(making->found, false, making->now_us);
     if (ret && making->options->folder)
         (void)rmdir(volume->target.path);
     else if (ret)
@@ -162,7 +164,7 @@ static int make_and_fill(struct making *making, int fd, mode_t mode)
     if (!ret)
         ret = fill_file(making, fd);
     if (!ret && !making->needs_zeroes && (making->options->at_once || folder))
-        ret = take_place(making);
+        ret = take_place(making, folder ? -1 : fd);
     return ret;
 }
 
@@ -273,7 +275,7 @@ int co_new_file_make(struct volume *volume, const struct new_file_options *optio
 
 static int place_file(void *opaque)
 {
-    return take_place(opaque);
+    return take_place(opaque, -1);
 }
 
 bool co_new_file_place(struct volume *volume, struct pool_error **err)
