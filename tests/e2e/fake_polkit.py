@@ -2,7 +2,7 @@
 """Polkit as a test wants it, on a message bus of its own.
 
 Run as a program, it is the service: fake_polkit.py RULES LOG. RULES is a file with a list of [action pattern, {detail: value},
-answer] in JSON; the first that fits decides, and where none does the answer is "no". LOG gets a line for each question.
+answer] in JSON; the first that fits decides, and where none does the answer is "no"; "never" is no answer at all. LOG gets a line for each question.
 """
 import contextlib
 import fnmatch
@@ -88,14 +88,16 @@ def serve(rules_path, log_path):
     def answer(action, details):
         for pattern, wanted, word in json.loads(pathlib.Path(rules_path).read_text()):
             if fnmatch.fnmatch(action, pattern) and all(details.get(key) == value for key, value in wanted.items()):
-                return ANSWERS[word]
-        return ANSWERS['no']
+                return word
+        return 'no'
 
     def called(_connection, _sender, _path, _interface, _method, arguments, invocation):
         (kind, subject), action, details, flags, _ = arguments.unpack()
         with open(log_path, 'a', encoding='utf-8') as log:
             log.write(json.dumps({'kind': kind, 'subject': subject, 'action': action, 'details': details, 'flags': flags}) + '\n')
-        invocation.return_value(GLib.Variant('((bba{ss}))', (answer(action, details),)))
+        word = answer(action, details)
+        if word != 'never':
+            invocation.return_value(GLib.Variant('((bba{ss}))', (ANSWERS[word],)))
 
     connection = Gio.bus_get_sync(Gio.BusType.SYSTEM)
     interface = Gio.DBusNodeInfo.new_for_xml(INTERFACE).interfaces[0]

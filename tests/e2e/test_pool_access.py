@@ -69,6 +69,25 @@ def test_polkit_lets_in(pool_daemon, polkit):
     assert 'Name' in as_nobody(pool_daemon, 'pool-list', socket=read_only)
 
 
+def test_waiting_for_a_person_keeps_no_worker(pool_daemon, polkit, tmp_path):
+    """Polkit has a window on somebody's screen; and that one cannot have two."""
+    tmp_path.chmod(0o755)
+    start(pool_daemon, 'auth_unix_rw = "polkit"', 'min_workers = 1', 'max_workers = 1', 'prio_workers = 0')
+    polkit.set([['*', {}, 'never']])
+    os.seteuid(NOBODY)
+    try:
+        raw = Raw(pool_daemon.socket)
+    finally:
+        os.seteuid(0)
+    first = raw.send(70)
+    wait_for(polkit.questions, 'the question')
+    second = raw.send(70)
+    answer = raw.receive()
+    assert answer.serial == second != first
+    assert answer.error()[2] == "authentication failed: polkit is being asked about 'org.libvirt.unix.manage' already"
+    assert 'Name' in pool_daemon.virsh('pool-list')
+
+
 def test_polkit_is_not_there(pool_daemon, tmp_path, monkeypatch):
     tmp_path.chmod(0o755)
     monkeypatch.setenv('DBUS_SYSTEM_BUS_ADDRESS', f'unix:path={tmp_path}/nobody')
@@ -304,6 +323,12 @@ def test_sasl_step_by_step(sasl):
         assert raw.call(number, body).status == 1
     assert raw.call(67).body[4:] == b'SCRAM-SHA-256' + bytes(3)
     assert raw.call(67).status == 1
+    assert 'authentication failed' in raw.call(69, chars).error()[2]  # a step of nothing that has begun
+    first = b'n,,n=ann,r=nonce'
+    assert raw.call(68, mechanism + struct.pack('>II', 0, len(first)) + struct.pack(f'>{len(first)}I', *first)).status == 0
+    assert 'authentication failed' in raw.call(68, mechanism + nothing).error()[2]  # begun already
+    raw = Raw(sasl.pool.socket)
+    assert raw.call(67).status == 0
     assert 'authentication failed' in raw.call(68, mechanism + chars).error()[2]
     assert raw.call(69, chars).status == 1
     assert raw.call(67).status == 0

@@ -23,7 +23,8 @@ enum { PROCEDURE_START = 68 };
 struct remote_sasl {
     const struct sasl_module *module;
     void *session;
-    bool busy; /* a worker uses it */
+    bool begun; /* a mechanism has been chosen: the library must not be asked to go on without one */
+    bool busy;  /* a worker uses it */
 };
 
 void remote_sasl_free(struct remote_sasl *sasl)
@@ -147,8 +148,9 @@ bool co_remote_sasl_step(struct rpc_call *call, struct pool_error **err)
     struct step step = {.sasl = session->sasl};
     bool ok;
 
-    if (call->client->auth != RPC_AUTH_SASL || !step.sasl || step.sasl->busy)
-        return failed(call, "a step that nothing goes before", err);
+    if (call->client->auth != RPC_AUTH_SASL || !step.sasl || step.sasl->busy || step.sasl->begun == start)
+        return failed(call, "a step that nothing goes before, or a second beginning", err);
+    step.sasl->begun = true;
     step.exchange.mechanism = start ? call->args[0].string : NULL;
     if (!args[0].i) {
         step.exchange.input = args[1].bytes->data ? (const void *)args[1].bytes->data : "";
