@@ -30,6 +30,9 @@
 
 enum { TOKEN_BYTES = 16 };
 
+/* Somebody may have to find a password, but a few who never do must not keep everybody else out. */
+enum { ANONYMOUS_S = 120 };
+
 static const int64_t second_ns = INT64_C(1000000000);
 
 static const char *const socket_files[POOL_SOCKET__MAX] = {
@@ -175,6 +178,7 @@ static void make_servers(struct pool_daemon *daemon, const struct pool_config *c
         .opaque = daemon,
         .clients_max = config->max_clients,
         .anonymous_max = config->max_anonymous_clients,
+        .anonymous_s = ANONYMOUS_S,
         .requests_max = config->max_client_requests,
         .workers_min = config->min_workers,
         .workers_max = config->max_workers,

@@ -88,6 +88,8 @@ static bool CO_FN co_perform(struct rpc_call *call, struct pool_error **err)
         return false;
     if (call->procedure->rules & RPC_AT_ONCE)
         return call->procedure->co_handle(call, err);
+    if (call->procedure->rules & RPC_NO_WORKER)
+        return co_handle(call, err);
     worker = co_rpc_worker_get(&server->workers, !(call->procedure->rules & RPC_LOW_PRIORITY));
     ok = co_handle(call, err);
     rpc_worker_put(&server->workers, worker);
@@ -160,8 +162,10 @@ static void CO_FN co_accept_call(struct rpc_client *client, const struct rpc_hea
                                  struct xdr_reader arguments)
 {
     const struct rpc_procedure *procedure = NULL;
+    const struct xdr_reader bytes = arguments;
     struct pool_error *error = NULL;
     struct rpc_call *call;
+    bool decoded;
 
     if (!may_call(client, header, &procedure, &error)) {
         refuse(client, header, error);
@@ -171,7 +175,10 @@ static void CO_FN co_accept_call(struct rpc_client *client, const struct rpc_hea
     call->client = rpc_client_ref(client);
     call->procedure = procedure;
     call->header = *header;
-    if (!rpc_values_decode(procedure->args, &arguments, call->args)) {
+    decoded = rpc_values_decode(procedure->args, &arguments, call->args);
+    if (procedure->rules & RPC_CONFIDENTIAL)
+        explicit_bzero((uint8_t *)(uintptr_t)bytes.at, bytes.left);
+    if (!decoded) {
         pool_error_set_domain(&error, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "Unable to decode message payload");
         refuse(client, header, error);
         call_free(call);

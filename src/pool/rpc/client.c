@@ -324,24 +324,48 @@ static bool ping(struct rpc_client *client)
 
 /* --- input --- */
 
+/* Whether the client says who it is in time. One that waits for our answer has longer. */
+static bool is_patience_left(struct rpc_client *client)
+{
+    int64_t now_ns = loop_now_ns();
+
+    if (client->authenticated || !client->anonymous_until_ns || now_ns < client->anonymous_until_ns)
+        return true;
+    if (client->requests) {
+        client->anonymous_until_ns = now_ns + second_ns;
+        return true;
+    }
+    pool_log_warning("rpc.client", "server %s: client %" PRIu64 " has not authenticated within %d seconds",
+                     client->server->name, client->id, client->server->anonymous_s);
+    return false;
+}
+
+/* When to look after the client though it says nothing; INT64_MAX: never. */
+static int64_t next_look_ns(const struct rpc_client *client)
+{
+    int64_t at_ns = client->ping_interval_ns ? client->ping_at_ns : INT64_MAX;
+
+    return !client->authenticated && client->anonymous_until_ns ? MIN(at_ns, client->anonymous_until_ns) : at_ns;
+}
+
 /* Some bytes: their number, or 0 at the end of the connection. */
 static size_t CO_FN co_read_some(struct rpc_client *client, uint8_t *to, size_t size)
 {
-    while (client->open) {
+    while (client->open && is_patience_left(client)) {
         struct co_deadline deadline;
-        bool pinging = client->ping_interval_ns;
+        int64_t look_at_ns = next_look_ns(client);
         ssize_t count;
 
-        if (pinging)
-            co_deadline_begin(&deadline, MAX(client->ping_at_ns - loop_now_ns(), 1));
+        if (look_at_ns != INT64_MAX)
+            co_deadline_begin(&deadline, MAX(look_at_ns - loop_now_ns(), 1));
         count = co_stream_read(client->stream, to, size);
-        if (pinging)
+        if (look_at_ns != INT64_MAX)
             co_deadline_end(&deadline);
         if (count != -ETIMEDOUT) {
             heard(client);
             return count > 0 ? (size_t)count : 0;
         }
-        if (!ping(client))
+        if (client->ping_interval_ns && loop_now_ns() >= client->ping_at_ns && !ping(client))
             break;
     }
     return 0;
@@ -468,6 +492,8 @@ static void CO_FN co_serve(void *opaque)
     const uint8_t *packet;
     size_t length;
 
+    if (client->server->program->co_begin)
+        client->server->program->co_begin(client);
     while (client->open && !client->closing && (packet = co_next_packet(client, &length))) {
         if (!co_rpc_packet_accept(client, packet, length))
             break;
@@ -511,6 +537,8 @@ void rpc_client_start(struct rpc_server *server, int fd, const struct rpc_socket
     client->auth = options->auth;
     client->read_only = options->read_only;
     client->authenticated = options->auth == RPC_AUTH_NONE;
+    if (!client->authenticated && server->anonymous_s)
+        client->anonymous_until_ns = loop_now_ns() + server->anonymous_s * second_ns;
     client->open = true;
     g_queue_init(&client->output);
     client->streams = g_ptr_array_new();

@@ -35,6 +35,8 @@ struct rpc_peer {
     uid_t uid;
     gid_t gid;
     char *selinux; /* context; NULL: none */
+    uint64_t
+        start; /* when the process began, in the kernel's ticks, as of its connecting; 0: nobody has asked for it */
 };
 
 /* Bytes as they come. */
@@ -55,7 +57,8 @@ struct rpc_client {
     struct rpc_peer peer;
     enum rpc_auth auth;
     bool authenticated;
-    char *sasl_user; /* who it is by SASL; NULL: not that way */
+    int64_t anonymous_until_ns; /* it is to have authenticated by then, or to be at it; 0: no limit */
+    char *sasl_user;            /* who it is by SASL; NULL: not that way */
     bool read_only;
     void *session; /* of the program */
 

@@ -21,14 +21,16 @@ struct rpc_client;
 typedef bool rpc_handler(struct rpc_call *call, struct pool_error **err);
 
 enum rpc_rule {
-    RPC_BEFORE_AUTH = 1,  /* may be called by those who have not said who they are */
-    RPC_BEFORE_OPEN = 2,  /* ... and before CONNECT_OPEN */
-    RPC_LOW_PRIORITY = 4, /* may take long: has to leave the priority workers to others */
-    RPC_OPEN_TEXT = 8,    /* before CONNECT_OPEN, its error speaks of the hypervisor */
-    RPC_STORAGE = 16,     /* of the storage driver only */
-    RPC_SECRET = 32,      /* of the secret driver only */
-    RPC_WRITES = 64,      /* not on read-only connections */
-    RPC_AT_ONCE = 128,    /* never suspends, and is through before the next packet is read */
+    RPC_BEFORE_AUTH = 1,    /* may be called by those who have not said who they are */
+    RPC_BEFORE_OPEN = 2,    /* ... and before CONNECT_OPEN */
+    RPC_LOW_PRIORITY = 4,   /* may take long: has to leave the priority workers to others */
+    RPC_OPEN_TEXT = 8,      /* before CONNECT_OPEN, its error speaks of the hypervisor */
+    RPC_STORAGE = 16,       /* of the storage driver only */
+    RPC_SECRET = 32,        /* of the secret driver only */
+    RPC_WRITES = 64,        /* not on read-only connections */
+    RPC_AT_ONCE = 128,      /* never suspends, and is through before the next packet is read */
+    RPC_NO_WORKER = 256,    /* takes nothing but time, of people maybe: a worker is not kept waiting for it */
+    RPC_CONFIDENTIAL = 512, /* what its arguments hold is not to stay in memory */
 };
 
 struct rpc_procedure {
@@ -47,6 +49,8 @@ struct rpc_program {
     /* What each connection has of its own; NULL is allowed. */
     void *(*session_new)(struct rpc_client *client);
     void (*session_free)(void *session);
+    /* Before the first packet of a connection is read; may suspend. NULL is allowed. */
+    void (*co_begin)(struct rpc_client *client);
     /* Whether the connection is in a state for the call. */
     bool (*check)(const struct rpc_call *call, struct pool_error **err);
     /* Around each handler, once `check` has agreed; may suspend. False: *err is the reply. NULL is allowed. */

@@ -205,25 +205,21 @@ static struct polkit *authority(const struct rpc_client *client)
     return daemon->access;
 }
 
-/* Who is asked about; the first time the system is asked when the process began. */
-static const struct remote_identity *CO_FN co_identity(struct rpc_client *client)
+void co_remote_access_begin(struct rpc_client *client)
 {
     struct remote_session *session = client->session;
-    struct remote_identity *identity = &session->identity;
-    uint64_t start;
 
-    if (!identity->known) {
-        start = co_process_start(client->peer.pid);
-        identity->subject = (struct polkit_subject){client->peer.pid, start, client->peer.uid};
-        identity->known = start;
-    }
-    return identity;
+    if (client->auth != RPC_AUTH_POLKIT && !authority(client))
+        return;
+    client->peer.start = co_process_start(client->peer.pid);
+    session->identity.subject = (struct polkit_subject){client->peer.pid, client->peer.start, client->peer.uid};
+    session->identity.known = client->peer.start;
 }
 
 static bool CO_FN co_ask(struct rpc_client *client, const struct object *object, const char *permission,
                          struct pool_error **err)
 {
-    const struct remote_identity *identity = co_identity(client);
+    const struct remote_identity *identity = &((const struct remote_session *)client->session)->identity;
     g_autofree char *action = g_strdup_printf("org.libvirt.api.%s.%s", object->kind, permission);
     const struct polkit_subject subject = identity->subject; /* a call beside this one may change whom it speaks for */
     const struct polkit_question question = {.subject = &subject, .action = action, .details = object->attributes};

@@ -24,6 +24,9 @@ struct remote_identity {
     struct polkit_subject subject;
 };
 
+/* A client has come: who it is, as long as the number of its process surely is its own. */
+void CO_FN co_remote_access_begin(struct rpc_client *client);
+
 /* Before a call is made: whether its client may make it. Always true where no access driver is in use. */
 bool CO_FN co_remote_access_before(struct rpc_call *call, struct pool_error **err);
 

@@ -53,16 +53,23 @@ bool co_remote_auth_polkit(struct rpc_call *call, struct pool_error **err)
 {
     struct rpc_client *client = call->client;
     const char *action = client->read_only ? "org.libvirt.unix.monitor" : "org.libvirt.unix.manage";
-    struct polkit_subject subject = {.pid = client->peer.pid, .uid = client->peer.uid};
+    const struct polkit_subject subject = {client->peer.pid, client->peer.start, client->peer.uid};
+    struct remote_session *session = remote_session(call);
     const struct polkit_question question = {.subject = &subject, .action = action, .interactive = true};
-    enum polkit_answer answer;
+    enum polkit_answer answer = POLKIT_DENIED;
+    bool ok = true;
 
     if (client->auth != RPC_AUTH_POLKIT)
         return no_reason(err);
-    subject.start = co_process_start(subject.pid);
-    if (!subject.start)
-        return refused(POLKIT_DENIED, action, err);
-    if (!co_polkit_ask(remote_daemon(call)->polkit, &question, &answer, err))
+    /* A person cannot answer two at a time. */
+    if (session->asks_polkit)
+        return pool_error_set_domain(err, POOL_DOMAIN_POLKIT, POOL_ERROR_AUTH_FAILED,
+                                     "polkit is being asked about '%s' already", action);
+    session->asks_polkit = true;
+    if (subject.start)
+        ok = co_polkit_ask(remote_daemon(call)->polkit, &question, &answer, err);
+    session->asks_polkit = false;
+    if (!ok)
         return false;
     if (answer != POLKIT_GRANTED)
         return refused(answer, action, err);

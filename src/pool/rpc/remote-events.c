@@ -6,11 +6,12 @@
 #include "pool/rpc/remote-events.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "loop/coroutine.h"
-#include "loop/lock.h"
 #include "pool/daemon.h"
+#include "pool/log.h"
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
 #include "pool/rpc/remote-access.h"
@@ -24,8 +25,8 @@ enum {
     MESSAGE_SECRET_VALUE = 383,
 };
 
-/* A client may have so many; each event costs a packet for each. */
-enum { REGISTRATIONS_MAX = 1024 };
+/* A client may have so many; each event costs a packet for each. So many may wait for polkit's word, which is slow. */
+enum { REGISTRATIONS_MAX = 1024, GUARDED_MAX = 4096 };
 
 struct registration {
     int32_t id;
@@ -39,12 +40,12 @@ struct remote_events {
     struct storage_listener listener;
     GArray *registrations; /* of struct registration */
     int32_t next_id;
-    struct co_mutex asking; /* held by who asks whether a client may know, so that events stay in their order */
+    GQueue guarded;  /* of struct guarded, in their order */
+    bool delivering; /* somebody sees to them */
 };
 
 /* An event that may be sent only if its receiver may know what it is about. */
 struct guarded {
-    struct remote_events *events;
     struct rpc_client *client; /* referenced */
     int32_t id;                /* of the registration */
     int32_t message;
@@ -61,31 +62,59 @@ static bool is_registered(const struct remote_events *events, int32_t id)
     return false;
 }
 
+static void CO_FN co_deliver_one(struct remote_events *events, struct guarded *one)
+{
+    bool about_pool = one->layout[1] == 'p';
+
+    if (one->client->open &&
+        co_remote_access_event(one->client, about_pool ? one->values[1].pool : NULL,
+                               about_pool ? NULL : one->values[1].secret) &&
+        is_registered(events, one->id))
+        rpc_client_send_event(one->client, one->message, one->layout, one->values);
+    ((struct remote_session *)one->client->session)->events_waiting--;
+    rpc_values_free(one->layout, one->values);
+    rpc_client_unref(one->client);
+    g_free(one);
+}
+
+/* One after the other, because they stay in their order. The server waits for its end. */
 static void CO_FN co_deliver_guarded(void *opaque)
 {
-    struct guarded *one = opaque;
-    struct remote_events *events = one->events;
-    bool about_pool = one->layout[1] == 'p';
-    bool may;
+    struct rpc_server *server = opaque;
+    struct remote_events *events = ((const struct pool_daemon *)server->opaque)->events;
+    struct guarded *one;
 
-    co_mutex_lock(&events->asking);
-    may = co_remote_access_event(one->client, about_pool ? one->values[1].pool : NULL,
-                                 about_pool ? NULL : one->values[1].secret);
-    if (may && is_registered(events, one->id))
-        rpc_client_send_event(one->client, one->message, one->layout, one->values);
-    co_mutex_unlock(&events->asking);
-    rpc_values_free(one->layout, one->values);
-    rpc_client_unref(one->client); /* and maybe the daemon ends */
-    g_free(one);
+    while ((one = g_queue_pop_head(&events->guarded)))
+        co_deliver_one(events, one);
+    events->delivering = false;
+    rpc_server_end(server);
+}
+
+/* False: too many wait already, because polkit is slower than what happens. */
+static bool has_room(struct rpc_client *client)
+{
+    struct remote_session *session = client->session;
+
+    if (session->events_waiting++ < GUARDED_MAX)
+        return true;
+    session->events_waiting--;
+    pool_log_warning("rpc.client",
+                     "server %s: events for client %" PRIu64 " come faster than polkit answers: it is dropped",
+                     client->server->name, client->id);
+    rpc_client_drop(client);
+    return false;
 }
 
 /* Takes a copy of what the event is about, which may be gone when the answer comes. */
 static void deliver_guarded(struct remote_events *events, const struct registration *to, const char *layout,
                             const union rpc_value *values)
 {
-    struct guarded *one = g_new0(struct guarded, 1);
+    struct rpc_server *server = to->client->server;
+    struct guarded *one;
 
-    one->events = events;
+    if (!to->client->open || !has_room(to->client))
+        return;
+    one = g_new0(struct guarded, 1);
     one->client = rpc_client_ref(to->client);
     one->id = to->id;
     one->message = to->message;
@@ -100,7 +129,12 @@ static void deliver_guarded(struct remote_events *events, const struct registrat
         *one->values[1].secret = *values[1].secret;
         one->values[1].secret->usage = g_strdup(values[1].secret->usage);
     }
-    co_spawn(to->client->server->loop, co_deliver_guarded, one);
+    g_queue_push_tail(&events->guarded, one);
+    if (events->delivering)
+        return;
+    events->delivering = true;
+    rpc_server_begin(server);
+    co_spawn(server->loop, co_deliver_guarded, server);
 }
 
 static void deliver(struct remote_events *events, int32_t message, const uint8_t *uuid, const char *layout,
@@ -154,6 +188,7 @@ struct remote_events *remote_events_new(void)
     events->registrations = g_array_new(FALSE, TRUE, sizeof(struct registration));
     events->listener.lifecycle = pool_lifecycle;
     events->listener.refreshed = pool_refreshed;
+    g_queue_init(&events->guarded);
     return events;
 }
 
@@ -162,7 +197,7 @@ void remote_events_free(struct remote_events *events)
     if (!events)
         return;
     assert(!events->registrations->len);
-    co_mutex_done(&events->asking);
+    assert(g_queue_is_empty(&events->guarded));
     g_array_unref(events->registrations);
     g_free(events);
 }

@@ -138,24 +138,32 @@ bool co_remote_volume_resize(struct rpc_call *call, struct pool_error **err)
     return co_storage_volume_resize(remote_storage(call), call->args[0].volume, call->args[1].h, call->args[2].u, err);
 }
 
-bool co_remote_volume_upload(struct rpc_call *call, struct pool_error **err)
+/* What both directions share: the function that opens the volume. */
+static bool CO_FN co_open_stream(struct rpc_call *call, bool upload,
+                                 struct volume_stream *(*co_open)(struct storage *storage,
+                                                                  const struct volume_id *volume, uint64_t offset,
+                                                                  uint64_t length, unsigned flags,
+                                                                  struct pool_error **err),
+                                 struct pool_error **err)
 {
-    struct volume_stream *stream = co_storage_volume_upload(remote_storage(call), call->args[0].volume, call->args[1].h,
-                                                            call->args[2].h, call->args[3].u, err);
+    struct volume_stream *stream = NULL;
 
+    if (!rpc_stream_may_open(call->client, err))
+        return false;
+    stream =
+        co_open(remote_storage(call), call->args[0].volume, call->args[1].h, call->args[2].h, call->args[3].u, err);
     if (!stream)
         return false;
-    rpc_stream_open(call->client, &call->header, stream, true, call->args[3].u & STREAM_SPARSE);
+    rpc_stream_open(call->client, &call->header, stream, upload, call->args[3].u & STREAM_SPARSE);
     return true;
+}
+
+bool co_remote_volume_upload(struct rpc_call *call, struct pool_error **err)
+{
+    return co_open_stream(call, true, co_storage_volume_upload, err);
 }
 
 bool co_remote_volume_download(struct rpc_call *call, struct pool_error **err)
 {
-    struct volume_stream *stream = co_storage_volume_download(remote_storage(call), call->args[0].volume,
-                                                              call->args[1].h, call->args[2].h, call->args[3].u, err);
-
-    if (!stream)
-        return false;
-    rpc_stream_open(call->client, &call->header, stream, false, call->args[3].u & STREAM_SPARSE);
-    return true;
+    return co_open_stream(call, false, co_storage_volume_download, err);
 }

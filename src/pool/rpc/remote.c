@@ -13,7 +13,7 @@
 #include "pool/rpc/remote-sasl.h"
 
 enum {
-    AUTH = RPC_BEFORE_AUTH | RPC_BEFORE_OPEN,
+    AUTH = RPC_BEFORE_AUTH | RPC_BEFORE_OPEN | RPC_NO_WORKER,
     CONNECT = RPC_OPEN_TEXT,
     READ = RPC_STORAGE,
     WRITE = RPC_STORAGE | RPC_WRITES,
@@ -31,8 +31,8 @@ static const struct rpc_procedure procedures[] = {
     {60, "virConnectSupportsFeature", "i", "i", co_remote_supports_feature, RPC_BEFORE_OPEN | RPC_AT_ONCE},
     {66, "virConnectOpenAuth", "", "I", co_remote_auth_list, AUTH},
     {67, "virConnectOpenAuth", "", "s", co_remote_sasl_init, AUTH},
-    {68, "virConnectOpenAuth", "sia", "iia", co_remote_sasl_step, AUTH},
-    {69, "virConnectOpenAuth", "ia", "iia", co_remote_sasl_step, AUTH},
+    {68, "virConnectOpenAuth", "sia", "iia", co_remote_sasl_step, AUTH | RPC_CONFIDENTIAL},
+    {69, "virConnectOpenAuth", "ia", "iia", co_remote_sasl_step, AUTH | RPC_CONFIDENTIAL},
     {70, "virConnectOpenAuth", "", "i", co_remote_auth_polkit, AUTH},
     {71, "virConnectNumOfStoragePools", "", "i", co_remote_pool_count, READ},
     {72, "virConnectListStoragePools", "i", "S", co_remote_pool_names, READ},
@@ -71,7 +71,7 @@ static const struct rpc_procedure procedures[] = {
     {141, "virSecretLookupByUUID", "U", "x", co_remote_secret_by_uuid, SECRET},
     {142, "virSecretDefineXML", "su", "x", co_remote_secret_define_xml, SECRET_WRITE},
     {143, "virSecretGetXMLDesc", "xu", "s", co_remote_secret_get_xml, SECRET},
-    {144, "virSecretSetValue", "xbu", "", co_remote_secret_set_value, SECRET_WRITE},
+    {144, "virSecretSetValue", "xbu", "", co_remote_secret_set_value, SECRET_WRITE | RPC_CONFIDENTIAL},
     {145, "virSecretGetValue", "xu", "b", co_remote_secret_get_value, SECRET_WRITE},
     {146, "virSecretUndefine", "x", "", co_remote_secret_undefine, SECRET_WRITE},
     {147, "virSecretLookupByUsage", "is", "x", co_remote_secret_by_usage, SECRET},
@@ -182,6 +182,7 @@ const struct rpc_program remote_program = {
     .count = G_N_ELEMENTS(procedures),
     .session_new = session_new,
     .session_free = session_free,
+    .co_begin = co_remote_access_begin,
     .check = check,
     .co_before = co_remote_access_before,
     .co_after = co_remote_access_after,

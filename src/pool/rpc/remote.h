@@ -23,6 +23,8 @@ struct remote_session {
     enum remote_driver driver;
     char *uri;
     struct remote_sasl *sasl;        /* while the client authenticates itself by it; else NULL */
+    bool asks_polkit;                /* whether it may come in at all */
+    unsigned events_waiting;         /* until polkit has said whether it may know of them */
     struct remote_identity identity; /* where an access driver asks for it */
 };
 

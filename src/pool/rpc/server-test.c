@@ -2,15 +2,18 @@
 /* The whole server with the program that clients call, on sockets; the storage is one volume in memory. */
 #include "pool/rpc/server.h"
 
+#include <glib/gstdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/bytes.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
+#include "loop/socket.h"
 #include "loop/stream.h"
 #include "pool/daemon.h"
 #include "pool/log.h"
+#include "pool/polkit.h"
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
 #include "pool/rpc/packet.h"
@@ -26,6 +29,7 @@ enum {
     POOL_DEFINE_XML = 77,
     POOL_REFRESH = 83,
     POOL_LOOKUP = 84,
+    SECRET_SET_VALUE = 144,
     UPLOAD = 208,
     DOWNLOAD = 209,
     POOL_EVENT_REGISTER = 368,
@@ -273,6 +277,29 @@ static void co_test_anonymous(void *opaque)
     stop(&bench);
 }
 
+/* Whoever does not say who it is within its time makes room for others; whoever has said it may be silent. */
+static void co_test_patience(void *opaque)
+{
+    struct bench bench;
+    struct rpc_client *client;
+
+    start(&bench, 5, 20);
+    bench.daemon.main->anonymous_s = 3600;
+    connect_client(&bench, &(struct rpc_socket_options){.auth = RPC_AUTH_SASL});
+    client = bench.daemon.main->clients->pdata[0];
+    g_assert_cmpint(client->anonymous_until_ns, >, loop_now_ns());
+    client->anonymous_until_ns = loop_now_ns();
+    g_assert_true(is_closed(&bench));
+    stream_free(bench.client);
+
+    connect_client(&bench, &(struct rpc_socket_options){.auth = RPC_AUTH_SASL});
+    client = bench.daemon.main->clients->pdata[0];
+    client->anonymous_until_ns = loop_now_ns();
+    rpc_client_set_authenticated(client);
+    open_connection(&bench);
+    stop(&bench);
+}
+
 /* A slow call does not hold up others, and replies come as they are ready. */
 static void co_test_any_order(void *opaque)
 {
@@ -373,6 +400,40 @@ static void co_test_events(void *opaque)
     receive(&bench);
     g_assert_cmpuint(bench.header.type, ==, RPC_REPLY);
     stop(&bench);
+}
+
+/* Where polkit does not say whether a client may know of them, events do not wait without end. */
+static void co_test_events_that_wait(void *opaque)
+{
+    union rpc_value all[] = {{.i = 1}, {.pool = NULL}};
+    g_autofree char *folder = g_dir_make_tmp("ashlar-bus-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "bus", NULL);
+    g_autofree char *address = g_strdup_printf("unix:path=%s", path);
+    struct socket_endpoint endpoint = {.family = SOCKET_UNIX, .path = path};
+    struct socket_listener *mute = co_socket_listen(&endpoint, 10, NULL);
+    struct pool_id pool = {.name = path};
+    struct storage_listener *listener;
+    struct bench bench;
+    unsigned told = 0;
+
+    g_assert_nonnull(mute);
+    g_setenv("DBUS_SYSTEM_BUS_ADDRESS", address, TRUE);
+    begin(&bench);
+    send_call(&bench, POOL_EVENT_REGISTER, "iq", all);
+    receive(&bench);
+    bench.daemon.polkit = bench.daemon.access = polkit_new();
+    co_remote_access_begin(bench.daemon.main->clients->pdata[0]);
+    listener = storage_of(&bench)->listener;
+    while (bench.daemon.main->clients->len && told < 100000) {
+        listener->refreshed(listener, &pool);
+        told++;
+    }
+    g_assert_cmpuint(bench.daemon.main->clients->len, ==, 0);
+    g_assert_cmpuint(told, >, 1000);
+    socket_listener_free(mute);
+    stop(&bench);
+    polkit_free(bench.daemon.polkit);
+    g_rmdir(folder);
 }
 
 /* --- streams --- */
@@ -509,6 +570,52 @@ static void co_test_vanish(void *opaque)
     stop(&bench);
 }
 
+/* A client cannot take all descriptors of the daemon; those that it gives back are for it again. */
+static void co_test_streams_at_once(void *opaque)
+{
+    enum { STREAMS = 64 };
+    struct volume_id volume = {.pool = g_strdup("p"), .name = g_strdup("v"), .key = g_strdup("k")};
+    union rpc_value values[] = {{.volume = &volume}, {.h = 0}, {.h = 0}, {.u = 0}};
+    struct rpc_header last;
+    struct bench bench;
+
+    begin(&bench);
+    for (int i = 0; i < STREAMS; i++)
+        last = open_stream(&bench, UPLOAD, 0, 0);
+    send_call(&bench, DOWNLOAD, "vhhu", values);
+    receive(&bench);
+    expect_error(&bench, 1, 7, "internal error: too many streams on one connection (at most 64)");
+    send_stream(&bench, last, RPC_OK, NULL, 0);
+    receive(&bench);
+    g_assert_cmpuint(bench.header.type, ==, RPC_STREAM);
+    open_stream(&bench, UPLOAD, 0, 0);
+    stop(&bench);
+    g_free(volume.pool);
+    g_free(volume.name);
+    g_free(volume.key);
+}
+
+/* The value of a secret is not in the connection's memory once the call has been read. */
+static void co_test_confidential(void *opaque)
+{
+    static const char value[] = "nobody-is-to-see-this";
+    struct rpc_bytes *bytes = rpc_bytes_new(value, sizeof(value));
+    struct secret_id secret = {.usage = g_strdup("u")};
+    union rpc_value values[] = {{.secret = &secret}, {.bytes = bytes}, {.u = 0}};
+    const struct rpc_client *client;
+    struct bench bench;
+
+    begin(&bench);
+    send_call(&bench, SECRET_SET_VALUE, "xbu", values);
+    receive(&bench);
+    client = bench.daemon.main->clients->pdata[0];
+    g_assert_nonnull(client->input.data);
+    g_assert_null(memmem(client->input.data, client->input.capacity, value, sizeof(value)));
+    stop(&bench);
+    g_free(secret.usage);
+    rpc_values_free("b", &values[1]);
+}
+
 /* Lengths that cannot be end the connection; ones that can cost nothing until the bytes come. */
 static void co_test_lengths(void *opaque)
 {
@@ -555,14 +662,18 @@ int main(int argc, char **argv)
     add("calls", co_test_calls);
     add("refused", co_test_refused);
     add("anonymous", co_test_anonymous);
+    add("patience", co_test_patience);
     add("any-order", co_test_any_order);
     add("request-limit", co_test_request_limit);
     add("workers", co_test_workers);
     add("events", co_test_events);
+    add("events-that-wait", co_test_events_that_wait);
     add("upload", co_test_upload);
     add("upload-refused", co_test_upload_refused);
     add("download", co_test_download);
     add("vanish", co_test_vanish);
+    add("streams-at-once", co_test_streams_at_once);
+    add("confidential", co_test_confidential);
     add("lengths", co_test_lengths);
     return g_test_run();
 }

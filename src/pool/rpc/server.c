@@ -32,6 +32,7 @@ struct rpc_server *rpc_server_new(const struct rpc_server_options *options)
     server->opaque = options->opaque;
     server->clients_max = options->clients_max;
     server->anonymous_max = options->anonymous_max;
+    server->anonymous_s = options->anonymous_s;
     server->requests_max = options->requests_max;
     server->keepalive_interval_s = options->keepalive_interval_s;
     server->keepalive_count = options->keepalive_count;

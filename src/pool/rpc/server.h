@@ -38,6 +38,7 @@ struct rpc_server_options {
     void *opaque; /* for handlers */
     unsigned clients_max;
     unsigned anonymous_max; /* clients that have not yet authenticated; 0: no limit */
+    int anonymous_s;        /* how long a client may take to authenticate; 0: no limit */
     unsigned requests_max;  /* a client has in flight */
     unsigned workers_min, workers_max, workers_priority;
     int keepalive_interval_s; /* 0 and below: clients are not pinged */
@@ -50,6 +51,7 @@ struct rpc_server {
     const struct rpc_program *program;
     void *opaque;
     unsigned clients_max, anonymous_max, requests_max;
+    int anonymous_s;
     int keepalive_interval_s;
     unsigned keepalive_count;
     void (*clients_changed)(struct rpc_server *server);

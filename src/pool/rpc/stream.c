@@ -12,7 +12,7 @@
 #include "pool/rpc/xdr.h"
 #include "pool/storage.h"
 
-enum { CHUNKS = 2 };
+enum { CHUNKS = 2, STREAMS_MAX = 64 };
 
 /* A packet of an upload that waits. */
 struct stream_data {
@@ -306,6 +306,13 @@ static void CO_FN co_download(struct rpc_stream *stream)
 }
 
 /* --- life --- */
+
+bool rpc_stream_may_open(const struct rpc_client *client, struct pool_error **err)
+{
+    return client->streams->len < STREAMS_MAX ||
+           pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL,
+                                 "too many streams on one connection (at most %d)", STREAMS_MAX);
+}
 
 static void CO_FN co_stream_live(void *opaque)
 {

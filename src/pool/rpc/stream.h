@@ -13,6 +13,7 @@
 #include "base/compiler.h"
 #include "pool/rpc/packet.h"
 
+struct pool_error;
 struct rpc_client;
 struct rpc_stream;
 struct volume_stream;
@@ -21,6 +22,9 @@ struct volume_stream;
  * suspends. `sparse`: holes may be in it. */
 void rpc_stream_open(struct rpc_client *client, const struct rpc_header *header, struct volume_stream *volume,
                      bool upload, bool sparse);
+
+/* Whether the client may have another one open: each holds a descriptor and memory. */
+bool rpc_stream_may_open(const struct rpc_client *client, struct pool_error **err);
 
 /* A packet of a stream, or of one that is no more. */
 void rpc_stream_accept(struct rpc_client *client, const struct rpc_header *header, const uint8_t *packet,
