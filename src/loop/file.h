@@ -15,8 +15,11 @@
 
 #include "base/cleanup.h"
 #include "base/compiler.h"
+#include "loop/lock.h"
 
 struct error;
+struct loop;
+struct write_entry;
 
 /* The descriptor, or -errno. `flags` as for open(2). */
 int CO_FN co_file_open(const char *path, int flags, mode_t mode);
@@ -70,10 +73,20 @@ int64_t CO_FN co_file_seek_paced(int fd, int64_t offset, int whence, struct file
 
 /*
  * A write into the page cache of a file that is near: made by the calling thread if it is small and while the file
- * takes such writes quickly, and else at once or by default as the loop may (enum file_engine). `pace`: one for each
- * file, zero-filled at first.
+ * takes such writes quickly, and else at once or by default as the loop may (enum file_engine). While another thread
+ * makes one, that one makes it. `pace`: one for each file, zero-filled at first.
  */
+struct write_entries {
+    struct write_entry *first;
+    struct write_entry *last;
+};
+struct write_line {
+    struct spin_lock spin;         /* all below */
+    _Atomic(struct loop *) holder; /* NULL: nobody */
+    struct write_entries waiting;
+};
 struct write_pace {
+    struct write_line line;
     _Atomic int64_t resting_until_ns; /* of the loop's time: it has let us wait */
     _Atomic int64_t rest_ns;          /* how long it rests, or has rested last; 0: it has been quick for long */
     atomic_uint quick;                /* writes since then */

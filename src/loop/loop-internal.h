@@ -345,6 +345,7 @@ void uring_prepare_file(struct io_uring_sqe *sqe, const struct file_request *req
 /* --- writes that a loop makes itself: see write-pace.c --- */
 
 struct loop_writes {
+    int64_t now_ns;         /* when the last one ended */
     int64_t took_ns;        /* in this turn */
     int64_t waits;          /* of the thread, at some time in this turn before a write; -1: nobody has looked */
     int64_t watch_until_ns; /* a write has taken long lately: its like are looked at */
@@ -362,6 +363,39 @@ bool loop_writes_waited(struct loop_writes *writes, int64_t end_ns);
 /* Whether a write may be made now; and how one went, with the above. */
 bool write_pace_may(const struct write_pace *pace, int64_t now_ns);
 void write_pace_took(struct write_pace *pace, int64_t end_ns, int64_t took_ns, bool waited);
+
+/* --- writes of several loops to one file: see write-line.c --- */
+
+enum write_state {
+    WRITE_WAITS,
+    WRITE_DONE,     /* by another loop */
+    WRITE_INHERITS, /* the others' turn is over: its coroutine is to try again, and to care for who waits behind it */
+    WRITE_LEFT,     /* the file is not for such writes at present */
+};
+
+/* On the stack of the coroutine whose write it is. */
+struct write_entry {
+    struct write_entry *next; /* in one list of entries */
+    struct coroutine *coroutine;
+    const struct file_request *request;
+    ssize_t result; /* of one that is done */
+    enum write_state state;
+};
+
+/*
+ * The running coroutine's write. Holds: its loop writes now; then write_line_wanted() gives the line back where nobody
+ * waits, else the coroutine has to keep it until the next turn, to write for those, and to leave. Passes: its loop
+ * holds the line already, and it just writes. Waited: its write waited for another loop's, and is in another state now.
+ */
+enum write_turn { WRITE_HOLDS, WRITE_PASSES, WRITE_WAITED };
+enum write_turn CO_FN co_write_line_enter(struct write_line *line, struct write_entry *entry) MUST_CHECK;
+bool write_line_wanted(struct write_line *line) MUST_CHECK;
+struct write_entry *write_line_next(struct write_line *line) MUST_CHECK; /* NULL: there is none */
+void write_line_leave(struct write_line *line, bool give_up); /* who waits inherits, or is left to the back end */
+
+/* What has been written for others; and now they are told. */
+void write_line_wrote(struct write_entries *written, struct write_entry *entry, ssize_t result);
+void write_line_tell(struct write_line *line, struct write_entries *written);
 
 /* --- the loop --- */
 

@@ -86,20 +86,72 @@ bool loop_writes_waited(struct loop_writes *writes, int64_t end_ns)
     return known && writes->waits != before;
 }
 
-static ssize_t write_now(struct loop_writes *writes, const struct file_request *request, int64_t start_ns,
-                         struct write_pace *pace)
+/* `writes->now_ns` is the time: read before the first write, and after each. */
+static ssize_t write_now(struct loop_writes *writes, const struct file_request *request, struct write_pace *pace)
 {
-    int64_t end_ns, took_ns;
+    int64_t start_ns = writes->now_ns;
     ssize_t written;
+    int64_t took_ns;
 
     if (unlikely(start_ns < writes->watch_until_ns && writes->waits < 0))
         writes->waits = waits_of_thread();
     written = posix_transfer(request);
-    end_ns = clock_monotonic_ns();
-    took_ns = end_ns - start_ns;
+    writes->now_ns = clock_monotonic_ns();
+    took_ns = writes->now_ns - start_ns;
     writes->took_ns += took_ns;
-    write_pace_took(pace, end_ns, took_ns, took_ns > SLOW_NS && loop_writes_waited(writes, end_ns));
+    write_pace_took(pace, writes->now_ns, took_ns, took_ns > SLOW_NS && loop_writes_waited(writes, writes->now_ns));
     return written;
+}
+
+/* What others wait for, as long as the turn lasts and the file does not let us wait; then the line is left. */
+static void write_for_others(struct loop_writes *writes, struct write_pace *pace)
+{
+    struct write_entries written = {0};
+    bool may;
+
+    writes->now_ns = clock_monotonic_ns();
+    while ((may = write_pace_may(pace, writes->now_ns)) && writes->took_ns < TURN_NS) {
+        struct write_entry *entry = write_line_next(&pace->line);
+
+        if (!entry)
+            break;
+        write_line_wrote(&written, entry, write_now(writes, entry->request, pace));
+    }
+    write_line_leave(&pace->line, !may);
+    write_line_tell(&pace->line, &written);
+}
+
+/* True: it has been made, by this loop or another; false: the back end has to make it. */
+static bool CO_FN co_write_in_line(struct loop *loop, const struct file_request *request, struct write_pace *pace,
+                                   ssize_t *ret_written)
+{
+    struct write_entry entry = {.request = request};
+
+    do {
+        enum write_turn turn;
+        bool may;
+
+        while (unlikely(loop->writes.took_ns >= TURN_NS))
+            co_yield ();
+        loop->writes.now_ns = clock_monotonic_ns();
+        may = write_pace_may(pace, loop->writes.now_ns);
+        if (!may && entry.state != WRITE_INHERITS)
+            return false;
+        turn = co_write_line_enter(&pace->line, &entry);
+        if (turn == WRITE_WAITED)
+            continue;
+        if (may)
+            *ret_written = write_now(&loop->writes, request, pace);
+        if (turn == WRITE_HOLDS && write_line_wanted(&pace->line)) {
+            /* First what this loop has to write in this turn. */
+            if (loop->ready.first)
+                co_yield ();
+            write_for_others(&loop->writes, pace);
+        }
+        return may;
+    } while (entry.state == WRITE_INHERITS);
+    *ret_written = entry.result;
+    return entry.state == WRITE_DONE;
 }
 
 ssize_t CO_FN co_file_pwritev_paced(int fd, const struct iovec *iov, int count, uint64_t offset,
@@ -107,16 +159,16 @@ ssize_t CO_FN co_file_pwritev_paced(int fd, const struct iovec *iov, int count, 
 {
     struct file_request request = {.fd = fd, .write = true, .iov = iov, .iov_count = count, .offset = offset};
     struct loop *loop = loop_self();
-    int64_t start_ns;
+    uint32_t batch_hint;
+    ssize_t written = 0;
 
     CO_ASSERT();
     if (loop->may_block || loop->backend == LOOP_SIM || !is_small(&request))
         return co_file_pwritev(fd, iov, count, offset, 0, FILE_ENGINE_AT_ONCE);
-    while (unlikely(loop->writes.took_ns >= TURN_NS))
-        co_yield ();
-    start_ns = clock_monotonic_ns();
-    if (!write_pace_may(pace, start_ns))
-        return co_file_pwritev(fd, iov, count, offset, 0, FILE_ENGINE_DEFAULT);
-    (void)loop_take_batch(loop);
-    return write_now(&loop->writes, &request, start_ns, pace);
+    batch_hint = loop->batch_hint;
+    loop->batch_hint = 0;
+    if (co_write_in_line(loop, &request, pace, &written))
+        return written;
+    loop->batch_hint = batch_hint;
+    return co_file_pwritev(fd, iov, count, offset, 0, FILE_ENGINE_DEFAULT);
 }
