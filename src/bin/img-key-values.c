@@ -110,11 +110,10 @@ bool key_values_ask_help(const char *text)
     const char *at = text ? text : "";
 
     while (*at) {
-        size_t length = strcspn(at, ",");
+        g_autofree char *part = next_part(&at, false);
 
-        if ((length == 4 && !strncmp(at, "help", 4)) || (length == 1 && *at == '?'))
+        if (!strcmp(part, "help") || !strcmp(part, "?"))
             return true;
-        at += length;
         at += *at == ',';
     }
     return false;

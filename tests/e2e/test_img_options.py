@@ -143,3 +143,16 @@ def test_compare_strictly(tmp_path):
 def test_trace_points_are_listed_without_a_command():
     assert 'block_request\n' in run(IMG, '-T', 'help').stdout
     assert run(IMG, '-T', 'block_request', check=False).returncode == 1
+
+
+@pytest.mark.parametrize('options, asks', [
+    ('help', True), ('?', True), ('cluster_size=4k,help', True), ('backing_file=a,,,help', True),
+    ('backing_file=a,,help,backing_fmt=raw', False), ('backing_file=?,,a,,?,backing_fmt=raw', False),
+])
+def test_help_among_options(tmp_path, options, asks):
+    """A doubled comma belongs to the value, whatever stands behind it."""
+    for tool in IMG, need('qemu-img'):
+        done = run(tool, 'create', '-q', '-u', '-f', 'qcow2', '-o', options, tmp_path / 'new', '1M')
+        assert done.stdout.startswith('Supported options:\n' if asks else '') and bool(done.stdout) == asks
+        assert (tmp_path / 'new').exists() != asks
+        (tmp_path / 'new').unlink(missing_ok=True)
