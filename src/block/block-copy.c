@@ -18,6 +18,17 @@
 /* How much goes through memory at a time, and what is taken at once by somebody who copies. */
 enum { STEP_BYTES = 1024 * 1024 };
 
+/*
+ * The same while others change the target, too: the system lets a file be changed by one writer at a time, and memory
+ * that it has never used before may cost it two milliseconds a megabyte. So long a guest's write would have to wait.
+ */
+enum { SHARED_STEP_BYTES = 128 * 1024 };
+#define SHARED_NS INT64_C(100000000) /* for so long after each of theirs */
+
+/* How often and for how long a job's step waits for writers that are saving, and what they save is no work any more. */
+enum { GIVE_WAY_TIMES = 4 };
+#define GIVE_WAY_NS INT64_C(125000)
+
 /* So much is written before the system is told to begin bringing it to the medium: enough for its requests to be large.
  */
 enum { FLUSH_AHEAD_BYTES = 32 * 1024 * 1024 };
@@ -40,6 +51,11 @@ struct block_copy {
     bool copy_range;
     bool discard_source;
     bool flush_ahead;
+    bool gives_way;
+
+    struct co_mutex steps; /* of a job that gives way: one at a time waits, or writes */
+    unsigned saving;       /* atomic: writers that are having something saved */
+    int64_t shared_ns;     /* atomic: when somebody else last had to do with the target; of the loops' time */
 
     struct spin_lock spin; /* of the rest */
     struct bitmap *marked; /* a bit a cluster */
@@ -70,6 +86,8 @@ void block_copy_free(struct block_copy *copy)
         return;
     assert(!copy->claims);
     assert(!copy->waiters);
+    assert(!copy->saving);
+    co_mutex_done(&copy->steps);
     bitmap_free(copy->marked);
     g_free(copy);
 }
@@ -122,6 +140,11 @@ bool block_copy_is_near(const struct block_copy *copy)
 {
     return node_is_near(copy->source->child) && node_is_near(copy->target->child) &&
            !(copy->write_flags & IO_COMPRESSED);
+}
+
+void block_copy_set_gives_way(struct block_copy *copy)
+{
+    copy->gives_way = true;
 }
 
 unsigned block_copy_parallel(const struct block_copy *copy, unsigned limit)
@@ -298,12 +321,40 @@ static int CO_FN co_copy_extent(struct block_copy *copy, uint64_t offset, const 
     return ret == -ENOTSUP ? co_copy_data(copy, offset, extent->bytes, ret_is_read) : ret;
 }
 
+/* Somebody's request waits for this one. */
+static void note_sharing(struct block_copy *copy)
+{
+    __atomic_store_n(&copy->shared_ns, loop_turn_time_ns(), __ATOMIC_RELAXED);
+}
+
+static bool is_shared(const struct block_copy *copy)
+{
+    int64_t shared_ns = __atomic_load_n(&copy->shared_ns, __ATOMIC_RELAXED);
+
+    return copy->gives_way && shared_ns && loop_turn_time_ns() - shared_ns < SHARED_NS;
+}
+
+/* A step of a job's that gives way. It does so for a while only: writers that never rest must not keep it for ever. */
+static int CO_FN co_copy_politely(struct block_copy *copy, uint64_t offset, const struct block_extent *extent,
+                                  bool *ret_is_read)
+{
+    int ret;
+
+    co_mutex_lock(&copy->steps);
+    for (int i = 0; i < GIVE_WAY_TIMES && __atomic_load_n(&copy->saving, __ATOMIC_RELAXED); i++)
+        (void)co_sleep_ns(GIVE_WAY_NS);
+    ret = co_copy_extent(copy, offset, extent, ret_is_read);
+    co_mutex_unlock(&copy->steps);
+    return ret;
+}
+
 static int CO_FN co_copy_claimed(struct block_copy *copy, const struct block_copy_claim *claim, bool *ret_is_read)
 {
     uint64_t offset = claim->offset, bytes = claim->bytes;
     int ret = 0;
 
     while (bytes && !ret) {
+        bool shared = is_shared(copy) && !claim->saves;
         struct block_extent extent;
 
         *ret_is_read = true;
@@ -311,7 +362,7 @@ static int CO_FN co_copy_claimed(struct block_copy *copy, const struct block_cop
         if (ret)
             break;
         if (!(extent.flags & BLOCK_ZERO))
-            extent.bytes = MIN(extent.bytes, STEP_BYTES);
+            extent.bytes = MIN(extent.bytes, shared ? SHARED_STEP_BYTES : STEP_BYTES);
         /* A format compresses whole clusters. */
         if (copy->write_flags & IO_COMPRESSED && extent.bytes < bytes) {
             uint64_t cut = align_down(offset + extent.bytes, copy->cluster_size);
@@ -323,7 +374,10 @@ static int CO_FN co_copy_claimed(struct block_copy *copy, const struct block_cop
                 extent.flags = BLOCK_DATA;
             }
         }
-        ret = co_copy_extent(copy, offset, &extent, ret_is_read);
+        if (shared && !(extent.flags & BLOCK_ZERO))
+            ret = co_copy_politely(copy, offset, &extent, ret_is_read);
+        else
+            ret = co_copy_extent(copy, offset, &extent, ret_is_read);
         offset += extent.bytes;
         bytes -= extent.bytes;
     }
@@ -406,9 +460,11 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
     uint64_t at = start; /* what lies before has been copied: who marks it again does not keep us here */
     int ret = 0;
 
+    if (wait)
+        __atomic_fetch_add(&copy->saving, 1, __ATOMIC_RELAXED);
     spin_lock(&copy->spin);
     while (!ret) {
-        struct block_copy_claim claim = {.copies = true, .owner = co_self()};
+        struct block_copy_claim claim = {.copies = true, .saves = wait, .owner = co_self()};
 
         if (!find_marked(copy, at, end, &claim.offset, &claim.bytes)) {
             if (!wait || !overlaps_claim(copy, start, end))
@@ -420,6 +476,8 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
             /* Marked again while it is being copied: what was read first must not be written last. */
             co_waiter_wait(&copy->waiters, &copy->spin);
         } else {
+            if (wait)
+                note_sharing(copy);
             ret = co_copy_and_release(copy, &claim, ret_is_read);
             at = claim.offset + claim.bytes;
             if (copy->flush_ahead)
@@ -427,6 +485,8 @@ int CO_FN co_block_copy(struct block_copy *copy, uint64_t offset, uint64_t bytes
         }
     }
     spin_unlock(&copy->spin);
+    if (wait)
+        __atomic_fetch_sub(&copy->saving, 1, __ATOMIC_RELAXED);
     return ret;
 }
 
@@ -454,6 +514,7 @@ void CO_FN co_block_copy_claim(struct block_copy *copy, struct block_copy_claim 
     claim->overtaken = false;
     claim->past = false;
     claim->owner = co_self();
+    note_sharing(copy);
     spin_lock(&copy->spin);
     while (overlaps_claim(copy, claim->offset, claim->offset + claim->bytes))
         co_waiter_wait(&copy->waiters, &copy->spin);

@@ -21,6 +21,7 @@ struct block_copy_claim {
     uint64_t offset;
     uint64_t bytes;
     bool copies;    /* what was marked is being copied */
+    bool saves;     /* the same, and somebody's write waits for it */
     bool overtaken; /* of a writer: somebody else has changed the source there meanwhile */
     bool past;      /* of a writer past the node, and allocated for it */
     struct coroutine *owner;
@@ -58,6 +59,12 @@ void block_copy_set_flush_ahead(struct block_copy *copy);
  * that. */
 void CO_FN co_block_copy_flush_ahead(struct block_copy *copy);
 void block_copy_set_discard_source(struct block_copy *copy, bool discard); /* what has been copied */
+
+/*
+ * Who copies without waiting for others gives way to those who do, and to writers that change the target themselves: in
+ * small steps, one at a time, before which those go first. For near ends, where requests take turns at a file's lock.
+ */
+void block_copy_set_gives_way(struct block_copy *copy);
 
 /* Whether copying is nothing but moving memory: between files of this host in the page cache. Main loop. */
 bool block_copy_is_near(const struct block_copy *copy);

@@ -409,6 +409,8 @@ static bool set_up_copy(struct backup_job *backup, const struct blockdev_backup 
     backup->pump.limit =
         perf && perf->has_max_workers ? (unsigned)perf->max_workers : block_copy_parallel(backup->copy, WORKERS);
     backup->pump.has_thread = block_copy_is_near(backup->copy);
+    if (backup->pump.has_thread)
+        block_copy_set_gives_way(backup->copy);
     block_copy_set_copy_range(backup->copy, perf && perf->has_use_copy_range && perf->use_copy_range);
     if (options->sync == MIRROR_SYNC_MODE_TOP)
         block_copy_set_explicit_zeroes(backup->copy);

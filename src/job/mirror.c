@@ -463,6 +463,8 @@ static void set_up_buffers(struct mirror_job *mirror, const struct mirror_option
     mirror->pump.limit = (unsigned)MIN(MAX(buffer / mirror->chunk_max, 1), WORKERS);
     mirror->pump.limit = block_copy_parallel(mirror->copy, mirror->pump.limit);
     mirror->pump.has_thread = block_copy_is_near(mirror->copy);
+    if (mirror->pump.has_thread)
+        block_copy_set_gives_way(mirror->copy);
 }
 
 /* What is to be replaced is kept until then. */

@@ -371,6 +371,8 @@ struct job *CO_FN co_stream_new(const struct job_place *place, const struct bloc
     stream.pump.job = job;
     stream.pump.limit = block_copy_parallel(stream.copy, WORKERS);
     stream.pump.has_thread = block_copy_is_near(stream.copy);
+    if (stream.pump.has_thread)
+        block_copy_set_gives_way(stream.copy);
     *(struct stream_job *)job_state(job) = stream;
     return job;
 }

@@ -249,8 +249,6 @@ static bool CO_FN co_open_filters(struct replication_node *replication, struct g
     replication->cbw = co_open_node(graph, options, err);
     if (!replication->cbw)
         return false;
-    /* The target shows the source where it has nothing: zeroes must be there too. */
-    block_copy_set_explicit_zeroes(copy_before_write_copy(replication->cbw));
     replication->snapshot = co_open_node(graph, filter_options("snapshot-access", replication->cbw), err);
     if (replication->snapshot)
         return true;
