@@ -22,6 +22,7 @@ enum {
     INPUT_FIRST = 4096,         /* bytes for the first packets of a client */
     INPUT_LARGE = 64 << 10,     /* a larger packet is read alone, and its memory not kept */
     OUTPUT_VECTOR = 16,         /* packets that are sent in one go */
+    SPARE_MAX = 1 << 20,        /* packets of more are not kept as spares */
     ANONYMOUS_MAX = 256 << 10,  /* the length of a packet from those of whom nothing is known */
     EVENTS_WAIT_MAX = 16 << 20, /* bytes that wait when another event comes: then nobody reads them */
 };
@@ -29,6 +30,12 @@ enum {
 static const int64_t second_ns = INT64_C(1000000000);
 
 /* --- life --- */
+
+static void forget_spares(struct rpc_input *input)
+{
+    while (input->spares)
+        g_free(input->spare[--input->spares].data);
+}
 
 struct rpc_client *rpc_client_ref(struct rpc_client *client)
 {
@@ -52,6 +59,7 @@ void rpc_client_unref(struct rpc_client *client)
         server->program->session_free(client->session);
     stream_free(client->stream);
     g_ptr_array_unref(client->streams);
+    forget_spares(&client->input);
     g_free(client->input.data);
     g_free(client->peer.selinux);
     g_free(client->sasl_user);
@@ -383,7 +391,11 @@ static void reserve(struct rpc_input *input, size_t size)
         input->begin = 0;
         input->end = have;
     }
-    if (input->capacity < size) {
+    if (!input->data && input->spares && input->spare[input->spares - 1].size >= size) {
+        input->spares--;
+        input->data = input->spare[input->spares].data;
+        input->capacity = input->spare[input->spares].size;
+    } else if (input->capacity < size) {
         input->data = g_realloc(input->data, size);
         input->capacity = size;
     }
@@ -481,9 +493,18 @@ void rpc_client_return_packet(struct rpc_client *client, uint8_t *data, size_t s
     if (!input->data && client->open) {
         input->data = data;
         input->capacity = size;
+    } else if (client->streams->len && input->spares < RPC_SPARES_MAX && size <= SPARE_MAX) {
+        input->spare[input->spares].data = data;
+        input->spare[input->spares++].size = size;
     } else {
         g_free(data);
     }
+}
+
+void rpc_client_stream_ended(struct rpc_client *client)
+{
+    if (!client->streams->len)
+        forget_spares(&client->input);
 }
 
 static void CO_FN co_serve(void *opaque)

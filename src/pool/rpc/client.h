@@ -40,12 +40,20 @@ struct rpc_peer {
 };
 
 /* Bytes as they come. */
+enum { RPC_SPARES_MAX = 8 };
+
 struct rpc_input {
     uint8_t *data;
     size_t capacity;
     size_t begin, end; /* of what has not been looked at */
     size_t last_large; /* length of the packet before, where it was a large one; else 0 */
     size_t skip;       /* so many bytes that come next are of no use */
+    /* Memory of packets that have been written, for those that come: else the system would clear it anew for each. */
+    struct {
+        uint8_t *data;
+        size_t size;
+    } spare[RPC_SPARES_MAX];
+    unsigned spares;
 };
 
 struct rpc_client {
@@ -122,6 +130,9 @@ void rpc_client_request_end(struct rpc_client *client);
 /* The whole packet of an upload that is being looked at, in memory of its own, and where in it the payload begins. */
 uint8_t *rpc_client_take_packet(struct rpc_client *client, const uint8_t *packet, size_t length);
 void rpc_client_return_packet(struct rpc_client *client, uint8_t *data, size_t size);
+
+/* A stream has left client->streams. */
+void rpc_client_stream_ended(struct rpc_client *client);
 
 /* The body of an error. */
 void rpc_error_encode(const struct pool_error *error, GByteArray *to);

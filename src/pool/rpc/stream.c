@@ -331,6 +331,7 @@ static void CO_FN co_stream_live(void *opaque)
     while ((data = g_queue_pop_head(&stream->data)))
         data_done(stream, data);
     g_ptr_array_remove(client->streams, stream);
+    rpc_client_stream_ended(client);
     for (int i = 0; i < CHUNKS; i++)
         g_free(stream->chunks[i].output.data);
     co_condition_done(&stream->wake);
