@@ -15,6 +15,7 @@ static void test_all(void)
                                "sasl_allowed_username_list = []\n"
                                "keepalive_interval = -1\n"
                                "log_filters = \"\"\"1:a\n2:b\"\"\"\n"
+                               "poll_max_us = 100\n"
                                "listen_tls = 0\n"
                                "host_uuid = \"00000000-0000-0000-0000-000000000001\"\n";
     AUTO(pool_config) config = pool_config_new();
@@ -30,9 +31,10 @@ static void test_all(void)
     g_assert_cmpuint(g_strv_length(config->access_drivers), ==, 2);
     g_assert_cmpuint(g_strv_length(config->sasl_allowed_username_list), ==, 0);
     g_assert_cmpint(config->keepalive_interval, ==, -1);
+    g_assert_cmpuint(config->poll_max_us, ==, 100);
     g_assert_cmpstr(config->log_filters, ==, "1:a\n2:b");
     g_assert_cmpuint(config->warnings->len, ==, 1);
-    g_assert_cmpstr(config->warnings->pdata[0], ==, "f:13: listen_tls: there is no such key");
+    g_assert_cmpstr(config->warnings->pdata[0], ==, "f:14: listen_tls: there is no such key");
 }
 
 static void test_wrong(void)
@@ -42,6 +44,7 @@ static void test_wrong(void)
     } cases[] = {
         {"\nmax_clients = \"5\"", "f:2: max_clients: expecting a number of 0 or more"},
         {"max_clients = -5", "f:1: max_clients: -5 is not from 1 to 4294967295"},
+        {"poll_max_us = 1001", "f:1: poll_max_us: 1001 is not from 0 to 1000"},
         {"max_clients = 5x", "f:1: max_clients: expecting the end of the line after the value"},
         {"unix_sock_dir = 5", "f:1: unix_sock_dir: expecting a string"},
         {"unix_sock_dir = \"run\"", "f: unix_sock_dir: 'run' is not an absolute path"},

@@ -8,6 +8,9 @@
 #include "pool/log.h"
 #include "pool/sasl-config.h"
 
+/* Of a key that libvirt's daemons pass over: more would be no burst of calls any more. */
+enum { POLL_MAX_US = 1000 };
+
 enum key_type { KEY_STRING, KEY_MODE, KEY_LIST, KEY_UINT, KEY_INT, KEY_AUTH };
 
 static const char *const type_words[] = {
@@ -68,6 +71,7 @@ static const struct key keys[] = {
     KEY(keepalive_required, KEY_UINT),
     KEY(admin_keepalive_required, KEY_UINT),
     KEY(ovs_timeout, KEY_UINT),
+    KEY_RANGE(poll_max_us, 0, POLL_MAX_US),
 };
 
 /* A value as it stands in the file. */

@@ -31,6 +31,7 @@ struct pool_config {
     uint32_t keepalive_count, admin_keepalive_count;
     uint32_t keepalive_required, admin_keepalive_required; /* libvirt has dropped them */
     uint32_t ovs_timeout;                                  /* of no use to a storage daemon */
+    uint32_t poll_max_us;                                  /* looking for the next call without sleeping; 0: not */
     GPtrArray *warnings;                                   /* texts: what is not as it seems */
 };
 

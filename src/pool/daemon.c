@@ -218,6 +218,14 @@ static void serve(struct pool_daemon *daemon, const struct pool_daemon_options *
 
 /* --- beginning --- */
 
+/* Clients ask for one thing after the other, and waking a processor that sleeps may take longer than the answer. */
+static bool set_polling(const struct pool_config *config, struct error **err)
+{
+    const struct loop_options options = {.name = "main", .poll_max_ns = UINT64_C(1000) * config->poll_max_us};
+
+    return loop_configure(loop_current(), &options, err);
+}
+
 static bool make_directory(const char *path, mode_t mode, struct error **err)
 {
     return !g_mkdir_with_parents(path, mode) || error_set_errno(err, errno, "unable to create directory '%s'", path);
@@ -274,6 +282,8 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
 
     daemon->privileged = options->privileged;
     daemon->timeout_s = options->timeout_s;
+    if (!set_polling(config, err))
+        return POOL_DAEMON_INIT;
     if (!make_directory(options->paths->socket_directory, daemon->privileged ? 0755 : 0700, err) ||
         !make_directory(directory, daemon->privileged ? 0755 : 0700, err))
         return POOL_DAEMON_RUN_DIRECTORY;

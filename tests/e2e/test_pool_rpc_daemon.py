@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The pool daemon as a process: command line, configuration, log, sockets from a supervisor, signals, the end."""
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from harness import BUILD, PATIENCE_S, program, run, wait_for
 from pool_daemon import OWN_FOLDERS, PoolDaemon
-from pool_raw import Raw
+from pool_raw import OK, Raw
 
 HELP = '''
 Usage:
@@ -99,6 +100,17 @@ def test_unknown_key_is_a_warning(pool):
     config_path(pool).write_text('listen_tls = 1\n')
     pool.start()
     assert 'virtstoraged.conf:1: listen_tls: there is no such key' in pool.log.read_text()
+
+
+def test_bursts_of_calls_and_sleep(pool):
+    config_path(pool).write_text('auth_unix_rw = "none"\npoll_max_us = 1000\n')
+    pool.start()
+    client = Raw(pool.socket)
+    client.open(pool.uri().split('?')[0])
+    assert all(client.call(71).status == OK for _ in range(2000))
+    state = pathlib.Path(f'/proc/{pool.process.pid}/stat')
+    wait_for(lambda: state.read_text(encoding='ascii').split(')')[1].split()[0] == 'S', 'the daemon going to sleep')
+    assert client.call(71).status == OK
 
 
 def test_socket_modes_and_directory(pool):
