@@ -21,6 +21,8 @@ CLIENTS = 100
 CLIENT_CALLS = 100
 PROGRAM = 0x20008086
 CHUNK = 262120
+POLL_US = 150
+POLLING = f'ashlar-poold, poll_max_us = {POLL_US}'
 
 # libvirtd loads all drivers that it finds, and some of them want users and devices of their own.
 DRIVERS = pathlib.Path('/usr/lib/x86_64-linux-gnu/libvirt/connection-driver')
@@ -73,7 +75,8 @@ class Daemon:
         self.name = name
         self.pool = self.folder / 'pool'
         config = self.folder / 'conf'
-        config.write_text(f'unix_sock_dir = "{folder}/s"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
+        text = f'unix_sock_dir = "{folder}/s"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
+        config.write_text(text + (f'poll_max_us = {POLL_US}\n' if name == POLLING else ''))
         if name == 'libvirtd':
             drivers = self.folder / 'drivers'
             drivers.mkdir()
@@ -140,11 +143,19 @@ def create_and_delete(client, pool, kind):
 
 def upload(client):
     client.call(208, volume('stream') + struct.pack('>QQI', 0, 0, 0))
-    serial, data = client.serial, bytes(CHUNK)
+    serial = client.serial
+    packet = struct.pack('>IIIiIII', 28 + CHUNK, PROGRAM, 1, 208, 3, serial, 2) + bytes(CHUNK)
     for _ in range(STREAM_BYTES // CHUNK):
-        client.send(208, data, kind=3, status=2, serial=serial)
+        client.sock.sendall(packet)
     client.send(208, kind=3, serial=serial)
     assert client.receive()[20:24] == bytes(4)
+
+
+def upload_and_sync(client, path):
+    """Until the bytes are on the disk, whoever brings them there."""
+    upload(client)
+    with open(path, 'rb') as file:
+        os.fsync(file.fileno())
 
 
 def download(client):
@@ -158,6 +169,10 @@ def download(client):
     assert total == STREAM_BYTES // CHUNK * CHUNK, total
     client.send(209, kind=3, serial=serial)
     client.receive()
+
+
+def make_stream_volume(client, pool):
+    client.call(93, pool + string('<volume><name>stream</name><capacity>1048576</capacity></volume>') + bytes(4))
 
 
 def ask_one_by_one(client):
@@ -185,6 +200,7 @@ def measure(name, build, directory):
         subprocess.run([os.path.join(build, 'src', 'bin', 'ashlar-img'), 'create', '-q', '-f', 'qcow2', first, '1G'], check=True)
         for number in range(1, VOLUMES):
             copy_sparse(first.read_bytes(), pool_path / f'v{number:05}.qcow2')
+        os.sync()
         daemon = Daemon(name, build, folder)
         found = {'ready (ms)': daemon.ready_ms, 'memory, idle (MiB)': daemon.idle_mib}
         client = Client(daemon.path)
@@ -199,8 +215,13 @@ def measure(name, build, directory):
         found[f'memory with {VOLUMES} volumes, {CLIENTS} clients served (MiB)'] = daemon.rss_mib()
         for kind in ('raw', 'qcow2'):
             found[f'{PAIRS} times create and delete, {kind} (s)'] = timed(lambda k=kind: create_and_delete(client, pool, k))
-        client.call(93, pool + string('<volume><name>stream</name><capacity>1048576</capacity></volume>') + bytes(4))
+        os.sync()
+        make_stream_volume(client, pool)
         found[f'upload of {STREAM_BYTES >> 30} GiB (s)'] = timed(lambda: upload(client))
+        client.call(94, volume('stream') + bytes(4))
+        os.sync()
+        make_stream_volume(client, pool)
+        found['the same, until it is on the disk (s)'] = timed(lambda: upload_and_sync(client, pool_path / 'stream'))
         found[f'download of {STREAM_BYTES >> 30} GiB (s)'] = timed(lambda: download(client))
         found['memory at its highest (MiB)'] = daemon.rss_mib('VmHWM')
         daemon.stop()
@@ -211,13 +232,13 @@ def report(build, directory, rounds):
     if os.geteuid() != 0 or not os.path.exists('/usr/sbin/libvirtd') or not (DRIVERS / 'libvirt_driver_storage.so').exists():
         print('the pool daemon is measured by root, where libvirtd and its storage driver are installed\n')
         return
-    found = {name: [] for name in ('ashlar-poold', 'libvirtd')}
+    found = {name: [] for name in ('ashlar-poold', POLLING, 'libvirtd')}
     for number in range(rounds):
         for name, results in found.items():
             results.append(measure(name, build, directory))
             print(f'round {number + 1} {name}: {results[-1]}', file=sys.stderr)
-    print('| case | ashlar-poold | libvirtd | libvirtd / ashlar-poold |\n|---|---:|---:|---:|')
+    print(f'| case | ashlar-poold | {POLLING} | libvirtd | libvirtd / ashlar-poold | / polling |\n|---|---:|---:|---:|---:|---:|')
     for case in found['libvirtd'][0]:
-        ours, theirs = (statistics.median(one[case] for one in found[name]) for name in ('ashlar-poold', 'libvirtd'))
-        print(f'| {case} | {ours:,.2f} | {theirs:,.2f} | {theirs / ours:.1f} |')
+        ours, polling, theirs = (statistics.median(one[case] for one in found[name]) for name in found)
+        print(f'| {case} | {ours:,.2f} | {polling:,.2f} | {theirs:,.2f} | {theirs / ours:.1f} | {theirs / polling:.1f} |')
     print(flush=True)
