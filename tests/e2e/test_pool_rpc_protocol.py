@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from harness import wait_for
-from pool_daemon import PoolDaemon
+from pool_daemon import PoolDaemon, pool_xml, volume_xml
 from pool_raw import (ADMIN, CALL_WITH_FDS, CONTINUE, ERROR, KEEPALIVE, MESSAGE, OK, REMOTE, REPLY, STREAM, Raw, optional,
                       string, words)
 
@@ -68,6 +68,32 @@ def test_wrong_header(raw, fields, message):
 @pytest.mark.parametrize('number', [0, -1, 370, 373, 107, 5000])
 def test_unknown_procedure(raw, number):
     assert raw.call(number).error() == (39, 7, f'unknown procedure: {number}')
+
+
+def test_every_procedure_gets_an_answer(pool):
+    """Whatever a client of any version may call, without arguments."""
+    ends_the_connection = 2
+    client = Raw(pool.socket)
+    client.open(pool.uri().split('?')[0])
+    for number in range(1, 600):
+        if number != ends_the_connection:
+            reply = client.call(number)
+            assert reply.procedure == number and reply.status in (OK, ERROR)
+            assert reply.status == OK or reply.error()[2]
+
+
+def test_half_a_packet(pool, raw):
+    """Who says the rest never, or later, keeps nobody waiting."""
+    packet = struct.pack('>IIIiIII', 28, REMOTE, 1, 71, 0, 77, 0)
+    for cut in (1, 4, 5, 27):
+        silent, late = Raw(pool.socket), Raw(pool.socket)
+        late.open(pool.uri().split('?')[0])
+        silent.sock.sendall(packet[:cut])
+        late.sock.sendall(packet[:cut])
+        assert raw.call(71).status == OK
+        silent.sock.close()
+        late.sock.sendall(packet[cut:])
+        assert late.receive().serial == 77
 
 
 @pytest.mark.parametrize('number,body', [
@@ -217,6 +243,22 @@ def test_many_requests_without_reading(pool):
     other = Raw(pool.socket)
     assert other.open(pool.uri().split('?')[0]).status == OK
     assert rss_kib(pool) < 200 << 10
+
+
+def test_download_that_nobody_reads(pool, raw):
+    connection = pool.connect()
+    images = connection.storagePoolCreateXML(pool_xml('unread', pool.images))
+    images.createXML(volume_xml('large', 256 << 20, allocation=0))
+    before = rss_kib(pool)
+    reader = Raw(pool.socket)
+    reader.open(pool.uri().split('?')[0])
+    reader.send(209, string('unread') + string('large') + string('') + bytes(20))
+    assert reader.receive().status == OK
+    assert reader.receive().type == STREAM
+    assert raw.call(71).status == OK
+    assert rss_kib(pool) - before < 8 << 10
+    reader.sock.close()
+    images.destroy()
 
 
 def test_hundred_connections(pool):
