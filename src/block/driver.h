@@ -217,6 +217,9 @@ struct block_driver {
      */
     char *(*filename)(const struct node *node);
 
+    /* It comes and goes above nodes, or is of this program's making, and is called by the name of its primary child. */
+    bool nameless;
+
     /* The options that say which data it shows, for that "json:{...}"; children are added. Ends with NULL; NULL: none.
      */
     const char *const *significant_options;

@@ -136,6 +136,8 @@ bool CO_FN co_graph_delete(struct graph *graph, const char *name, struct error *
     }
     if (!node->monitor_owned)
         return error_set(err, "Node %s is not owned by the monitor", name);
+    if (!node_check_no_overlay(node, err))
+        return false;
     if (user)
         return error_set(err, "Block device %s is in use: by node '%s' as '%s'", name, user->parent->name, user->name);
     TRACE(graph_delete, "node %s", name);

@@ -24,10 +24,24 @@ static const struct block_driver *find_format(const struct graph *graph, const c
     return driver;
 }
 
-/* raw is made by making its file. */
-static bool is_plain(const struct block_driver *driver)
+/* The format of a new image, by the words that are used for that. */
+static const struct block_driver *find_new_format(const struct graph *graph, const struct new_image *image,
+                                                  struct error **err)
 {
-    return !strcmp(driver->name, "raw") && !(driver->image && driver->image->co_create);
+    const struct block_driver *format = find_format(graph, image->format, NULL);
+
+    if (!format) {
+        error_set(err, "Unknown file format '%s'", image->format);
+        return NULL;
+    }
+    return format;
+}
+
+/* raw is made by making its file, and so is what has no format but the file's own driver. */
+static bool is_plain(const struct block_driver *driver, const struct json *file)
+{
+    return !strcmp(driver->name, json_get_string(json_get(file, "driver"))) ||
+           (!strcmp(driver->name, "raw") && !(driver->image && driver->image->co_create));
 }
 
 static bool CO_FN co_make(struct graph *graph, const struct block_driver *driver, const struct json *json,
@@ -58,19 +72,20 @@ static bool CO_FN co_make_file(struct graph *graph, const struct json *file, uin
 
 bool CO_FN co_new_image_create(struct graph *graph, const struct new_image *image, struct error **err)
 {
-    const struct block_driver *format = find_format(graph, image->format, err);
+    const struct block_driver *format = find_new_format(graph, image, err);
     AUTO(json) file = format ? co_filename_protocol_options(image->filename, err) : NULL;
     AUTO(json) options = NULL;
+    bool plain = file && is_plain(format, file);
 
     if (!file)
         return false;
-    if (image->backing_file && !(format->image && format->image->backing_file))
-        return error_set(err, "Format driver '%s' does not support backing files", image->format);
-    if (!is_plain(format) && (!format->image || !format->image->co_create))
+    if (!plain && (!format->image || !format->image->co_create))
         return error_set(err, "Format driver '%s' does not support image creation", image->format);
-    if (!co_make_file(graph, file, is_plain(format) ? image->size : 0, err))
+    if (image->backing_file && !(format->image && format->image->backing_file))
+        return error_set(err, "Backing file not supported for file format '%s'", image->format);
+    if (!co_make_file(graph, file, plain ? image->size : 0, err))
         return false;
-    if (is_plain(format))
+    if (plain)
         return true;
     options = json_object();
     json_set(options, "driver", json_string(image->format));

@@ -65,8 +65,16 @@ static bool is_plain(const struct node *node)
     return true;
 }
 
+static const struct node *skip_nameless(const struct node *node)
+{
+    while (node->driver->nameless && node->primary)
+        node = node->primary->child;
+    return node;
+}
+
 char *node_plain_filename(const struct node *node)
 {
+    node = skip_nameless(node);
     if (node->driver->filename)
         return node->driver->filename(node);
     /* A format is called by its file, which says what it is. */
@@ -112,7 +120,7 @@ char *node_filename(const struct node *node)
     if (plain)
         return plain;
 
-    AUTO(json) options = significant_options(node);
+    AUTO(json) options = significant_options(skip_nameless(node));
     GString *text = g_string_new("json:");
 
     json_format_append(text, options, false);

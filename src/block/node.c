@@ -550,6 +550,18 @@ bool node_check_idle(const struct node *node, struct error **err)
     return true;
 }
 
+bool node_check_no_overlay(const struct node *node, struct error **err)
+{
+    for (unsigned i = 0; i < node->parents->len; i++) {
+        const struct edge *edge = g_ptr_array_index(node->parents, i);
+
+        if (edge->parent && (edge->role & EDGE_COW))
+            return error_set(err, "Node '%s' is busy: node is used as backing hd of '%s'", node->name,
+                             edge->parent->name);
+    }
+    return true;
+}
+
 void node_set_iothread(struct node *node, const char *id)
 {
     g_free(node->iothread);

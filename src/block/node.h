@@ -113,6 +113,10 @@ bool node_has_handles(const struct node *node);
  */
 bool node_check_idle(const struct node *node, struct error **err) MUST_CHECK;
 
+/* Whether it is no other node's backing image; else "Node 'x' is busy: node is used as backing hd of 'y'". Main loop.
+ */
+bool node_check_no_overlay(const struct node *node, struct error **err) MUST_CHECK;
+
 /* As of the last refresh; constant outside of a drain. Any loop. */
 const struct node_limits *node_get_limits(const struct node *node);
 

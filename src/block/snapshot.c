@@ -158,6 +158,8 @@ bool CO_FN co_snapshot_do_sync(struct transaction *transaction, struct graph *gr
         return false;
     if (what->snapshot_node_name && graph_find(graph, what->snapshot_node_name, NULL))
         return error_set(err, "New overlay node-name already in use: '%s'", what->snapshot_node_name);
+    if (what->node_name && !what->snapshot_node_name)
+        return error_set(err, "New overlay node-name missing");
     image.size = node_length(node);
     if (!existing && !co_make_overlay(node, &image, err))
         return false;
@@ -257,6 +259,19 @@ bool CO_FN co_snapshot_do_internal(struct transaction *transaction, struct graph
     return ok;
 }
 
+/* The words for it are those that programs know. */
+static bool CO_FN co_check_present(struct node *node, const char *id, const char *name, struct error **err)
+{
+    AUTO(snapshot_info_array) list = node->driver->image->co_snapshot_list(node, err);
+
+    for (size_t i = 0; list && i < list->count; i++) {
+        if ((!id || !strcmp(list->items[i]->id, id)) && (!name || !strcmp(list->items[i]->name, name)))
+            return true;
+    }
+    return list && error_set(err, "Snapshot with id '%s' and name '%s' does not exist on device '%s'", id ? id : "null",
+                             name ? name : "null", node->name);
+}
+
 struct snapshot_info *CO_FN co_snapshot_delete_internal(struct graph *graph, const char *device, const char *id,
                                                         const char *name, struct error **err)
 {
@@ -281,6 +296,8 @@ struct snapshot_info *CO_FN co_snapshot_delete_internal(struct graph *graph, con
         return NULL;
     }
     if (!node_check_idle(node, err))
+        return NULL;
+    if (!co_check_present(node, id, name, err))
         return NULL;
     change = co_graph_change_begin(graph);
     co_graph_change_drain(change, node);

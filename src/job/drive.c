@@ -80,7 +80,7 @@ struct job *CO_FN co_drive_mirror_new(const struct job_place *place, const struc
         .replaces = arg->replaces,
         .sync = arg->sync,
         .speed = arg->has_speed ? arg->speed : 0,
-        .granularity = arg->has_granularity ? MAX(arg->granularity, 1) : 0,
+        .granularity = arg->has_granularity ? arg->granularity : 0,
         .buffer_bytes = arg->has_buf_size ? arg->buf_size : 0,
         .policy = {.on_source = arg->has_on_source_error ? arg->on_source_error : BLOCKDEV_ON_ERROR_REPORT,
                    .on_target = arg->has_on_target_error ? arg->on_target_error : BLOCKDEV_ON_ERROR_REPORT},
@@ -94,6 +94,10 @@ struct job *CO_FN co_drive_mirror_new(const struct job_place *place, const struc
 
     if (!target.source || !mirror_check_options(place, &options, err))
         return NULL;
+    if (arg->replaces && !arg->node_name) {
+        error_set(err, "a node-name must be provided when replacing a named node of the graph");
+        return NULL;
+    }
     options.takes_backing = !target.existing && backing_of_copy(&target);
     keep = co_open_target(place, &target, options.takes_backing, err);
     if (!keep)

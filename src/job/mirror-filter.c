@@ -235,7 +235,7 @@ static void mirror_child_permissions(const struct node *node, const struct edge 
 
 #define MIRROR_DRIVER(driver_name)                                                                                     \
     {                                                                                                                  \
-        .name = driver_name, .kind = BLOCK_DRIVER_FILTER, .state_size = sizeof(struct mirror_node),                    \
+        .name = driver_name, .kind = BLOCK_DRIVER_FILTER, .nameless = true, .state_size = sizeof(struct mirror_node),  \
         .passthrough = true, .co_open = mirror_co_open, .co_close = mirror_co_close, .co_preadv = mirror_co_preadv,    \
         .co_pwritev = mirror_co_pwritev, .co_pwrite_zeroes = mirror_co_pwrite_zeroes,                                  \
         .co_pdiscard = mirror_co_pdiscard, .child_permissions = mirror_child_permissions,                              \

@@ -482,6 +482,9 @@ static bool CO_FN co_hold_replaced(struct mirror_job *mirror, const struct mirro
         mirror->replaces = NULL;
         return true;
     }
+    if (options->sync != MIRROR_SYNC_MODE_FULL)
+        return error_set(err, "Parameter 'replaces' needs sync mode 'full', and it is '%s'",
+                         mirror_sync_mode_name(options->sync));
     if (node_length(mirror->replaces) != node_length(options->source))
         return error_set(err, "cannot replace image with a mirror image of different size");
     if (!node_reaches(options->source, mirror->replaces))
@@ -612,9 +615,6 @@ bool mirror_check_options(const struct job_place *place, const struct mirror_opt
         return error_set(err, "Parameter 'granularity' expects a power of 2");
     if (options->buffer_bytes < 0)
         return error_set(err, "Invalid parameter 'buf-size'");
-    if (options->replaces && options->sync != MIRROR_SYNC_MODE_FULL)
-        return error_set(err, "Parameter 'replaces' needs sync mode 'full', and it is '%s'",
-                         mirror_sync_mode_name(options->sync));
     return job_check_options(place->jobs, &job_options, err);
 }
 
@@ -644,7 +644,7 @@ struct job *CO_FN co_blockdev_mirror_new(const struct job_place *place, const st
         .replaces = arg->replaces,
         .sync = arg->sync,
         .speed = arg->has_speed ? arg->speed : 0,
-        .granularity = arg->has_granularity ? MAX(arg->granularity, 1) : 0,
+        .granularity = arg->has_granularity ? arg->granularity : 0,
         .buffer_bytes = arg->has_buf_size ? arg->buf_size : 0,
         .policy = {.on_source = arg->has_on_source_error ? arg->on_source_error : BLOCKDEV_ON_ERROR_REPORT,
                    .on_target = arg->has_on_target_error ? arg->on_target_error : BLOCKDEV_ON_ERROR_REPORT},

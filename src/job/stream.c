@@ -356,6 +356,10 @@ struct job *CO_FN co_stream_new(const struct job_place *place, const struct bloc
 
     if (!device || !find_base(place, arg, device, &stream, err) || !job_check_options(place->jobs, &job_options, err))
         return NULL;
+    if (arg->backing_file && !stream.base) {
+        error_set(err, "backing file specified, but streaming the entire chain");
+        return NULL;
+    }
     stream.top = chain_skip_filters(device);
     stream.backing_file = g_strdup(arg->backing_file);
     if (!co_insert(&stream, device, arg, user, err)) {

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import Qmp, QmpError, need, raw_image, storaged_fails
+from harness import Qmp, QmpError, need, raw_image, run, storaged_fails
 
 MIB = 1 << 20
 
@@ -80,6 +80,20 @@ def test_block_nodes_deleting(daemon, tmp_path):
     qmp.command('blockdev-del', node_name='second')
     assert not nodes(qmp)
     assert fails(qmp, 'blockdev-del', node_name='top') == "Failed to find node with node-name='top'"
+
+
+def test_block_nodes_below_an_overlay(daemon, tmp_path):
+    """A backing image stays, and keeps its length: what lies behind the new end would change what the overlay shows."""
+    qmp = daemon().qmp
+    for name in 'base', 'top':
+        run(need('qemu-img'), 'create', '-q', '-f', 'qcow2', tmp_path / name, MIB)
+        qmp.command('blockdev-add', driver='qcow2', node_name=name,
+                    file={'driver': 'file', 'filename': str(tmp_path / name)},
+                    **({'backing': 'base'} if name == 'top' else {}))
+    busy = "Node 'base' is busy: node is used as backing hd of 'top'"
+    assert fails(qmp, 'blockdev-del', node_name='base') == busy
+    assert fails(qmp, 'block_resize', node_name='base', size=512) == busy
+    qmp.command('block_resize', node_name='top', size=2 * MIB)
 
 
 def test_block_nodes_failed_open_leaves_nothing(daemon, tmp_path):

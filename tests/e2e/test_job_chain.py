@@ -134,6 +134,25 @@ def test_commit_intermediate_under_writes(daemon, tmp_path):
     run(need('qemu-img'), 'check', '-q', tmp_path / 'i0')
 
 
+@pytest.mark.parametrize('command, options', [
+    ('block-commit', {'device': 'n2', 'top_node': 'n1'}), ('block-commit', {'device': 'n2'}),
+    ('blockdev-mirror', {'device': 'n2', 'target': 'copy', 'sync': 'top'}),
+    ('blockdev-backup', {'device': 'n1', 'target': 'copy', 'sync': 'full'})], ids=['middle', 'active', 'mirror', 'backup'])
+def test_filters_are_called_as_what_they_show(daemon, tmp_path, command, options):
+    """Names of images stay as they are while a job has a node of its own between them."""
+    make_chain(tmp_path, 3)
+    one = daemon()
+    open_chain(one.qmp, tmp_path, 3)
+    one.qmp.command('blockdev-add', driver='null-co', node_name='copy', size=SIZE)
+    one.qmp.command(command, job_id='j', speed=1, filter_node_name='filter', **options)
+    nodes = {node['node-name']: node for node in one.qmp.command('query-named-block-nodes')}
+    assert nodes['n2']['backing_file'] == nodes['n2']['image']['backing-filename'] == str(tmp_path / 'i1')
+    shown = 'i1' if options.get('top_node', options['device']) == 'n1' else 'i2'
+    assert nodes['filter']['file'] == str(tmp_path / shown)
+    one.qmp.command('job-cancel', id='j')
+    stage(one.qmp, 'j', 'null')
+
+
 def test_commit_active_under_writes(daemon, tmp_path):
     before = make_chain(tmp_path, 3)
     one = daemon()
@@ -202,6 +221,7 @@ def test_commit_into_explicitly_read_only(daemon, tmp_path):
      "'base' and 'base-node' cannot be specified at the same time"),
     ('block-stream', {'base_node': 'n'}, 'GenericError', "Node 'n' is not a backing image of 'n2'"),
     ('block-stream', {'base': 'x'}, 'GenericError', "Can't find 'x' in the backing chain"),
+    ('block-stream', {'backing_file': 'x'}, 'GenericError', 'backing file specified, but streaming the entire chain'),
     ('block-stream', {'bottom': 'n'}, 'GenericError', "Node 'n' is not in a chain starting from 'n2'"),
     ('block-stream', {'speed': -1}, 'GenericError', "Parameter 'speed' expects a non-negative value"),
     ('block-stream', {'filter_node_name': 'n'}, 'GenericError', "Duplicate nodes with node-name='n'"),

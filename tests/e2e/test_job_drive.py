@@ -121,11 +121,33 @@ def test_drive_mirror_knows_no_bitmap(disk, tmp_path, sync):
     assert not (tmp_path / 'copy').exists()
 
 
+def test_drive_mirror_replacing_needs_a_name(disk, tmp_path):
+    """What takes the place of a named node has a name; and no image is made without one."""
+    with pytest.raises(QmpError, match='a node-name must be provided when replacing a named node of the graph'):
+        disk.qmp.command('drive-mirror', job_id='j', device='top', target=str(tmp_path / 'copy'), sync='full',
+                         replaces='top')
+    assert not (tmp_path / 'copy').exists()
+
+
+@pytest.mark.parametrize('command', ['drive-mirror', 'drive-backup'])
+def test_format_is_that_of_the_file(disk, tmp_path, command):
+    """'file' is no format, but makes an image without one."""
+    disk.qmp.command(command, job_id='j', device='top', target=str(tmp_path / 'copy'), sync='full', format='file',
+                     auto_dismiss=False)
+    if command == 'drive-mirror':
+        stage(disk.qmp, 'j', 'ready')
+        disk.qmp.command('job-complete', id='j')
+    stage(disk.qmp, 'j', 'concluded')
+    assert content(tmp_path / 'copy') == disk.before
+
+
 @pytest.mark.parametrize('command', ['drive-mirror', 'drive-backup'])
 @pytest.mark.parametrize('options, message', [
     ({'device': 'no'}, "Cannot find device='no' nor node-name='no'"),
-    ({'format': 'bogus'}, "Unknown driver 'bogus'"),
-    ({'format': 'null-co'}, "does not support image creation"),
+    ({'format': 'bogus'}, "Unknown file format 'bogus'"),
+    ({'format': 'bogus', 'mode': 'existing'}, "Unknown driver 'bogus'"),
+    ({'format': 'null-co'}, "Format driver 'null-co' does not support image creation"),
+    ({'format': 'raw', 'sync': 'none'}, "Backing file not supported for file format 'raw'"),
     ({'target': '/nonexistent/x'}, 'No such file or directory'),
     ({'target': '/nonexistent/x', 'mode': 'existing'}, 'No such file or directory'),
     ({'speed': -1}, "Parameter 'speed' expects a non-negative value"),

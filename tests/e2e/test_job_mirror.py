@@ -34,7 +34,8 @@ def root_of(qmp, user):
     return next(names[edge['child']] for edge in graph['edges'] if names[edge['parent']] == user)
 
 
-@pytest.mark.parametrize('options', [{}, {'granularity': 16 * MIB, 'buf_size': MIB}], ids=['default', 'coarse'])
+@pytest.mark.parametrize('options', [{}, {'granularity': 16 * MIB, 'buf_size': MIB}, {'granularity': 0, 'buf_size': 0},
+                                     {'replaces': 'src', 'sync': 'top'}], ids=['default', 'coarse', 'zeroes', 'itself'])
 def test_idle_source(disks, options):
     mirror(disks.qmp, **options)
     assert story(disks.qmp, 'j', 'ready') == FOLLOWING[:-1]
@@ -201,6 +202,7 @@ def test_errors_and_stop(disks):
     ({'speed': -1}, "Parameter 'speed' expects a non-negative value"),
     ({'sync': 'incremental'}, "Sync mode 'incremental' not supported"),
     ({'sync': 'bitmap'}, "Sync mode 'bitmap' not supported"),
+    ({'replaces': 'low', 'sync': 'none'}, "Parameter 'replaces' needs sync mode 'full', and it is 'none'"),
     ({'replaces': 'zz'}, "Failed to find node with node-name='zz'"),
     ({'replaces': 'dst'}, "Cannot replace 'dst' by a node mirrored from 'src'"),
     ({'filter_node_name': 'dst'}, "Duplicate nodes with node-name='dst'"),
@@ -209,6 +211,7 @@ def test_errors_and_stop(disks):
 def test_refusals(disks, tmp_path, options, message):
     random_image(tmp_path / 'small', MIB)
     add_file(disks.qmp, 'small', tmp_path / 'small')
+    disks.qmp.command('blockdev-add', driver='null-co', node_name='low', size=SIZE)
     with pytest.raises(QmpError) as failure:
         mirror(disks.qmp, **options)
     assert message in failure.value.desc

@@ -246,6 +246,15 @@ def test_transaction_of_snapshots(daemon, tmp_path):
     assert [shot['name'] for shot in info(tmp_path / 'b')['snapshots']] == ['inside']
 
 
+def test_snapshot_needs_a_name(daemon, tmp_path):
+    """What takes the place of a named node has a name; and no image is made without one."""
+    one = daemon()
+    add_qcow2(one.qmp, 'a', qcow2(tmp_path / 'a'))
+    with pytest.raises(QmpError, match='New overlay node-name missing'):
+        one.qmp.command('blockdev-snapshot-sync', node_name='a', snapshot_file=str(tmp_path / 's'))
+    assert not (tmp_path / 's').exists()
+
+
 def test_internal_snapshots(daemon, tmp_path):
     one = daemon()
     add_qcow2(one.qmp, 'a', qcow2(tmp_path / 'a'))
@@ -265,7 +274,9 @@ def test_internal_snapshots(daemon, tmp_path):
             (take, {'device': 'f', 'name': 'x'},
              "Block format 'file' used by device 'f' does not support internal snapshots"),
             (delete, {'device': 'a'}, 'Name or id must be provided'),
-            (delete, {'device': 'a', 'name': 'no'}, 'no')]:
+            (delete, {'device': 'a', 'name': 'no'}, "Snapshot with id 'null' and name 'no' does not exist on device 'a'"),
+            (delete, {'device': 'a', 'id': '7', 'name': 's1'},
+             "Snapshot with id '7' and name 's1' does not exist on device 'a'")]:
         with pytest.raises(QmpError) as failure:
             one.qmp.command(command, **arguments)
         assert message in failure.value.desc

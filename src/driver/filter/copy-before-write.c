@@ -397,6 +397,7 @@ static const struct block_driver_drain cbw_drain = {
 const struct block_driver copy_before_write_driver = {
     .name = "copy-before-write",
     .kind = BLOCK_DRIVER_FILTER,
+    .nameless = true,
     .state_size = sizeof(struct cbw_node),
     .passthrough = true,
     .co_open = cbw_co_open,

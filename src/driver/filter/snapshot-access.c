@@ -64,6 +64,7 @@ static void snapshot_child_permissions(const struct node *node, const struct edg
 const struct block_driver snapshot_access_driver = {
     .name = "snapshot-access",
     .kind = BLOCK_DRIVER_FORMAT,
+    .nameless = true,
     .co_open = snapshot_co_open,
     .co_preadv = snapshot_co_preadv,
     .co_pwritev = snapshot_co_pwritev,

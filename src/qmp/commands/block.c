@@ -94,6 +94,8 @@ bool CO_FN co_qmp_block_resize(struct daemon *daemon, const struct block_resize_
         return false;
     if (arg->size < 0)
         return error_set(err, "Parameter 'size' expects a >0 size");
+    if (!node_check_no_overlay(node, err))
+        return false;
     return co_node_resize(node, (uint64_t)arg->size, err);
 }
 
