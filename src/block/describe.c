@@ -8,6 +8,7 @@
 #include "block/filename-options.h"
 #include "block/graph-internal.h"
 #include "block/image.h"
+#include "block/latency.h"
 #include "loop/loop.h"
 
 /* What is shown of a node that does not say itself is that of the child whose data it shows. */
@@ -256,6 +257,57 @@ static struct block_device_stats *describe_counters(const struct io_statistics *
     return stats;
 }
 
+static struct block_latency_histogram_info *describe_histogram(struct latency *latency, enum io_kind kind)
+{
+    struct block_latency_histogram_info *info;
+    uint64_t *boundaries, *bins;
+    size_t count = latency_get_histogram(latency, kind, &boundaries, &bins);
+
+    if (!count)
+        return NULL;
+    info = g_new0(struct block_latency_histogram_info, 1);
+    info->boundaries = g_new0(struct uint64_array, 1);
+    *info->boundaries = (struct uint64_array){.count = count, .items = boundaries};
+    info->bins = g_new0(struct uint64_array, 1);
+    *info->bins = (struct uint64_array){.count = count + 1, .items = bins};
+    return info;
+}
+
+static struct block_device_timed_stats *describe_interval(struct latency *latency, size_t index)
+{
+    struct block_device_timed_stats *stats = g_new0(struct block_device_timed_stats, 1);
+    struct latency_summary kinds[LATENCY_KINDS];
+
+    stats->interval_length = latency_get_interval(latency, index, loop_now_ns(), kinds);
+    stats->min_rd_latency_ns = (int64_t)kinds[IO_KIND_READ].min_ns;
+    stats->max_rd_latency_ns = (int64_t)kinds[IO_KIND_READ].max_ns;
+    stats->avg_rd_latency_ns = (int64_t)kinds[IO_KIND_READ].mean_ns;
+    stats->avg_rd_queue_depth = kinds[IO_KIND_READ].queue_depth;
+    stats->min_wr_latency_ns = (int64_t)kinds[IO_KIND_WRITE].min_ns;
+    stats->max_wr_latency_ns = (int64_t)kinds[IO_KIND_WRITE].max_ns;
+    stats->avg_wr_latency_ns = (int64_t)kinds[IO_KIND_WRITE].mean_ns;
+    stats->avg_wr_queue_depth = kinds[IO_KIND_WRITE].queue_depth;
+    stats->min_flush_latency_ns = (int64_t)kinds[IO_KIND_FLUSH].min_ns;
+    stats->max_flush_latency_ns = (int64_t)kinds[IO_KIND_FLUSH].max_ns;
+    stats->avg_flush_latency_ns = (int64_t)kinds[IO_KIND_FLUSH].mean_ns;
+    return stats;
+}
+
+static void describe_latency(struct latency *latency, struct block_device_stats *stats)
+{
+    struct block_device_timed_stats_array *timed = stats->timed_stats;
+    size_t count = latency_interval_count(latency);
+
+    stats->rd_latency_histogram = describe_histogram(latency, IO_KIND_READ);
+    stats->wr_latency_histogram = describe_histogram(latency, IO_KIND_WRITE);
+    stats->flush_latency_histogram = describe_histogram(latency, IO_KIND_FLUSH);
+    timed->items = g_new0(struct block_device_timed_stats *, count);
+    while (timed->count < count) {
+        timed->items[timed->count] = describe_interval(latency, timed->count);
+        timed->count++;
+    }
+}
+
 /* A node with the one that stores its data inside, and so on: no deeper than GRAPH_DEPTH_MAX. */
 static struct block_stats *describe_statistics(const struct node *node)
 {
@@ -265,6 +317,8 @@ static struct block_stats *describe_statistics(const struct node *node)
     node_get_statistics(node, &statistics);
     stats->node_name = g_strdup(node->name);
     stats->stats = describe_counters(&statistics);
+    if (node->latency)
+        describe_latency(node->latency, stats->stats);
     if (node->driver->get_specific_stats)
         stats->driver_specific = node->driver->get_specific_stats((struct node *)node);
     if (node->primary)

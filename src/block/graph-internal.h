@@ -48,6 +48,7 @@ struct graph {
     GHashTable *names;  /* main: name -> struct node * */
     GPtrArray *handles; /* main: struct handle * */
     uint64_t generated; /* main: names that have been made up */
+    unsigned latencies; /* atomic: nodes that have `latency` */
 };
 
 /* How a node takes part in serialising; each includes those before. */
@@ -101,6 +102,7 @@ struct node {
     bool discard_unmap;                /* request */
     bool guarded;                      /* request: raw by guess: it may not come to look like another format */
     enum blockdev_detect_zeroes_options detect_zeroes; /* request */
+    struct latency *latency;                           /* request: owned; NULL: nobody asks how long requests take */
     GPtrArray *write_hooks;                            /* request: struct write_hook *, borrowed */
     struct per_loop parts;                             /* struct node_part */
 

@@ -4,6 +4,7 @@
  * bounds and the handle's permissions, counted, and given to the node.
  */
 #include "block/graph-internal.h"
+#include "block/latency.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -215,6 +216,17 @@ static void report_error(const struct handle *handle, enum io_kind kind, int res
         event_send_block_io_error(handle->graph->events, &data);
 }
 
+/* The filters that jobs and backups put above a node stand for it. */
+static void measure(const struct handle *handle, enum io_kind kind, int64_t start_ns, int64_t now_ns)
+{
+    const struct node *node = handle->root.child;
+
+    while (!node->latency && node->driver->nameless && node->primary)
+        node = node->primary->child;
+    if (node->latency)
+        latency_record(node->latency, kind, start_ns, now_ns);
+}
+
 /* Counts a request that began at `start_ns`, and lets it out. */
 static int finish(struct handle *handle, struct handle_part *part, enum io_kind kind, uint64_t bytes, int64_t start_ns,
                   int result)
@@ -229,6 +241,8 @@ static int finish(struct handle *handle, struct handle_part *part, enum io_kind 
         counter_add(&counters->operations, 1);
         counter_add(&counters->bytes, bytes);
         counter_add(&counters->time_ns, (uint64_t)(now_ns - start_ns));
+        if (unlikely(__atomic_load_n(&handle->graph->latencies, __ATOMIC_RELAXED)))
+            measure(handle, kind, start_ns, now_ns);
     } else {
         counter_add(&counters->failed, 1);
         if (handle->reports_errors)

@@ -19,6 +19,8 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "block/dirty-bitmap.h"
+#include "block/graph-change.h"
+#include "block/latency.h"
 #include "gen/types.h"
 #include "loop/loop.h"
 
@@ -223,6 +225,9 @@ static void node_free(struct node *node)
     g_ptr_array_free(node->write_hooks, true);
     blockdev_options_free(node->options);
     node_sleep_done(node);
+    if (node->latency)
+        (void)__atomic_sub_fetch(&node->graph->latencies, 1, __ATOMIC_RELAXED);
+    latency_free(node->latency);
     g_free(node->iothread);
     g_free(node->state);
     g_free(node);
@@ -566,6 +571,37 @@ void node_set_iothread(struct node *node, const char *id)
 {
     g_free(node->iothread);
     node->iothread = g_strdup(id);
+}
+
+struct latency *node_latency(const struct node *node)
+{
+    return node->latency;
+}
+
+/* Requests look at it as they end, which they have done once the node is drained. */
+static void CO_FN co_set_latency(struct node *node, struct latency *latency)
+{
+    struct graph_change *change = co_graph_change_begin(node->graph);
+
+    co_graph_change_drain(change, node);
+    (void)__atomic_add_fetch(&node->graph->latencies, (latency ? 1u : 0u) - (node->latency ? 1u : 0u),
+                             __ATOMIC_RELAXED);
+    latency_free(node->latency);
+    node->latency = latency;
+    (void)co_graph_change_end(change, true, NULL);
+}
+
+struct latency *CO_FN co_node_make_latency(struct node *node)
+{
+    if (!node->latency)
+        co_set_latency(node, latency_new());
+    return node->latency;
+}
+
+void CO_FN co_node_drop_idle_latency(struct node *node)
+{
+    if (node->latency && latency_is_idle(node->latency))
+        co_set_latency(node, NULL);
 }
 
 void node_get_statistics(const struct node *node, struct io_statistics *ret)

@@ -22,6 +22,7 @@ struct error;
 struct event_sink;
 struct graph;
 struct io_statistics;
+struct latency;
 struct node;
 struct object_registry;
 struct truncate_request;
@@ -91,6 +92,15 @@ bool CO_FN co_node_resize(struct node *node, uint64_t length, struct error **err
 
 /* What has been done to it, through whichever parent; times are those of its handles. Main loop. */
 void node_get_statistics(const struct node *node, struct io_statistics *ret);
+
+/* What measures how long the node's requests take; NULL: nothing does. Main loop. */
+struct latency *node_latency(const struct node *node);
+
+/* The same, made where there is none. Waits for requests in flight. Main loop. */
+struct latency *CO_FN co_node_make_latency(struct node *node);
+
+/* Takes it away if it has nothing to do any more. Waits for requests in flight. Main loop. */
+void CO_FN co_node_drop_idle_latency(struct node *node);
 
 /* What x-blockdev-set-iothread says; any loop serves any node, so it is only remembered. NULL: the main loop. */
 void node_set_iothread(struct node *node, const char *id);

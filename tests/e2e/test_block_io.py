@@ -277,3 +277,65 @@ def test_block_io_random_changes_under_load(serve, tmp_path, seed):
     after = stats(qmp, 'base')['stats']
     assert after['failed_rd_operations'] == after['failed_wr_operations'] == 0
     json.dumps(qmp.command('x-debug-query-block-graph'))
+
+
+def test_block_io_latencies(serve, tmp_path):
+    """Histograms and intervals: set up, counted from every loop and below a job's filter, begun anew, taken away."""
+    qmp = serve('--object', 'iothread,id=t')
+    delay = 20 * 10**6
+    qmp.command('blockdev-add', driver='null-co', node_name='slow', size=MIB, latency_ns=delay)
+    qmp.command('blockdev-add', driver='null-co', node_name='copy', size=MIB)
+    qmp.command('block-export-add', type='nbd', id='e', node_name='slow', name='slow', writable=True, iothread='t')
+    assert stats(qmp, 'slow')['stats']['timed_stats'] == []
+    assert 'rd_latency_histogram' not in stats(qmp, 'slow')['stats']
+    limits = [1000, delay // 2, 10**12]
+    qmp.command('block-latency-histogram-set', id='slow', boundaries=limits, boundaries_flush=[10**12])
+    qmp.command('x-block-latency-intervals-set', id='slow', intervals=[100000, 3600])
+    qmp.command('blockdev-backup', job_id='j', device='slow', target='copy', sync='none')
+    qemu_io(tmp_path, 'slow', 'read 0 4k', 'read 4k 4k', 'write 0 4k', 'flush')
+    qmp.command('job-cancel', id='j')
+    shown = stats(qmp, 'slow')['stats']
+    reads = shown['rd_latency_histogram']
+    assert reads == {'boundaries': limits, 'bins': [0, 0, sum(reads['bins']), 0]} and sum(reads['bins']) >= 2
+    assert sum(shown['wr_latency_histogram']['bins']) == 1 and shown['wr_latency_histogram']['bins'][2] == 1
+    assert shown['flush_latency_histogram']['boundaries'] == [10**12]
+    assert len(shown['flush_latency_histogram']['bins']) == 2
+    assert [timed['interval_length'] for timed in shown['timed_stats']] == [100000, 3600]
+    for timed in shown['timed_stats']:
+        assert delay <= timed['min_rd_latency_ns'] <= timed['avg_rd_latency_ns'] <= timed['max_rd_latency_ns']
+        assert delay <= timed['min_wr_latency_ns'] == timed['avg_wr_latency_ns'] == timed['max_wr_latency_ns']
+        assert timed['avg_rd_queue_depth'] > 0 and timed['avg_wr_queue_depth'] > 0
+    assert 'rd_latency_histogram' not in stats(qmp, 'copy')['stats']
+    qmp.command('block-latency-histogram-set', id='slow', boundaries_read=[5])
+    shown = stats(qmp, 'slow')['stats']
+    assert shown['rd_latency_histogram'] == {'boundaries': [5], 'bins': [0, 0]}
+    assert sum(shown['wr_latency_histogram']['bins']) == 1
+    qmp.command('block-latency-histogram-set', id='slow')
+    qmp.command('x-block-latency-intervals-set', id='slow', intervals=[])
+    shown = stats(qmp, 'slow')['stats']
+    assert shown['timed_stats'] == [] and not [name for name in shown if 'histogram' in name]
+
+
+@pytest.mark.parametrize('command, arguments, message', [
+    ('block-latency-histogram-set', {'id': 'no', 'boundaries': [1]}, "Failed to find node with node-name='no'"),
+    ('block-latency-histogram-set', {'boundaries': []}, "Parameter 'boundaries' expects 1 to 1024 limits: it has 0"),
+    ('block-latency-histogram-set', {'boundaries_read': list(range(1, 1026))},
+     "Parameter 'boundaries-read' expects 1 to 1024 limits: it has 1025"),
+    ('block-latency-histogram-set', {'boundaries_write': [0]},
+     "Parameter 'boundaries-write' expects ascending limits above zero: 0 comes after 0"),
+    ('block-latency-histogram-set', {'boundaries_flush': [7, 7]},
+     "Parameter 'boundaries-flush' expects ascending limits above zero: 7 comes after 7"),
+    ('block-latency-histogram-set', {'boundaries_zap': [7, 3]},
+     "Parameter 'boundaries-zap' expects ascending limits above zero: 3 comes after 7"),
+    ('x-block-latency-intervals-set', {'id': 'no', 'intervals': []}, "Failed to find node with node-name='no'"),
+    ('x-block-latency-intervals-set', {'intervals': [1, 0]}, "Parameter 'intervals' expects lengths above zero"),
+    ('x-block-latency-intervals-set', {'intervals': [1] * 17},
+     "Parameter 'intervals' expects at most 16 lengths: it has 17"),
+])
+def test_block_io_latencies_refused(serve, command, arguments, message):
+    qmp = serve()
+    qmp.command('blockdev-add', driver='null-co', node_name='n', size=MIB)
+    with pytest.raises(QmpError) as failure:
+        qmp.command(command, **{'id': 'n', **arguments})
+    assert failure.value.desc == message
+    assert stats(qmp, 'n')['stats']['timed_stats'] == [] and 'wr_latency_histogram' not in stats(qmp, 'n')['stats']
