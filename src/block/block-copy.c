@@ -291,6 +291,9 @@ static int CO_FN co_copy_data(struct block_copy *copy, uint64_t offset, uint64_t
 
     if (!segment.iov_base)
         return -ENOMEM;
+    /* Had in one piece, room costs less than block by block as the data comes in. */
+    if (copy->gives_way && bytes > SHARED_STEP_BYTES)
+        (void)co_edge_reserve(copy->target, offset, bytes);
     ret = co_edge_preadv(copy->source, offset, bytes, &iov, 0);
     *ret_is_read = ret < 0;
     if (!ret) {

@@ -597,7 +597,7 @@ int CO_FN co_node_reserve(struct node *node, uint64_t offset, uint64_t bytes)
 
 int CO_FN co_edge_reserve(struct edge *edge, uint64_t offset, uint64_t bytes)
 {
-    return may_change(edge, offset, bytes, 0) ? co_node_reserve(edge->child, offset, bytes) : -EIO;
+    return may_change(edge, offset, bytes, IO_UNCHANGED) ? co_node_reserve(edge->child, offset, bytes) : -EIO;
 }
 
 int CO_FN co_edge_pread(struct edge *edge, uint64_t offset, uint64_t bytes, void *to, unsigned flags)

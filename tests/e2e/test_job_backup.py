@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from harness import QmpError
+from harness import QmpError, wait_for
 from job_tools import (MIB, SUCCESS, add_file, allocated, connect, content, random_image, serve, stage, story, writing)
 
 SIZE = 24 * MIB + 512
@@ -145,6 +145,27 @@ def test_pause_speed_and_cancel(disks):
     disks.qmp.command('job-resume', id='j')
     stage(disks.qmp, 'j', 'null')
     assert content(disks.target) == disks.before
+
+
+def thread_names(pid):
+    names = []
+    for task in os.listdir(f'/proc/{pid}/task'):
+        try:
+            with open(f'/proc/{pid}/task/{task}/comm') as comm:
+                names.append(comm.read().strip())
+        except OSError:
+            pass  # it has ended meanwhile
+    return names
+
+
+def test_copying_has_a_thread_of_its_own(disks):
+    """It comes with the job's first request, and goes with the job."""
+    assert 'copy' not in thread_names(disks.pid)
+    backup(disks.qmp, speed=1)
+    wait_for(lambda: 'copy' in thread_names(disks.pid), 'the thread that copies')
+    disks.qmp.command('job-cancel', id='j')
+    stage(disks.qmp, 'j', 'null')
+    wait_for(lambda: 'copy' not in thread_names(disks.pid), 'its end')
 
 
 def fsize_limit():
