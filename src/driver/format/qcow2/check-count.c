@@ -37,8 +37,10 @@ static void mark_block(struct qcow2_check *check, uint64_t cluster)
 {
     uint64_t block = cluster >> qcow2_refcount_block_bits(check->header);
 
-    if (check->block_used && block < check->block_used_max)
+    if (check->block_used && block < check->block_used_max) {
         check->block_used[block / 8] |= (uint8_t)(1u << block % 8);
+        check->block_used_end = MAX(check->block_used_end, block + 1);
+    }
 }
 
 /* False: the count is at its end. */

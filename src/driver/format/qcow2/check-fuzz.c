@@ -73,6 +73,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     input = data;
     input_size = size;
-    run_graph_test(co_run);
+    run_graph_test_simulated(co_run, 1);
     return 0;
 }

@@ -81,6 +81,7 @@ struct qcow2_check {
     uint64_t next_reference; /* the lowest cluster beyond the window that is referred to */
     uint8_t *block_used;     /* a bit for each refcount block that a rebuild needs; NULL: not wanted */
     uint64_t block_used_max;
+    uint64_t block_used_end; /* behind the last one whose bit is set */
 
     /* How far it is: a part of all the work is under way, in which windows are the steps. */
     double part_from, part_to;  /* of 1 */

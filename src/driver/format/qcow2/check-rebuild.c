@@ -38,8 +38,10 @@ static void use_blocks(struct qcow2_check *check, uint64_t first, uint64_t count
 {
     unsigned bits = qcow2_refcount_block_bits(check->header);
 
-    for (uint64_t block = first >> bits; count && block <= (first + count - 1) >> bits && block < BLOCKS_MAX; block++)
+    for (uint64_t block = first >> bits; count && block <= (first + count - 1) >> bits && block < BLOCKS_MAX; block++) {
         check->block_used[block / 8] |= (uint8_t)(1u << block % 8);
+        check->block_used_end = MAX(check->block_used_end, block + 1);
+    }
 }
 
 /* Finds room, including that for the refcounts of the new structures themselves. */
@@ -53,16 +55,12 @@ static bool plan_layout(struct qcow2_check *check, struct plan *plan)
     use_blocks(check, plan->snapshot_first, plan->block_first - plan->snapshot_first);
     plan->block_count = 0;
     do {
-        uint64_t end = 0;
+        uint64_t end = check->block_used_end;
 
         before = plan->block_count + plan->table_clusters;
         plan->block_count = 0;
-        for (uint64_t block = 0; block < BLOCKS_MAX; block++) {
-            if (block_is_used(check, block)) {
-                plan->block_count++;
-                end = block + 1;
-            }
-        }
+        for (uint64_t block = 0; block < end; block++)
+            plan->block_count += block_is_used(check, block);
         plan->table_clusters = MAX(align_up(end * 8, cluster_size) / cluster_size, 1);
         plan->table_first = plan->block_first + plan->block_count;
         if ((plan->table_first + plan->table_clusters - 1) >> qcow2_refcount_block_bits(check->header) >= BLOCKS_MAX)
@@ -187,6 +185,7 @@ int CO_FN co_qcow2_check_rebuild(struct qcow2_check *check)
     }
     check->block_used = g_malloc0(BLOCKS_MAX / 8);
     check->block_used_max = BLOCKS_MAX;
+    check->block_used_end = 0;
     check->quiet = true;
     check->recount = true;
     check->old_refcount = false;
