@@ -360,7 +360,12 @@ static int CO_FN co_share_all(struct qcow2_image *image, const uint64_t *l1, str
         ret = co_qcow2_walk(image, image->l1, image->header->l1_size, QCOW2_WALK_RAISE, l1);
     if (ret == 0)
         ret = co_qcow2_settle(image);
-    if (ret)
+    if (ret == -EINVAL)
+        error_set(err,
+                  "Could not raise the reference counts for the snapshot: a cluster has the highest count that %u bits "
+                  "can say, %" PRIu64,
+                  1u << image->header->refcount_order, image->refcount_max);
+    else if (ret)
         error_set_errno(err, ret, "Could not raise the reference counts for the snapshot");
     return ret;
 }
