@@ -224,6 +224,7 @@ void loop_free(struct loop *loop)
     loop->ops->close(loop);
     memory_lists_trim(&loop->memory, true);
     stack_pool_done(&loop->stacks);
+    polling_done(&loop->polling);
     g_free(loop->timers.items);
     context_release_thread(&loop->context);
     loop_set_current(NULL);
@@ -330,6 +331,10 @@ static void loop_sleep(struct loop *loop, int64_t timeout_ns)
     start_ns = clock_monotonic_ns();
     if (loop->polling.now_ns > max_ns)
         loop->polling.now_ns = max_ns;
+    if (polling_crowded(&loop->polling, start_ns)) {
+        loop_block(loop, timeout_ns);
+        return;
+    }
     if (!loop->polling.now_ns || !loop_poll(loop, start_ns, timeout_ns)) {
         timeout_ns = loop_timeout_ns(loop);
         loop_block(loop, timeout_ns);

@@ -113,6 +113,22 @@ static void test_comes_back(void)
     g_assert_cmpuint(polling.now_ns, >=, 20000);
 }
 
+/* Judged over windows: what the thread has waited for a processor, against what has passed. */
+static void test_crowd(void)
+{
+    struct polling polling = {0};
+
+    polling_judge(&polling, 1000 * NS_PER_MS, INT64_C(7) * NS_PER_S); /* nothing is known of the time before */
+    g_assert_false(polling.crowded);
+    polling_judge(&polling, 1010 * NS_PER_MS, INT64_C(7) * NS_PER_S + NS_PER_MS / 2);
+    g_assert_false(polling.crowded);
+    polling_judge(&polling, 1020 * NS_PER_MS, INT64_C(7) * NS_PER_S + 3 * NS_PER_MS);
+    g_assert_true(polling.crowded);
+    g_assert_true(polling_crowded(&polling, 1100 * NS_PER_MS)); /* it rests for longer than a window */
+    polling_judge(&polling, 1120 * NS_PER_MS, INT64_C(7) * NS_PER_S + 4 * NS_PER_MS);
+    g_assert_false(polling.crowded);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -124,5 +140,6 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/polling/stops-when-it-does-not-pay", test_stops_when_it_does_not_pay);
     g_test_add_func("/loop/polling/costs-little-in-vain", test_costs_little_in_vain);
     g_test_add_func("/loop/polling/comes-back", test_comes_back);
+    g_test_add_func("/loop/polling/crowd", test_crowd);
     return g_test_run();
 }

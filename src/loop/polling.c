@@ -8,8 +8,14 @@
  * Polling earns credit by what it finds and loses twice as much by what it does not. Without credit it rests, each time
  * twice as long until it has proved good again. So of a client that comes a little later each time than the limit, not
  * one wait in a hundred is polled for in vain; and one that is late now and then is served without sleeping.
+ *
+ * Where threads wait for processors, polling takes them from others, very likely from those whose events it looks for.
+ * The system counts how long our own thread has been ready without running; while that is much, nobody polls.
  */
+#include <fcntl.h>
 #include <glib.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "loop/loop-internal.h"
 
@@ -22,6 +28,9 @@ enum {
     CREDIT_LOST = 2,
     REST_MIN = 16, /* waits */
     REST_MAX = 4096,
+    WINDOW_NS = 10 * NS_PER_MS, /* so long it is watched how the thread gets on, ... */
+    CROWD_NS = 100 * NS_PER_MS, /* ... where it had to wait before */
+    CROWDED_PART = 10,          /* of that time */
 };
 
 static uint64_t longer(const struct polling *polling, uint64_t max_ns)
@@ -81,4 +90,46 @@ void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
     } else {
         missed(polling);
     }
+}
+
+/* How long the thread has been ready and not run, in ns; 0 where the system does not say. */
+static uint64_t read_delay(struct polling *polling)
+{
+    char text[64];
+    char *second;
+    ssize_t size;
+
+    if (!polling->delay_known) {
+        polling->delay_known = true;
+        polling->delay_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    }
+    if (polling->delay_fd < 0)
+        return 0;
+    size = pread(polling->delay_fd, text, sizeof(text) - 1, 0);
+    text[MAX(size, 0)] = '\0';
+    /* Time on the processor, time ready, ... */
+    (void)strtoull(text, &second, 10);
+    return strtoull(second, NULL, 10);
+}
+
+void polling_judge(struct polling *polling, int64_t now_ns, uint64_t delay_ns)
+{
+    uint64_t passed_ns = (uint64_t)(now_ns - polling->judged_ns);
+
+    polling->crowded = polling->judged_ns && delay_ns - polling->delay_ns > passed_ns / CROWDED_PART;
+    polling->judged_ns = now_ns;
+    polling->delay_ns = delay_ns;
+}
+
+bool polling_crowded(struct polling *polling, int64_t now_ns)
+{
+    if (now_ns - polling->judged_ns >= (polling->crowded ? CROWD_NS : WINDOW_NS))
+        polling_judge(polling, now_ns, read_delay(polling));
+    return polling->crowded;
+}
+
+void polling_done(struct polling *polling)
+{
+    if (polling->delay_known && polling->delay_fd >= 0)
+        close(polling->delay_fd);
 }
