@@ -141,15 +141,20 @@ static struct json *CO_FN co_name_options(const struct image_open *open, struct 
 
 /* --- opening --- */
 
-static bool CO_FN co_add(struct tool *tool, const struct json *options, const char *node_name_wanted,
-                         struct error **err)
+/*
+ * Adds a node, under the name that its options give it, or else the one given here. The name, owned; NULL and the
+ * error.
+ */
+static char *CO_FN co_add(struct tool *tool, const struct json *options, const char *otherwise, struct error **err)
 {
     AUTO(json) named = json_clone(options);
     AUTO(blockdev_options) parsed = NULL;
 
-    json_set(named, "node-name", json_string(node_name_wanted));
+    set_default(named, "node-name", json_string(otherwise));
     parsed = image_options_parse(named, err);
-    return parsed && co_graph_add(tool->graph, parsed, err);
+    if (!parsed || !co_graph_add(tool->graph, parsed, err))
+        return NULL;
+    return g_strdup(json_get_string(json_get(named, "node-name")));
 }
 
 static struct handle *CO_FN co_look(struct tool *tool, const char *node, struct error **err)
@@ -167,6 +172,7 @@ static struct handle *CO_FN co_open_file(struct tool *tool, struct image *image,
                                          struct json *options, struct error **err)
 {
     AUTO(json) file = json_take(options, "file");
+    g_autofree char *own_name = g_strdup_printf("%s-file", image->name);
     g_autofree char *filename = NULL;
     struct handle *handle;
     const char *format;
@@ -174,8 +180,8 @@ static struct handle *CO_FN co_open_file(struct tool *tool, struct image *image,
     assert(json_get_kind(file) == JSON_OBJECT);
     add_common(file, open);
     set_default(file, "discard", json_string("unmap"));
-    image->file_name = g_strdup_printf("%s-file", image->name);
-    if (!co_add(tool, file, image->file_name, err))
+    image->file_name = co_add(tool, file, own_name, err);
+    if (!image->file_name)
         return NULL;
     handle = co_look(tool, image->file_name, err);
     if (!handle)
@@ -208,7 +214,7 @@ static bool CO_FN co_open_format(struct tool *tool, struct image *image, const s
     const struct json *file = json_get(options, "file");
     struct handle *look = NULL;
     const char *driver;
-    bool ok;
+    char *name;
 
     if (probe && json_get_kind(file) == JSON_STRING)
         return error_set(err, "Cannot find device='%s' nor node-name='%s'", json_get_string(file),
@@ -227,17 +233,19 @@ static bool CO_FN co_open_format(struct tool *tool, struct image *image, const s
         json_set(options, "backing", json_string(open->backing_node));
     else if (open->no_backing && has_backing(driver))
         set_default(options, "backing", json_null());
-    ok = co_add(tool, options, image->name, err);
+    name = co_add(tool, options, image->name, err);
     co_handle_free(look);
-    if (!ok)
+    if (!name)
         return false;
+    g_free(image->name);
+    image->name = name;
     image->node = graph_find(tool->graph, image->name, NULL);
     if (probe && !strcmp(node_driver_name(image->node), "raw")) {
         node_guard_raw(image->node);
         if (open->writable && !open->quiet) {
-            g_autofree char *name = node_filename(image->node);
+            g_autofree char *filename = node_filename(image->node);
 
-            warn_of_guess(name);
+            warn_of_guess(filename);
         }
     }
     return true;
@@ -337,7 +345,9 @@ void CO_FN co_image_close(struct tool *tool, struct image *image)
     if (!image)
         return;
     co_handle_free(image->handle);
-    co_delete(tool, image->name);
+    /* Another image may have the name that this one wanted. */
+    if (image->node)
+        co_delete(tool, image->name);
     co_delete(tool, image->file_name);
     g_free(image->filename);
     g_free(image->name);

@@ -127,6 +127,9 @@ def test_io_script_however_the_image_is_opened(tmp_path, name, options):
     ['-i', 'foo', 'image'], ['-k', '-f', 'raw', 'image'], ['absent'], ['foo:bar'], ['json:{}'], [],
     ['-rs', '-f', 'raw', 'image'], ['-sU', '-f', 'raw', 'image'], ['file:image'], ['--image-opts', 'file.filename=image'],
     ['-r', '-C', '-f', 'raw', 'image'],
+    *(['--image-opts', f'driver=raw,node-name={name},file.node-name=b,file.filename=image']
+      for name in ('a', 'b', '', '1a', 'a/b', 'a' * 32)),
+    ['--image-opts', 'node-name=a,file.node-name=b,file.filename=image'],
     ['-f', 'raw', 'odd'], ['--object', 'secret,id=s,data=x', '-f', 'raw', 'image'],
     ['--object', 'foo,id=s', '-f', 'raw', 'image'],
 ])
