@@ -347,12 +347,12 @@ static struct option_list *parse_command_line(const struct img_command *command,
     g_autofree char **words = NULL;
 
     if (!last_is_a_word(command, argc, argv))
-        return option_list_parse(table, argc, argv, err);
+        return option_list_parse_by_word(table, argc, argv, err);
     words = g_new0(char *, (size_t)argc + 2);
     memcpy(words, argv, (size_t)argc * sizeof(*words));
     words[argc] = words[argc - 1];
     words[argc - 1] = (char *)(uintptr_t) "--";
-    return option_list_parse(table, argc + 1, words, err);
+    return option_list_parse_by_word(table, argc + 1, words, err);
 }
 
 /* Before there are threads. */
@@ -416,7 +416,7 @@ int main(int argc, char **argv)
 
     daemonize_ensure_streams();
     log_set_program(program);
-    global = option_list_parse(global_options, words, argv, &error);
+    global = option_list_parse_by_word(global_options, words, argv, &error);
     if (!global) {
         tool_report(error);
         return try_help(program, NULL);

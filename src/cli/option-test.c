@@ -18,7 +18,7 @@ static const struct option table[] = {
 };
 
 /* Parses `line`, split at spaces ("_" stands for an empty word). */
-static struct option_list *parse(const char *line, char ***ret_words, struct error **err)
+static struct option_list *parse(const char *line, bool by_word, char ***ret_words, struct error **err)
 {
     g_autofree char *whole = g_strdup_printf("program%s%s", *line ? " " : "", line);
     char **words = g_strsplit(whole, " ", -1);
@@ -28,15 +28,15 @@ static struct option_list *parse(const char *line, char ***ret_words, struct err
             **word = '\0';
     }
     *ret_words = words;
-    return option_list_parse(table, (int)g_strv_length(words), words, err);
+    return (by_word ? option_list_parse_by_word : option_list_parse)(table, (int)g_strv_length(words), words, err);
 }
 
 /* What was parsed, as text: "id:value(shown) ...", or the error's message. */
-static char *outcome(const char *line)
+static char *outcome(const char *line, bool by_word)
 {
     AUTO(error) err = NULL;
     g_auto(GStrv) words = NULL;
-    AUTO(option_list) list = parse(line, &words, &err);
+    AUTO(option_list) list = parse(line, by_word, &words, &err);
     g_autoptr(GString) text = g_string_new(NULL);
 
     if (!list)
@@ -85,7 +85,29 @@ static void accepted_and_refused(void)
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autofree char *got = outcome(cases[i].line);
+        g_autofree char *got = outcome(cases[i].line, false);
+
+        g_assert_cmpstr(got, ==, cases[i].outcome);
+    }
+}
+
+static void refused_by_word(void)
+{
+    static const struct {
+        const char *line;
+        const char *outcome;
+    } cases[] = {
+        {"-hT x --he", "0:(-hT) 1:x(-hT x) 0:(--he)"},
+        {"-hx", "unrecognized option '-hx'"},
+        {"--foo\n=x", "unrecognized option '--foo\\x0a=x'"},
+        {"--bloc x", "unrecognized option '--bloc'"},
+        {"--daemonize=1", "unrecognized option '--daemonize=1'"},
+        {"-hT", "missing argument for option '-hT'"},
+        {"--blockd", "missing argument for option '--blockd'"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *got = outcome(cases[i].line, true);
 
         g_assert_cmpstr(got, ==, cases[i].outcome);
     }
@@ -110,6 +132,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/option/accepted-and-refused", accepted_and_refused);
+    g_test_add_func("/option/refused-by-word", refused_by_word);
     g_test_add_func("/option/help-text", help_text);
     return g_test_run();
 }

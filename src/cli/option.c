@@ -13,6 +13,7 @@ struct parser {
     const struct option *table;
     char *const *words;
     int left;
+    bool by_word; /* say of the whole word what is wrong with it */
     GArray *uses; /* of struct option_use */
 };
 
@@ -43,6 +44,13 @@ static void add_use(struct parser *parser, const struct option *option, const ch
     struct option_use use = {.option = option, .value = value, .shown = option_escape(words)};
 
     g_array_append_val(parser->uses, use);
+}
+
+static bool fail_word(const char *what, const char *word, struct error **err)
+{
+    g_autofree char *shown = option_escape(word);
+
+    return error_set(err, "%s option '%s'", what, shown);
 }
 
 static bool ambiguous(const struct option *table, const char *name, size_t length, struct error **err)
@@ -86,11 +94,15 @@ static bool parse_long(struct parser *parser, const char *word, struct error **e
 {
     const char *name = word + 2;
     const char *equals = strchr(name, '=');
-    const struct option *option = find_long(parser->table, name, equals ? (size_t)(equals - name) : strlen(name), err);
+    struct error **found_err = parser->by_word ? NULL : err;
+    const struct option *option =
+        find_long(parser->table, name, equals ? (size_t)(equals - name) : strlen(name), found_err);
 
     if (!option)
-        return false;
+        return parser->by_word ? fail_word("unrecognized", word, err) : false;
     if (!option->argument) {
+        if (equals && parser->by_word)
+            return fail_word("unrecognized", word, err);
         if (equals)
             return error_set(err, "option '--%s' doesn't allow an argument", option->name);
         add_use(parser, option, NULL, word, NULL);
@@ -104,6 +116,8 @@ static bool parse_long(struct parser *parser, const char *word, struct error **e
         add_use(parser, option, NULL, word, NULL);
         return true;
     }
+    if (!parser->left && parser->by_word)
+        return fail_word("missing argument for", word, err);
     if (!parser->left)
         return error_set(err, "option '--%s' requires an argument", option->name);
 
@@ -127,6 +141,8 @@ static bool parse_short(struct parser *parser, const char *word, struct error **
     for (const char *letter = word + 1; *letter; letter++) {
         const struct option *option = find_letter(parser->table, *letter);
 
+        if (!option && parser->by_word)
+            return fail_word("unrecognized", word, err);
         if (!option) {
             g_autofree char *shown = option_escape((const char[]){*letter, '\0'});
             return error_set(err, "invalid option -- '%s'", shown);
@@ -139,6 +155,8 @@ static bool parse_short(struct parser *parser, const char *word, struct error **
             add_use(parser, option, letter + 1, word, NULL);
             return true;
         }
+        if (!parser->left && parser->by_word)
+            return fail_word("missing argument for", word, err);
         if (!parser->left)
             return error_set(err, "option requires an argument -- '%c'", *letter);
 
@@ -172,12 +190,14 @@ static bool parse_words(struct parser *parser, struct error **err)
     return true;
 }
 
-struct option_list *option_list_parse(const struct option *table, int argc, char *const *argv, struct error **err)
+static struct option_list *parse(const struct option *table, int argc, char *const *argv, bool by_word,
+                                 struct error **err)
 {
     struct parser parser = {
         .table = table,
         .words = argv + 1,
         .left = argc > 0 ? argc - 1 : 0,
+        .by_word = by_word,
         .uses = g_array_new(FALSE, FALSE, sizeof(struct option_use)),
     };
     bool ok = parse_words(&parser, err);
@@ -189,6 +209,17 @@ struct option_list *option_list_parse(const struct option *table, int argc, char
         return list;
     option_list_free(list);
     return NULL;
+}
+
+struct option_list *option_list_parse(const struct option *table, int argc, char *const *argv, struct error **err)
+{
+    return parse(table, argc, argv, false, err);
+}
+
+struct option_list *option_list_parse_by_word(const struct option *table, int argc, char *const *argv,
+                                              struct error **err)
+{
+    return parse(table, argc, argv, true, err);
 }
 
 void option_list_free(struct option_list *list)

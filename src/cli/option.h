@@ -39,6 +39,13 @@ struct option_list {
  */
 struct option_list *option_list_parse(const struct option *table, int argc, char *const *argv,
                                       struct error **err) MUST_CHECK;
+
+/*
+ * The same for programs whose complaints quote the whole word, "unrecognized option '-Z'", where the other one's are
+ * those of the C library's getopt_long(), "invalid option -- 'Z'".
+ */
+struct option_list *option_list_parse_by_word(const struct option *table, int argc, char *const *argv,
+                                              struct error **err) MUST_CHECK;
 void option_list_free(struct option_list *list); /* NULL is allowed */
 AUTO_DEFINE(option_list, struct option_list *, option_list_free)
 

@@ -145,6 +145,26 @@ def test_trace_points_are_listed_without_a_command():
     assert run(IMG, '-T', 'block_request', check=False).returncode == 1
 
 
+def test_two_images_of_one_name(tmp_path):
+    images = [f'driver=raw,node-name=a,file.filename={tmp_path / name}' for name in 'xy']
+    for name in 'xy':
+        (tmp_path / name).write_bytes(bytes(MIB))
+    for words in ('convert', '-n', '--image-opts', '--target-image-opts'), ('compare', '--image-opts'):
+        ours, theirs = (run(tool, *words, *images, check=False) for tool in (IMG, need('qemu-img')))
+        assert ours.stderr.replace('ashlar-img', 'qemu-img') == theirs.stderr
+        assert "Duplicate nodes with node-name='a'" in ours.stderr
+        assert ours.returncode == theirs.returncode
+
+
+@pytest.mark.parametrize('line', ['convert -s a b', 'convert -pZ a b', 'info --foo', 'create -f', 'dd -f', '-Z', '--foo=1',
+                                  'convert --object', 'map --image-opts=x a', 'resize a -Z 1M'])
+def test_options_that_there_are_not(line):
+    """The words that scripts know; which command has help is ours."""
+    ours, theirs = (run(tool, *line.split(), check=False) for tool in (IMG, need('qemu-img')))
+    assert ours.stderr.splitlines()[0].replace('ashlar-img', 'qemu-img') == theirs.stderr.splitlines()[0]
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
+
+
 @pytest.mark.parametrize('options, asks', [
     ('help', True), ('?', True), ('cluster_size=4k,help', True), ('backing_file=a,,,help', True),
     ('backing_file=a,,help,backing_fmt=raw', False), ('backing_file=?,,a,,?,backing_fmt=raw', False),
