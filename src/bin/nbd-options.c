@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The command line of ashlar-nbd: what each option says, and which of them go together. */
+#include <errno.h>
 #include <glib.h>
 #include <inttypes.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 enum { PASSED_FD = 3 };
 
 const struct option nbd_options[] = {
-    {"port", 'p', "PORT", "port to listen on (default: 10809)", NBD_OPTION_PORT},
+    {"port", 'p', "PORT", "port or service to listen on (default: 10809)", NBD_OPTION_PORT},
     {"bind", 'b', "HOST", "address to listen on (default: 0.0.0.0)", NBD_OPTION_BIND},
     {"socket", 'k', "PATH", "listen on this Unix socket instead; an absolute path", NBD_OPTION_SOCKET},
     {"shared", 'e', "NUMBER", "clients at a time, 0: no limit (default: 1)", NBD_OPTION_SHARED},
@@ -27,7 +28,7 @@ const struct option nbd_options[] = {
      NBD_OPTION_HANDSHAKE_LIMIT},
     {"export-name", 'x', "NAME", "name of the export (default: empty)", NBD_OPTION_EXPORT_NAME},
     {"description", 'D', "TEXT", "what lists of exports say of it", NBD_OPTION_DESCRIPTION},
-    {"offset", 'o', "BYTES", "show the image from there on", NBD_OPTION_OFFSET},
+    {"offset", 'o', "BYTES", "show the image from there on, a multiple of 512", NBD_OPTION_OFFSET},
     {"allocation-depth", 'A', NULL, "offer the metadata context qemu:allocation-depth", NBD_OPTION_ALLOCATION_DEPTH},
     {"bitmap", 'B', "NAME", "offer this dirty bitmap as metadata context; may be given several times",
      NBD_OPTION_BITMAP},
@@ -117,14 +118,28 @@ static bool set_detect_zeroes(struct nbd_program *program, const char *mode, str
     return true;
 }
 
+/* A number as in C: 0x makes it hexadecimal, a 0 octal; a sign and white space before it are no matter. */
 static bool set_number(const char *what, const char *text, uint64_t max, uint64_t *ret, struct error **err)
 {
+    char *end;
     uint64_t value;
 
-    if (!uint64_parse(text, &value) || value > max)
+    errno = 0;
+    value = g_ascii_strtoull(text, &end, 0);
+    if (errno || end == text || *end || strchr(text, '-') || value > max)
         return error_set(err, "Invalid %s '%s'", what, text);
     *ret = value;
     return true;
+}
+
+/* A port may have the name of a service, which is looked up when it is needed. */
+static bool set_port(struct nbd_program *program, const char *port, struct error **err)
+{
+    uint64_t value;
+
+    program->port = port;
+    return g_ascii_isalpha(*port) || (uint64_parse(port, &value) && value <= UINT16_MAX) ||
+           error_set(err, "Invalid port '%s'", port);
 }
 
 static bool set_socket(struct nbd_program *program, const char *path, struct error **err)
@@ -141,10 +156,7 @@ static bool apply_number(struct nbd_program *program, const struct option_use *u
 
     switch (use->option->id) {
     case NBD_OPTION_PORT:
-        if (!set_number("port", use->value, UINT16_MAX, &value, err))
-            return false;
-        program->port = use->value;
-        return true;
+        return set_port(program, use->value, err);
     case NBD_OPTION_SHARED:
         if (!set_number("shared device number", use->value, INT32_MAX, &value, err))
             return false;
@@ -283,7 +295,7 @@ static bool check_list(const struct nbd_program *program, struct error **err)
     if (program->image)
         return error_set(err, "List mode is incompatible with a file name");
     if (program->export_name || program->description || program->has_offset || program->device || program->disconnect ||
-        program->bitmaps || program->allocation_depth)
+        program->open.format || program->bitmaps || program->allocation_depth)
         return error_set(err, "List mode is incompatible with per-device settings");
     if (program->fork)
         return error_set(err, "List mode is incompatible with forking");

@@ -148,7 +148,8 @@ static bool CO_FN co_add_export(struct serving *serving, struct error **err)
     json_set(json, "type", json_string("nbd"));
     json_set(json, "id", json_string("export"));
     json_set(json, "node-name", json_string(serving->node));
-    json_set(json, "writable", json_bool(!handle_is_read_only(serving->image->handle)));
+    /* A temporary image can be written to even where clients shall not. */
+    json_set(json, "writable", json_bool(program->open.writable && !handle_is_read_only(serving->image->handle)));
     json_set(json, "writethrough", json_bool(program->open.cache.writethrough));
     json_set(json, "name", json_string(program->export_name ? program->export_name : ""));
     if (program->description)

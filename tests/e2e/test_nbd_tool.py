@@ -50,7 +50,7 @@ def digest(data):
 
 @pytest.mark.parametrize('words', [
     ['-r'], ['-x', 'name', '-D', 'a text'], ['-e', '3'], ['-e', '0', '-A'], ['-o', '512'], ['--discard=unmap'],
-    ['-r', '-x', 'two words', '--cache=none'],
+    ['-r', '-x', 'two words', '--cache=none'], ['-o', '01000', '-e', ' 010'], ['-o', '+0x200', '-e', '+3'],
 ])
 def test_nbd_tool_lists_like_the_other(tmp_path, words):
     """Each lists what each serves, in the same words."""
@@ -144,6 +144,22 @@ def test_nbd_tool_temporary_image(tmp_path):
         assert pattern(MIB)[65536:65552].hex(' ') in out
     assert image.read_bytes() == pattern(MIB)
     assert sorted(os.listdir(tmp_path)) == ['image']
+
+
+def test_nbd_tool_temporary_image_for_reading(tmp_path):
+    image, path = raw_image(tmp_path / 'image', MIB, pattern(4096)), tmp_path / 'nbd.sock'
+    for tool in OURS, need('qemu-nbd'):
+        with serving(path, '-s', '-r', '-t', '-f', 'raw', image, tool=tool):
+            assert '( readonly' in run(OURS, '-L', '-k', path).stdout
+
+
+def test_nbd_tool_port_of_a_service(tmp_path):
+    image = raw_image(tmp_path / 'image', MIB)
+    done = run(program('ashlar-nbd'), '-b', '127.0.0.1', '-p', 'nosuchservice', '-f', 'raw', image, check=False)
+    assert done.returncode == 1 and '127.0.0.1:nosuchservice' in done.stderr
+    # Nobody looks for it where it is not needed.
+    with serving(tmp_path / 'nbd.sock', '-p', 'nosuchservice', '-f', 'raw', image):
+        pass
 
 
 def test_nbd_tool_qcow2(tmp_path):
@@ -382,7 +398,8 @@ REFUSED = [
     '-k {path} -f raw --tls-authz x {image}', '-k {path} -f raw --pid-file /nonexistent/x {image}',
     '-k {path} -Z', '{image} {image}', '-d', '', '-k {path} -f raw -B b {image}', '-k {path} -f raw --image-opts {image}',
     '-k {path} -f raw -n --cache=none {image}', '-k /nonexistent/x -f raw {image}', '-k {path} -f raw {image}.none',
-    '-k {path} -f raw --fork {image}.none', '-k',
+    '-k {path} -f raw --fork {image}.none', '-k', '-L -f raw', '-L -A', '-k {path} -f raw -o -1k {image}',
+    '-k {path} -f raw -o 08 {image}', '-k {path} -f raw -e 3x {image}', '-k {path} -f raw -o 512k {image}',
 ]
 
 
