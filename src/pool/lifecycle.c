@@ -192,12 +192,22 @@ static bool check_name(const struct pool_def *def, struct pool_error **err)
            pool_error_set_domain(err, POOL_DOMAIN_XML, POOL_ERROR_XML_DETAIL, "invalid char in name: \n");
 }
 
+/* Whoever ended while a pool of that name was undefined has left its link, by which the new one would start. */
+static void CO_FN co_forget_autostart(const struct storage *storage, const char *name)
+{
+    g_autofree char *link = storage_autostart_path(storage, name);
+
+    (void)co_file_unlink(link);
+}
+
 static struct pool *CO_FN co_define(struct storage *storage, struct pool_def *def, struct pool_error **err)
 {
     struct pool *pool;
+    bool ok = storage_check_source(storage, def, err) && storage_check_duplicate(storage, def, false, &pool, err);
 
-    if (!storage_check_source(storage, def, err) || !storage_check_duplicate(storage, def, false, &pool, err) ||
-        !co_storage_write_config(storage, def, err)) {
+    if (ok && (!pool || !pool->config_path))
+        co_forget_autostart(storage, def->name);
+    if (!ok || !co_storage_write_config(storage, def, err)) {
         pool_def_free(def);
         return NULL;
     }
