@@ -13,17 +13,22 @@ from harness import PATIENCE_S, program, wait_for
 libvirt.registerErrorHandler(lambda *_: None, None)
 
 # What the shell of root's daemon does before it becomes the daemon.
-OWN_FOLDERS = 'mount --bind "$1/etc" /etc/libvirt && mount --bind "$1/run" /run && shift && exec "$@"'
+OWN_FOLDERS = ('/bin/mount --bind "$1/etc" /etc/libvirt && /bin/mount --bind "$1/run" /run && '
+               '{ [ ! -d "$1/sys" ] || /bin/mount --bind "$1/sys" /sys; } && shift && exec "$@"')
 
 
 class PoolDaemon:
-    """`folder` holds everything; the daemon can be killed and started again in it."""
+    """
+    `folder` holds everything; the daemon can be killed and started again in it. Root's daemon takes a folder `sys` there
+    for the kernel's.
+    """
 
     def __init__(self, folder):
         self.folder = folder
         self.privileged = os.geteuid() == 0
         self.log = folder / 'poold.log'
         self.process = None
+        self.network = None  # a process in whose network it is to be
         for name in ('etc', 'run', 'images'):
             (folder / name).mkdir(exist_ok=True)
         self.images = folder / 'images'
@@ -40,11 +45,14 @@ class PoolDaemon:
         command = [program('ashlar-poold'), *map(str, arguments)]
         environment = {**os.environ, **self.environment()}
         if self.privileged:
-            command = ['unshare', '--mount', 'sh', '-c', OWN_FOLDERS, 'sh', str(self.folder), *command]
+            command = [*self._enter(), 'unshare', '--mount', 'sh', '-c', OWN_FOLDERS, 'sh', str(self.folder), *command]
         with open(self.log, 'ab') as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         wait_for(self._answers, 'the pool daemon')
         return self
+
+    def _enter(self):
+        return ['nsenter', f'--net=/proc/{self.network}/ns/net'] if self.network else []
 
     def environment(self):
         """What a user's daemon finds its folders by."""

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Pools of file systems on loop devices; of other hosts, as far as a machine without them goes."""
+"""
+Pools of file systems on loop devices; and of other hosts: a server of NFS in user space, in a network of its own, whose
+exports are found by every kernel, and mounted by those that can. What is asked of mount is in test_pool_stand_ins.py.
+"""
 import os
+import pathlib
 import subprocess
 
 import libvirt
 import pytest
-from harness import run
+from harness import PATIENCE_S, run, wait_for
 from pool_daemon import error_of, volume_xml
 
 
 def can_loop():
     return os.geteuid() == 0 and subprocess.run(['losetup', '--find'], capture_output=True, check=False).returncode == 0
+
+
+def can_mount(kind):
+    """Whether the kernel has the file system, or a module of it."""
+    subprocess.run(['modprobe', kind], capture_output=True, check=False)
+    return kind in pathlib.Path('/proc/filesystems').read_text().split()
+
+
+def needs(kind):
+    return pytest.mark.skipif(not can_mount(kind), reason=f'this kernel has no {kind}')
 
 
 @pytest.fixture
@@ -29,7 +43,7 @@ def fs_xml(device, kind, target):
 
 
 @pytest.mark.skipif(not can_loop(), reason='needs loop devices')
-@pytest.mark.parametrize('kind', ['ext4', 'xfs'])
+@pytest.mark.parametrize('kind', [pytest.param(kind, marks=needs(kind)) for kind in ('ext4', 'xfs', 'vfat')])
 def test_file_system_of_a_device(pool_daemon, tmp_path, device, kind):
     connection = pool_daemon.start().connect()
     pool = connection.storagePoolDefineXML(fs_xml(device, kind, tmp_path / 'fsp'))
@@ -66,3 +80,96 @@ def test_file_system_of_another_host(pool_daemon, tmp_path):
     assert not pool.isActive()
     assert error_of(connection.findStoragePoolSources, 'netfs', None)[1] == \
         'invalid argument: hostname must be specified for netfs sources'
+
+
+@pytest.mark.skipif(not can_loop(), reason='needs loop devices')
+def test_file_systems_are_made(pool_daemon, tmp_path, device):
+    """Whatever was there before; also those that this kernel cannot mount."""
+    connection = pool_daemon.start().connect()
+    for number, kind in enumerate(('vfat', 'ext4', 'xfs', 'ext2', 'vfat')):
+        pool = connection.storagePoolDefineXML(fs_xml(device, kind, tmp_path / 'fsp'))
+        if number:
+            assert error_of(pool.build, libvirt.VIR_STORAGE_POOL_BUILD_NO_OVERWRITE)[0] == libvirt.VIR_ERR_STORAGE_POOL_BUILT
+        pool.build(libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE)
+        assert run('blkid', '--probe', '--output', 'value', '--match-tag', 'TYPE', device).stdout.strip() == kind
+        pool.undefine()
+
+
+@pytest.mark.skipif(not can_loop(), reason='needs loop devices')
+@pytest.mark.parametrize('kind, maker', [pytest.param('btrfs', 'mkfs.btrfs', marks=needs('btrfs')),
+                                         pytest.param('xfs', 'mkfs.xfs', marks=needs('xfs'))])
+def test_file_systems_that_share_blocks(pool_daemon, tmp_path, device, kind, maker):
+    """The kernel finds out what it is; a copy of a volume takes no space where blocks are shared."""
+    run(maker, '-q', device)
+    pool = pool_daemon.start().connect().storagePoolDefineXML(fs_xml(device, 'auto', tmp_path / 'fsp'))
+    pool.build()
+    pool.create()
+    volume = pool.createXML(volume_xml('a.raw', 64 << 20, allocation=64 << 20))
+    free = pool.info()[3]
+    copy = pool.createXMLFrom(volume_xml('b.raw', 64 << 20), volume, libvirt.VIR_STORAGE_VOL_CREATE_REFLINK)
+    assert copy.info()[1] == 64 << 20
+    pool.refresh()
+    assert pool.info()[3] > free - (32 << 20)
+    mounted = run('nsenter', '--mount', f'--target={pool_daemon.process.pid}', 'grep', tmp_path / 'fsp', '/proc/mounts').stdout
+    assert mounted.split()[2] == kind
+    pool.destroy()
+
+
+# --- NFS ---
+
+SERVER = """ip link set lo up && /bin/mount -t tmpfs tmpfs /run && mkdir /run/rpcbind && rpcbind -w &&
+exec ganesha.nfsd -F -f "$1/ganesha.conf" -L "$1/ganesha.log" -p /run/ganesha.pid"""
+
+CONFIG = """NFS_CORE_PARAM {{ Protocols = 3; mount_path_pseudo = true; Enable_NLM = false; Enable_RQUOTA = false; }}
+NFSv4 {{ Graceless = true; RecoveryRoot = "{0}"; }}
+EXPORT {{ Export_Id = 1; Path = "{0}/exported"; Pseudo = "/exported"; Access_Type = RW; Squash = No_Root_Squash;
+          Protocols = 3; Transports = TCP; SecType = sys; FSAL {{ Name = VFS; }} }}
+"""
+
+
+@pytest.fixture
+def nfs_server(tmp_path):
+    """The id of a process in whose network 127.0.0.1 exports /exported."""
+    (tmp_path / 'exported').mkdir()
+    (tmp_path / 'ganesha.conf').write_text(CONFIG.format(tmp_path))
+    process = subprocess.Popen(['unshare', '--net', '--mount', '--pid', '--fork', '--kill-child', 'sh', '-c', SERVER, 'sh',
+                                str(tmp_path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+
+    def is_ready():
+        assert process.poll() is None, (tmp_path / 'ganesha.log').read_text()
+        done = run('nsenter', f'--net=/proc/{process.pid}/ns/net', 'showmount', '--no-headers', '--exports', '127.0.0.1',
+                   check=False)
+        return '/exported' in done.stdout
+    wait_for(is_ready, 'the server')
+    yield process.pid
+    process.kill()
+    process.wait(PATIENCE_S)
+
+
+def nfs_xml(target):
+    return ("<pool type='netfs'><name>nf</name><source><host name='127.0.0.1'/><dir path='/exported'/><format type='nfs'/>"
+            f"<protocol ver='3'/></source><target><path>{target}</path></target></pool>")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='makes a network')
+def test_exports_of_a_server(pool_daemon, nfs_server):
+    pool_daemon.network = nfs_server
+    connection = pool_daemon.start().connect()
+    found = connection.findStoragePoolSources('netfs', "<source><host name='127.0.0.1'/></source>")
+    assert found.count('<source>') == 1
+    assert "<host name='127.0.0.1'/>" in found and "<dir path='/exported'/>" in found and "<format type='nfs'/>" in found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='makes a network')
+@needs('nfs')
+def test_directory_of_a_server(pool_daemon, nfs_server, tmp_path):
+    pool_daemon.network = nfs_server
+    pool = pool_daemon.start().connect().storagePoolDefineXML(nfs_xml(tmp_path / 'far'))
+    pool.build()
+    pool.create()
+    pool.createXML(volume_xml('a.qcow2', 10 << 20, 'qcow2'))
+    assert (tmp_path / 'exported' / 'a.qcow2').exists()
+    pool.refresh()
+    assert pool.listVolumes() == ['a.qcow2']
+    pool.destroy()
