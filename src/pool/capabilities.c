@@ -94,7 +94,11 @@ char *CO_FN co_storage_find_sources(struct storage *storage, const char *type, c
         return NULL;
     }
     backend = pool_backend_find((enum pool_type)value);
-    if (!backend || !backend->co_find_sources) {
+    if (!backend) {
+        storage_no_backend((enum pool_type)value, err);
+        return NULL;
+    }
+    if (!backend->co_find_sources) {
         pool_error_set(err, POOL_ERROR_NO_SUPPORT, "pool type '%s' does not support source discovery", type);
         return NULL;
     }

@@ -105,5 +105,7 @@ bool storage_check_source(struct storage *storage, const struct pool_def *def, s
 bool storage_check_duplicate(struct storage *storage, const struct pool_def *def, bool create, struct pool **ret_same,
                              struct pool_error **err);
 
+/* Always false: this build has no backend for the type. */
+bool storage_no_backend(enum pool_type type, struct pool_error **err);
 /* The backend of the pool, or the error that there is none. */
 const struct pool_backend *pool_get_backend(const struct pool *pool, struct pool_error **err);

@@ -305,11 +305,16 @@ bool pool_check_no_jobs(const struct pool *pool, struct pool_error **err)
            pool_error_set(err, POOL_ERROR_INTERNAL, "pool '%s' has asynchronous jobs running.", pool->def->name);
 }
 
+bool storage_no_backend(enum pool_type type, struct pool_error **err)
+{
+    return pool_error_set(err, POOL_ERROR_INTERNAL, "missing backend for pool type %d (%s)", type,
+                          pool_type_info(type)->name);
+}
+
 const struct pool_backend *pool_get_backend(const struct pool *pool, struct pool_error **err)
 {
     if (!pool->backend)
-        pool_error_set(err, POOL_ERROR_INTERNAL, "missing backend for pool type %d (%s)", pool->def->type,
-                       pool_type_info(pool->def->type)->name);
+        storage_no_backend(pool->def->type, err);
     return pool->backend;
 }
 

@@ -280,13 +280,10 @@ def test_types_that_are_missing(pool_daemon, kind):
     target = '<target><path>/srv/p</path></target>' if kind == 'vstorage' else ''
     pool = connection.storagePoolDefineXML(f"<pool type='{kind}'><name>p</name><source>{SOURCE_XML[kind]}</source>{target}</pool>")
     assert f"<pool type='{kind}'>" in pool.XMLDesc()
-    for action in (pool.create, pool.build, pool.delete):
+    for action in (pool.create, pool.build, pool.delete, lambda: connection.findStoragePoolSources(kind, None)):
         with pytest.raises(libvirt.libvirtError, match=f"missing backend for pool type .* \\({kind}\\)") as caught:
             action()
         assert caught.value.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
-    with pytest.raises(libvirt.libvirtError, match=f"pool type '{kind}' does not support source discovery") as caught:
-        connection.findStoragePoolSources(kind, None)
-    assert caught.value.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT
     assert f"<pool type='{kind}' supported='no'>" in connection.getStoragePoolCapabilities()
     pool_daemon.kill()
     connection = pool_daemon.start().connect()
@@ -307,3 +304,25 @@ def test_pipe_in_the_place_of_a_file(pool_daemon, tmp_path, read):
     assert code == libvirt.VIR_ERR_SYSTEM_ERROR
     assert f"Unable to open stream for '{pool_daemon.images}/link'" in message
     assert pool.isActive()
+
+
+def test_words_of_errors(pool_daemon):
+    """As Debian's libvirtd says them."""
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolDefineXML(pool_xml('demo', pool_daemon.images))
+    assert error_of(pool.build, 4 | 8) == (
+        libvirt.VIR_ERR_INVALID_ARG,
+        "Flags 'VIR_STORAGE_POOL_BUILD_OVERWRITE' and 'VIR_STORAGE_POOL_BUILD_NO_OVERWRITE' are mutually exclusive")
+    pool.create()
+    assert error_of(connection.findStoragePoolSources, 'gluster', None) == (
+        libvirt.VIR_ERR_INTERNAL_ERROR, 'internal error: missing backend for pool type 11 (gluster)')
+    assert error_of(connection.storagePoolDefineXML,
+                    "<pool type='netfs'><name>n</name><source><host name='h'/><dir path='/a'/><format type='cifs'/>"
+                    "<protocol ver='4'/></source><target><path>/n</path></target></pool>") == (
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        "unsupported configuration: storage pool protocol ver unsupported for pool type 'cifs'")
+    image = pool.createXML(volume_xml('a.qcow2', MIB, 'qcow2'))
+    assert error_of(pool.createXMLFrom, volume_xml('b.qcow2', MIB, 'qcow2'), image, libvirt.VIR_STORAGE_VOL_CREATE_REFLINK) == (
+        libvirt.VIR_ERR_INVALID_ARG, 'unsupported flags (0x2) in function storageBackendCreateQemuImg')
+    # Whoever asks for no mode gets one that lets nobody else in, folders too.
+    assert '<mode>0600</mode>' in pool.createXML(volume_xml('folder', 0, 'dir')).XMLDesc()

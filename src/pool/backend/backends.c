@@ -26,8 +26,9 @@ bool check_build_flags(unsigned flags, const char *function, struct pool_error *
     if (!pool_error_check_flags(err, flags, POOL_BUILD_NO_OVERWRITE | POOL_BUILD_OVERWRITE, function))
         return false;
     if (flags == (POOL_BUILD_NO_OVERWRITE | POOL_BUILD_OVERWRITE))
-        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "Flags '%s' and '%s' are mutually exclusive",
-                              "VIR_STORAGE_POOL_BUILD_NO_OVERWRITE", "VIR_STORAGE_POOL_BUILD_OVERWRITE");
+        return pool_error_set_argument(err, function, "VIR_STORAGE_POOL_BUILD_OVERWRITE",
+                                       "Flags '%s' and '%s' are mutually exclusive", "VIR_STORAGE_POOL_BUILD_OVERWRITE",
+                                       "VIR_STORAGE_POOL_BUILD_NO_OVERWRITE");
     return true;
 }
 

@@ -17,7 +17,7 @@
 #include "pool/pool-error.h"
 #include "pool/replace-file.h"
 
-enum { FILE_MODE = 0600, FOLDER_MODE = 0711, ZEROES_BYTES = 1024 * 1024 };
+enum { USUAL_MODE = 0600, ZEROES_BYTES = 1024 * 1024 };
 
 static const char passing_prefix[] = ".ashlar-new-";
 
@@ -181,8 +181,7 @@ static int make_file(void *opaque)
 {
     struct making *making = opaque;
     const struct volume_target *target = &making->volume->target;
-    mode_t usual = making->options->folder ? FOLDER_MODE : FILE_MODE;
-    mode_t mode = target->permissions.mode >= 0 ? (mode_t)target->permissions.mode : usual;
+    mode_t mode = target->permissions.mode >= 0 ? (mode_t)target->permissions.mode : USUAL_MODE;
     struct stat status;
     AUTO(fd) fd = -1;
     int ret;

@@ -263,27 +263,29 @@ static void CO_FN co_add_unit(struct pool *pool, const struct scsi_unit *unit, s
 }
 
 /* All channels, targets and units. */
-static int CO_FN co_rescan(unsigned host)
+static bool CO_FN co_rescan(unsigned host, struct pool_error **err)
 {
     static const char all[] = "- - -";
     g_autofree char *path = g_strdup_printf("/sys/class/scsi_host/host%u/scan", host);
     AUTO(fd) fd = co_file_open(path, O_WRONLY, 0);
+    int ret;
 
-    return fd < 0 ? fd : co_file_write_exact(fd, all, sizeof(all) - 1, 0);
+    if (fd < 0)
+        return pool_error_set_errno(err, fd, "Could not open '%s' to trigger host scan", path);
+    ret = co_file_write_exact(fd, all, sizeof(all) - 1, 0);
+    return !ret || pool_error_set_errno(err, ret, "Write to '%s' to trigger host scan failed", path);
 }
 
 bool CO_FN co_scsi_scan(struct pool *pool, unsigned host, struct pool_scan *scan, struct pool_error **err)
 {
     struct listing listing = {.host = host};
     const char *target = pool->def->target_path;
-    int ret;
 
+    if (!co_rescan(host, err))
+        return false;
     if (strcmp(target, "/dev") != 0 && !g_str_has_prefix(target, "/dev/"))
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "unable to use target path '%s' for dev 'host%u'", target,
                               host);
-    ret = co_rescan(host);
-    if (ret)
-        return pool_error_set_errno(err, ret, "Could not scan SCSI host 'host%u'", host);
     co_command_settle();
     (void)co_worker_run(list, &listing);
     for (guint i = 0; i < listing.units->len; i++)

@@ -196,14 +196,17 @@ static bool parse_source_format(const xmlNode *node, enum pool_type type, struct
     return pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "unknown pool format type %s", format);
 }
 
-static bool parse_protocol(const xmlNode *node, struct pool_source *source, struct pool_error **err)
+static bool parse_protocol(const xmlNode *node, enum pool_type type, struct pool_source *source,
+                           struct pool_error **err)
 {
     source->protocol_version = xml_attribute(node, "protocol", "ver");
     if (!source->protocol_version)
         return true;
     if (source->format != NETFS_AUTO && source->format != NETFS_NFS)
-        return pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED,
-                              "storage pool protocol ver unsupported for the source format of this pool");
+        return pool_error_set(
+            err, POOL_ERROR_CONFIG_UNSUPPORTED, "storage pool protocol ver unsupported for pool type '%s'",
+            pool_type_info(type)->source_formats ? pool_type_info(type)->source_formats[source->format]
+                                                 : pool_type_info(type)->name);
     if (strchr(source->protocol_version, ','))
         return pool_error_set_domain(err, POOL_DOMAIN_XML, POOL_ERROR_XML_DETAIL, "invalid char in nfs version: ,");
     return true;
@@ -225,7 +228,7 @@ static bool parse_source(const xmlNode *node, enum pool_type type, struct pool_s
     source->initiator = xml_attribute(node, "initiator/iqn", "name");
     source->dir = dir ? path_squeeze(dir) : NULL;
     if (!parse_adapter(node, &source->adapter, err) || !parse_auth(node, &source->auth, err) ||
-        !parse_protocol(node, source, err))
+        !parse_protocol(node, type, source, err))
         return false;
     source->vendor = xml_attribute(node, "vendor", "name");
     source->product = xml_attribute(node, "product", "name");
