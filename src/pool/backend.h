@@ -148,6 +148,8 @@ struct pool_source *pool_sources_add(GPtrArray *sources, enum pool_type type);
  * For backends whose volumes are devices with nodes (logical, disk, iscsi, scsi, mpath):
  */
 
+/* Whether anything is at `path`, which is used without being copied. */
+bool CO_FN co_device_exists(const char *path);
 /* Capacity, allocation and physical size of the device, permissions and times of its node. */
 bool CO_FN co_device_volume_refresh(struct pool *pool, struct volume *volume, struct pool_error **err);
 /* Overwrites the whole device. */

@@ -21,6 +21,18 @@ enum { WAIT_STEP_MS = 100, NODE_MODE = 0600, NS_PER_MS = 1000000 };
 
 /* --- looking --- */
 
+static int is_there(void *opaque)
+{
+    struct stat status;
+
+    return !stat(opaque, &status);
+}
+
+bool CO_FN co_device_exists(const char *path)
+{
+    return co_worker_run(is_there, (void *)(uintptr_t)path);
+}
+
 struct device_look {
     const char *path;
     struct stat status;

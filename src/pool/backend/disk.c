@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "loop/coroutine.h"
@@ -59,23 +58,11 @@ static bool prepare(struct pool *pool, struct pool_error **err)
     return true;
 }
 
-static int is_there(void *opaque)
-{
-    struct stat status;
-
-    return !stat(opaque, &status);
-}
-
-static bool CO_FN co_exists(const char *path)
-{
-    return co_worker_run(is_there, (void *)(uintptr_t)path);
-}
-
 static bool CO_FN disk_co_start(struct pool *pool, struct pool_error **err)
 {
     if (!prepare(pool, err))
         return false;
-    if (!co_exists(device_of(pool)))
+    if (!co_device_exists(device_of(pool)))
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "device path '%s' doesn't exist", device_of(pool));
     return co_device_check_format(device_of(pool), format_of(pool), label_of(pool)->blkid, err);
 }
@@ -326,7 +313,7 @@ static bool CO_FN co_wait_for_node(const char *node, struct pool_error **err)
 {
     co_command_settle();
     for (unsigned waited = 0; waited < NODE_WAIT_MS; waited += NODE_STEP_MS) {
-        if (co_exists(node))
+        if (co_device_exists(node))
             return true;
         if (co_sleep_ns((int64_t)NODE_STEP_MS * NS_PER_MS))
             break;

@@ -2,9 +2,7 @@
 /* fs: a file system of a local device, mounted on the target. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "loop/loop.h"
 #include "pool/backend/command.h"
 #include "pool/backend/files.h"
 #include "pool/backend/mount.h"
@@ -60,13 +58,6 @@ static bool CO_FN fs_co_stop(struct pool *pool, struct pool_error **err)
 
 /* --- building --- */
 
-static int is_there(void *opaque)
-{
-    struct stat status;
-
-    return !stat(opaque, &status);
-}
-
 /* What makes mkfs write without asking, where it would. */
 static const char *force_option(int format)
 {
@@ -93,7 +84,7 @@ static bool CO_FN co_make_file_system(struct pool *pool, unsigned flags, struct 
 
     if (*device == '-')
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is not the path of a device", device);
-    if (!co_worker_run(is_there, pool->def->source.devices[0].path))
+    if (!co_device_exists(device))
         return pool_error_set(err, POOL_ERROR_OPERATION_INVALID,
                               "Source device does not exist when formatting pool '%s'", pool->def->name);
     if (!(flags & POOL_BUILD_OVERWRITE) && !co_device_check_unused(device, format, format, err))

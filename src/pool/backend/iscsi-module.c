@@ -10,7 +10,8 @@
 enum {
     TIMEOUT_S = 30,
     READY_TRIES = 10,
-    UNITS_BYTES = 2056, /* of a list of 256 units */
+    UNITS_BYTES = 2056,              /* of a list of 256 units */
+    UNITS_BYTES_MAX = 8 + 8 * 65536, /* more a target cannot have that numbers them by 16 bits */
     INQUIRY_BYTES = 64,
     WIPE_BLOCKS = 128,
 };
@@ -136,7 +137,7 @@ static bool list_units(const struct iscsi_login *login, GArray *units, char **re
     task = iscsi_reportluns_sync(context, 0, UNITS_BYTES);
     /* A target with more of them than fit says how many bytes it needs. */
     if (task && task->status == SCSI_STATUS_GOOD && scsi_datain_getfullsize(task) > UNITS_BYTES) {
-        int needed = scsi_datain_getfullsize(task);
+        int needed = MIN(scsi_datain_getfullsize(task), UNITS_BYTES_MAX);
 
         scsi_free_scsi_task(task);
         task = iscsi_reportluns_sync(context, 0, needed);

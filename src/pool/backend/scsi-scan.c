@@ -238,14 +238,17 @@ static char *CO_FN co_find_key(const char *node, const char *path)
     return key ? key : g_strdup(path);
 }
 
-static void CO_FN co_add_unit(struct pool *pool, const struct scsi_unit *unit, struct pool_scan *scan)
+/* Once one's link has been waited for in vain, those of the others are not any more. */
+static void CO_FN co_add_unit(struct pool *pool, const struct scsi_unit *unit, unsigned *wait_ms,
+                              struct pool_scan *scan)
 {
     AUTO(pool_error) error = NULL;
     AUTO(volume) volume = volume_new();
     bool found;
 
-    volume->target.path = co_device_stable_path(pool, unit->node, LINK_WAIT_MS, &found);
+    volume->target.path = co_device_stable_path(pool, unit->node, *wait_ms, &found);
     if (!found) {
+        *wait_ms = 0;
         log_warning("pool '%s': no link in '%s' leads to '%s'", pool->def->name, pool->def->target_path, unit->node);
         return;
     }
@@ -280,6 +283,7 @@ bool CO_FN co_scsi_scan(struct pool *pool, unsigned host, struct pool_scan *scan
 {
     struct listing listing = {.host = host};
     const char *target = pool->def->target_path;
+    unsigned wait_ms = LINK_WAIT_MS;
 
     if (!co_rescan(host, err))
         return false;
@@ -289,7 +293,7 @@ bool CO_FN co_scsi_scan(struct pool *pool, unsigned host, struct pool_scan *scan
     co_command_settle();
     (void)co_worker_run(list, &listing);
     for (guint i = 0; i < listing.units->len; i++)
-        co_add_unit(pool, &g_array_index(listing.units, struct scsi_unit, i), scan);
+        co_add_unit(pool, &g_array_index(listing.units, struct scsi_unit, i), &wait_ms, scan);
     g_array_unref(listing.units);
     return true;
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "loop/coroutine.h"
@@ -44,13 +43,6 @@ static const char *name_of(const struct pool_adapter *adapter)
     return adapter->name ? adapter->name : "with the parent's address";
 }
 
-static int is_there(void *opaque)
-{
-    struct stat status;
-
-    return !stat(opaque, &status);
-}
-
 static bool CO_FN scsi_co_check(struct pool *pool, bool *ret_active, struct pool_error **err)
 {
     g_autofree char *path = NULL;
@@ -60,7 +52,7 @@ static bool CO_FN scsi_co_check(struct pool *pool, bool *ret_active, struct pool
     if (co_find_host(&pool->def->source.adapter, &host))
         return true;
     path = g_strdup_printf("/sys/class/scsi_host/host%u", host);
-    *ret_active = co_worker_run(is_there, path);
+    *ret_active = co_device_exists(path);
     return true;
 }
 
