@@ -50,6 +50,13 @@ def test_workers(pool):
     admin(pool, 'server-threadpool-set', 'virtstoraged', '--min-workers', '5', '--max-workers', '20', '--priority-workers', '5')
 
 
+def test_no_worker_at_all(pool):
+    assert 'minWorkers cannot be larger than maxWorkers' in admin(pool, 'server-threadpool-set', 'virtstoraged', '--max-workers', '0',
+                                                                  check=False)
+    assert 'must be greater than 0' in admin(pool, 'server-threadpool-set', 'virtstoraged', '--min-workers', '0', '--max-workers',
+                                             '0', check=False)
+
+
 def test_limits(pool):
     limits = table(admin(pool, 'server-clients-info', 'virtstoraged'))
     assert limits == {'nclients_max': '5000', 'nclients': '0', 'nclients_unauth_max': '20', 'nclients_unauth': '0'}
@@ -65,6 +72,8 @@ def test_clients(pool):
     assert len(lines) == 1 and lines[0][1] == 'unix'
     client = table(admin(pool, 'client-info', 'virtstoraged', lines[0][0]))
     assert client['readonly'] == 'no' and client['transport'] == 'unix'
+    assert [name for name in client if name.startswith('unix_')] == [
+        'unix_user_id', 'unix_user_name', 'unix_group_id', 'unix_group_name', 'unix_process_id']
     assert int(client['unix_process_id']) > 0 and 'unix_user_name' in client
     admin(pool, 'client-disconnect', 'virtstoraged', '--client', lines[0][0])
     with pytest.raises(libvirt.libvirtError):

@@ -106,12 +106,12 @@ static bool set_workers(struct rpc_workers *workers, const struct typed_params *
         return false;
     min = number_or(params, "minWorkers", workers->min);
     max = number_or(params, "maxWorkers", workers->max);
-    if (!max)
-        return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_INVALID_ARG,
-                                     "maxWorkers must be greater than 0");
     if (min > max)
         return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_INVALID_ARG,
                                      "minWorkers cannot be larger than maxWorkers");
+    if (!max)
+        return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_INVALID_ARG,
+                                     "maxWorkers must be greater than 0");
     rpc_workers_configure(workers, min, max, number_or(params, "prioWorkers", workers->priority_max));
     return true;
 }
@@ -226,13 +226,15 @@ static void add_name(struct typed_params *params, const char *name, char *text, 
     g_free(text);
 }
 
+/* In libvirt's order, by which virt-admin shows them. */
 bool co_admin_get_client_info(struct rpc_call *call, struct pool_error **err)
 {
     const struct rpc_client *client;
     struct typed_params *params;
+    g_autofree char *sasl_user = NULL;
+    g_autofree char *selinux = NULL;
     struct name_query query;
     struct rpc_peer peer;
-    bool read_only;
 
     if (!admin_check_flags(call->args[1].u, 0, "adminClientGetInfo", err))
         return false;
@@ -240,22 +242,23 @@ bool co_admin_get_client_info(struct rpc_call *call, struct pool_error **err)
     if (!client)
         return false;
     peer = client->peer;
-    read_only = client->read_only;
+    sasl_user = g_strdup(client->sasl_user);
+    selinux = g_strdup(peer.selinux);
     params = call->result[0].params = typed_params_new();
-    typed_params_add_boolean(params, "readonly", read_only);
-    if (client->sasl_user)
-        typed_params_add_string(params, "sasl_user_name", client->sasl_user);
-    if (peer.selinux)
-        typed_params_add_string(params, "selinux_context", peer.selinux);
+    typed_params_add_boolean(params, "readonly", client->read_only);
     typed_params_add_int(params, "unix_user_id", (int32_t)peer.uid);
-    typed_params_add_int(params, "unix_group_id", (int32_t)peer.gid);
-    typed_params_add_int(params, "unix_process_id", peer.pid);
 
     /* The client may be gone after this. */
     query = (struct name_query){.uid = peer.uid, .gid = peer.gid};
     (void)co_worker_run(look_up_names, &query);
     add_name(params, "unix_user_name", query.user, peer.uid);
+    typed_params_add_int(params, "unix_group_id", (int32_t)peer.gid);
     add_name(params, "unix_group_name", query.group, peer.gid);
+    typed_params_add_int(params, "unix_process_id", peer.pid);
+    if (sasl_user)
+        typed_params_add_string(params, "sasl_user_name", sasl_user);
+    if (selinux)
+        typed_params_add_string(params, "selinux_context", selinux);
     return true;
 }
 
