@@ -38,13 +38,13 @@ static void count(void)
         kill(getpid(), SIGKILL);
 }
 
-#define COUNTED(result, name, parameters, ...) \
-    result name parameters;                    \
-    result name parameters                     \
-    {                                          \
-        result(*real) parameters = (result(*) parameters)dlsym(RTLD_NEXT, #name); \
-        count();                               \
-        return real(__VA_ARGS__);              \
+#define COUNTED(result, name, parameters, ...)                                                                         \
+    result name parameters;                                                                                            \
+    result name parameters                                                                                             \
+    {                                                                                                                  \
+        result(*real) parameters = (result(*) parameters)dlsym(RTLD_NEXT, #name);                                      \
+        count();                                                                                                       \
+        return real(__VA_ARGS__);                                                                                      \
     }
 
 COUNTED(int, rename, (const char *from, const char *to), from, to)
@@ -67,23 +67,24 @@ COUNTED(ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t offse
 COUNTED(ssize_t, pwritev, (int fd, const struct iovec *v, int n, off_t offset), fd, v, n, offset)
 COUNTED(ssize_t, pwritev64, (int fd, const struct iovec *v, int n, off64_t offset), fd, v, n, offset)
 COUNTED(ssize_t, pwritev2, (int fd, const struct iovec *v, int n, off_t offset, int flags), fd, v, n, offset, flags)
-COUNTED(ssize_t, pwritev64v2, (int fd, const struct iovec *v, int n, off64_t offset, int flags), fd, v, n, offset, flags)
+COUNTED(ssize_t, pwritev64v2, (int fd, const struct iovec *v, int n, off64_t offset, int flags), fd, v, n, offset,
+        flags)
 
 /* Only those that may make a file. */
-#define OPENING(name, before, before_names)                                                  \
-    int name(before const char *path, int flags, ...);                                       \
-    int name(before const char *path, int flags, ...)                                        \
-    {                                                                                        \
-        int (*real)(before const char *, int, ...) = (int (*)(before const char *, int, ...))dlsym(RTLD_NEXT, #name); \
-        va_list rest;                                                                        \
-        mode_t mode;                                                                         \
-                                                                                             \
-        va_start(rest, flags);                                                               \
-        mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;                                   \
-        va_end(rest);                                                                        \
-        if (flags & O_CREAT)                                                                 \
-            count();                                                                         \
-        return real(before_names path, flags, mode);                                         \
+#define OPENING(name, before, before_names)                                                                            \
+    int name(before const char *path, int flags, ...);                                                                 \
+    int name(before const char *path, int flags, ...)                                                                  \
+    {                                                                                                                  \
+        int (*real)(before const char *, int, ...) = (int (*)(before const char *, int, ...))dlsym(RTLD_NEXT, #name);  \
+        va_list rest;                                                                                                  \
+        mode_t mode;                                                                                                   \
+                                                                                                                       \
+        va_start(rest, flags);                                                                                         \
+        mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;                                                             \
+        va_end(rest);                                                                                                  \
+        if (flags & O_CREAT)                                                                                           \
+            count();                                                                                                   \
+        return real(before_names path, flags, mode);                                                                   \
     }
 #define NOTHING
 #define FOLDER int folder,
