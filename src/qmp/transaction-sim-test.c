@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Transactions on the simulated machine: two actions of each kind after each other, and each file operation of the two
- * fails once, the first, the second, and so on; or an 'abort' follows as the third. Nodes, their chains, bitmaps,
+ * Transactions on the simulated machine (M7): two actions of each kind after each other, and each file operation of the
+ * two fails once, the first, the second, and so on; or an 'abort' follows as the third. Nodes, their chains, bitmaps,
  * snapshots, jobs and what guests read are then as they were before, or, where the failure did no harm, as they are
  * without one.
  */

@@ -46,6 +46,7 @@ def test_effects_are_seen_by_later_actions(served):
 
 @pytest.mark.parametrize('step', range(7))
 def test_a_failure_at_any_step_leaves_no_trace(served, step):
+    """M7"""
     add(served.qmp, 'on', granularity=4096)
     add(served.qmp, 'off', granularity=8192, disabled=True)
     add(served.qmp, 'gone', granularity=512)

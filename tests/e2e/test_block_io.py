@@ -258,7 +258,7 @@ def random_step(qmp, chance, images):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_block_io_random_changes_under_load(serve, tmp_path, seed):
-    """Nodes and exports come and go at random beside an export that is read and written all the time."""
+    """M5: Nodes and exports come and go at random beside an export that is read and written all the time."""
     images = [str(raw_image(tmp_path / f'disk{i}', MIB)) for i in range(3)]
     base = raw_image(tmp_path / 'base', MIB)
     qmp = serve('--object', 'iothread,id=io', '--blockdev', f'driver=file,node-name=base,filename={base}')

@@ -37,6 +37,7 @@ def reference_daemon(directory):
 
 
 def test_block_nodes_names(daemon):
+    """M4"""
     qmp = daemon().qmp
     for name in ['', '1a', '#a', 'a#b', 'a b', 'a/b', '-a', '_a', '.a', 'a:b', '\u00e9', 'a\nb', 'a,b', 'a%s']:
         assert fails(qmp, 'blockdev-add', driver='null-co', node_name=name) == f"Invalid node-name: '{name}'"

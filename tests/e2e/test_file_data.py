@@ -194,7 +194,7 @@ def test_direct_where_the_system_has_none(daemon):
 
 
 def test_file_that_shrinks_under_us(serve, tmp_path):
-    """The range that is lost fails, and nothing else does."""
+    """S6: The range that is lost fails, and nothing else does."""
     path = raw_image(tmp_path / 'disk', 4 * MIB, b'data')
     client = serve(path)
     os.truncate(path, MIB)
@@ -211,6 +211,7 @@ def test_file_that_shrinks_under_us(serve, tmp_path):
 
 
 def test_file_that_grows_under_us(serve, tmp_path):
+    """S6"""
     path = raw_image(tmp_path / 'disk', MIB, b'data')
     client = serve(path)
     os.truncate(path, 2 * MIB)

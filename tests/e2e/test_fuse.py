@@ -146,7 +146,7 @@ def test_two_processes_at_once(mounted):
 
 
 def test_holes(mounted):
-    """fallocate(1) and lseek(2); what is punched is given back."""
+    """U2: fallocate(1) and lseek(2); what is punched is given back."""
     fd = mounted.open()
     os.pwrite(fd, b'x' * 4 * MIB, 0)
     os.fsync(fd)
@@ -170,7 +170,7 @@ def test_holes(mounted):
 
 
 def test_the_end(mounted):
-    """As on a device of that size."""
+    """U2: As on a device of that size."""
     fd = mounted.open()
     assert os.pread(fd, 100, SIZE - 10) == bytes(10)
     assert os.pread(fd, 100, SIZE) == b'' and os.pread(fd, 100, 1 << 50) == b''
@@ -286,7 +286,7 @@ def test_mounted_on_the_image_itself(tmp_path):
 
 
 def test_removal(mounted):
-    """Refused while a program has the file open; forced, that program gets errors and nobody else notices."""
+    """U3: Refused while a program has the file open; forced, that program gets errors and nobody else notices."""
     fd = mounted.open()
     with pytest.raises(QmpError, match="export 'fuse0' still in use"):
         mounted.qmp.command('block-export-del', id='fuse0')
@@ -303,6 +303,7 @@ def test_removal(mounted):
 
 
 def test_removal_under_load(mounted):
+    """U3"""
     stop = threading.Event()
 
     def hammer():
@@ -336,7 +337,7 @@ def test_unmounted_by_somebody(mounted):
 
 @pytest.mark.parametrize('rings', [False, True])
 def test_killed_and_started_again(tmp_path, rings):
-    """What a killed daemon has left mounted is recognised and taken away."""
+    """U3: What a killed daemon has left mounted is recognised and taken away."""
     with rings_turned_on() if rings else contextlib.nullcontext(), Mounted(tmp_path) as mounted:
         fd = mounted.open()
         os.pwrite(fd, b'kept', 0)

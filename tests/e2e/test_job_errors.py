@@ -115,7 +115,7 @@ def until(qmp, status):
 
 @pytest.mark.parametrize('job, side', CASES)
 def test_policies(daemon, tmp_path, job, side):
-    """What the event says, whether the job rests, what it shows then, and that it copies all that it says it has."""
+    """M8: What the event says, whether the job rests, what it shows then, and that it copies all that it says it has."""
     one = daemon()
     for number, (policy, errno, action) in enumerate(POLICIES):
         disks = Disks(one, tmp_path / str(number), side, errno)

@@ -103,6 +103,7 @@ STAGES = {
 
 @pytest.mark.parametrize('stage', STAGES)
 def test_verbs(daemon, stage):
+    """M6"""
     scene = Stage(daemon().qmp)
     for verb in VERBS:
         scene.reach(stage)
@@ -126,6 +127,7 @@ def test_completed_in_standby(daemon):
 
 @pytest.mark.parametrize('verb', VERBS)
 def test_no_such_job(daemon, verb):
+    """M6"""
     qmp = daemon().qmp
     scene = Stage(qmp)
     block = verb.startswith('block-')

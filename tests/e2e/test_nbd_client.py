@@ -263,7 +263,7 @@ def test_nbd_client_delay_passes(tmp_path, daemon):
 
 
 def test_nbd_client_refuses_another_export(tmp_path, daemon):
-    """What comes back with another size is not the same image."""
+    """C1: What comes back with another size is not the same image."""
     path = tmp_path / 'nbd.sock'
     with nbdkit(path, 'memory', '1M'):
         _, front = reexport(daemon, tmp_path, path, **{'reconnect-delay': 1})
@@ -476,6 +476,7 @@ BAD_REPLIES = {
 
 @pytest.mark.parametrize('name', BAD_REPLIES)
 def test_nbd_client_bad_reply(tmp_path, name):
+    """C2"""
     path = tmp_path / 'nbd.sock'
 
     def converse(sock):
@@ -536,6 +537,7 @@ BAD_HANDSHAKES = {
 
 @pytest.mark.parametrize('name', BAD_HANDSHAKES)
 def test_nbd_client_bad_handshake(tmp_path, name):
+    """C2"""
     path = tmp_path / 'nbd.sock'
 
     def converse(sock):
@@ -557,6 +559,7 @@ def test_nbd_client_bad_handshake(tmp_path, name):
     struct.pack('>H', 0), b'', b'\0', struct.pack('>HQH', 0, 2**63, 1),
 ])
 def test_nbd_client_bad_information(tmp_path, info):
+    """C1"""
     path = tmp_path / 'nbd.sock'
 
     def converse(sock):

@@ -51,6 +51,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize('text', NONSENSE.values(), ids=NONSENSE.keys())
 def test_qmp_nonsense_gives_one_error(daemon, text):
+    """M1"""
     qmp = daemon().qmp
     qmp.send_raw(text)
     if text.endswith(b'[' + b'\n'):
@@ -110,6 +111,7 @@ def test_qmp_million_members(daemon):
 
 
 def test_qmp_garbage_then_command(daemon):
+    """M2"""
     qmp = daemon().qmp
     qmp.send_raw('{"execute":"query-version","id":"a"} garbage\n{"execute":"query-version","id":2}\n')
     assert qmp.reply()['id'] == 'a'
@@ -123,7 +125,7 @@ def second_monitor(tmp_path):
 
 
 def test_qmp_client_that_never_reads(daemon, tmp_path):
-    """Ten thousand big replies for a client that does not read: others are served, memory stays bounded, and the
+    """M2: Ten thousand big replies for a client that does not read: others are served, memory stays bounded, and the
     client gets all of them in order once it reads."""
     path, options = second_monitor(tmp_path)
     one = daemon(*options)

@@ -71,6 +71,7 @@ BEFORE_NEGOTIATION = [
 
 @pytest.mark.parametrize('text, reply', BEFORE_NEGOTIATION, ids=[text for text, _ in BEFORE_NEGOTIATION])
 def test_qmp_before_negotiation(raw, text, reply):
+    """M3"""
     assert exchange(raw, text) == reply
     assert exchange(raw, '{"execute": "qmp_capabilities", "id": {"a": [1, 2.5, null]}}') == \
         {'return': {}, 'id': {'a': [1, 2.5, None]}}
@@ -103,6 +104,7 @@ IN_COMMAND_MODE = [
 
 @pytest.mark.parametrize('text, reply', IN_COMMAND_MODE, ids=[text for text, _ in IN_COMMAND_MODE])
 def test_qmp_in_command_mode(daemon, text, reply):
+    """M3"""
     qmp = daemon().qmp
     got = exchange(qmp, text)
     if 'duplicate' in reply['error']['desc']:

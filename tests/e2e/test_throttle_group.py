@@ -60,6 +60,7 @@ def finish(client, cookie):
     ({'iops-size': 5}, 'iops size requires an iops value to be set'),
 ])
 def test_limits_that_make_no_sense(storage, limits, complaint):
+    """M9"""
     with pytest.raises(QmpError) as refused:
         add_group(storage, **limits)
     assert refused.value.desc == complaint
@@ -67,6 +68,7 @@ def test_limits_that_make_no_sense(storage, limits, complaint):
 
 
 def test_group_in_use_stays(storage, tmp_path):
+    """M9"""
     add_group(storage)
     client = connect(storage, tmp_path)
     with pytest.raises(QmpError) as refused:
