@@ -247,3 +247,20 @@ def test_snapshot_deleted_gives_back_its_clusters(tmp_path):
     run(program('ashlar-img'), 'snapshot', '-c', 'b', image)
     write(program('ashlar-io'), image, 'write -P 3 0 7M')
     assert image.stat().st_size <= size + 1024 * KIB
+
+
+@pytest.mark.parametrize('options', ['compat=0.10,cluster_size=4k', 'cluster_size=4k'])
+def test_snapshots_again_and_again_do_not_grow_the_file(tmp_path, options):
+    """Each takes and gives back places for tables and counts."""
+    image = tmp_path / 'image'
+    make(image, '64M', options, writes=('write -P 1 0 64M',))
+    sizes = []
+    for _ in range(6):
+        run(program('ashlar-img'), 'snapshot', '-c', 'a', image)
+        run(program('ashlar-img'), 'snapshot', '-d', 'a', image)
+        sizes.append((image.stat().st_size, image.stat().st_blocks))
+    assert_clean(image)
+    # Two sets of places take turns.
+    assert max(size for size, _ in sizes[2:]) <= max(size for size, _ in sizes[:2])
+    assert sizes[-1][1] <= sizes[0][1] + 512 * KIB // 512
+    write(program('ashlar-io'), image, 'read -P 1 0 64M')

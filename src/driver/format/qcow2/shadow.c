@@ -113,15 +113,15 @@ int CO_FN co_qcow2_shadow_begin(struct qcow2_image *image)
     return 0;
 }
 
-/* The former table and blocks are no longer in use. */
+/* The former table and blocks are no longer in use. Only snapshots make shadows. */
 static void release_former(struct qcow2_image *image, const struct qcow2_shadow *shadow)
 {
     for (uint64_t i = 0; i < shadow->entries; i++) {
         if (shadow->table[i])
             qcow2_free_clusters(image, shadow->table[i] & QCOW2_REFCOUNT_OFFSET_MASK, image->cluster_size,
-                                QCOW2_FREE_OTHER);
+                                QCOW2_FREE_SNAPSHOT);
     }
-    qcow2_free_clusters(image, shadow->offset, shadow->entries * 8, QCOW2_FREE_OTHER);
+    qcow2_free_clusters(image, shadow->offset, shadow->entries * 8, QCOW2_FREE_SNAPSHOT);
 }
 
 static void shadow_free(struct qcow2_shadow *shadow)

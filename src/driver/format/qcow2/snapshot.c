@@ -294,7 +294,7 @@ static int CO_FN co_table_switch(struct qcow2_image *image, const struct stored_
 static void l1_replace(struct qcow2_image *image, uint64_t *l1, uint64_t old_offset)
 {
     if (image->header->l1_size)
-        qcow2_free_clusters(image, old_offset, (uint64_t)image->header->l1_size * 8, QCOW2_FREE_OTHER);
+        qcow2_free_clusters(image, old_offset, (uint64_t)image->header->l1_size * 8, QCOW2_FREE_SNAPSHOT);
     g_free(image->l1);
     image->l1 = l1;
     qcow2_overlap_refresh(image);
@@ -641,7 +641,7 @@ static int CO_FN co_release_switch(struct qcow2_image *image, uint64_t *l1, uint
     }
     for (uint32_t i = 0; i < before.l1_size; i++) {
         if ((l1[i] ^ image->l1[i]) & QCOW2_L1_OFFSET_MASK)
-            qcow2_free_clusters(image, image->l1[i] & QCOW2_L1_OFFSET_MASK, image->cluster_size, QCOW2_FREE_OTHER);
+            qcow2_free_clusters(image, image->l1[i] & QCOW2_L1_OFFSET_MASK, image->cluster_size, QCOW2_FREE_SNAPSHOT);
     }
     l1_replace(image, l1, before.l1_table_offset);
     return 0;
