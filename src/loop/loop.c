@@ -331,7 +331,7 @@ static void loop_sleep(struct loop *loop, int64_t timeout_ns)
     start_ns = clock_monotonic_ns();
     if (loop->polling.now_ns > max_ns)
         loop->polling.now_ns = max_ns;
-    if (polling_crowded(&loop->polling, start_ns)) {
+    if (loop->polling.now_ns && polling_crowded(&loop->polling, start_ns)) {
         loop_block(loop, timeout_ns);
         return;
     }
