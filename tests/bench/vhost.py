@@ -46,6 +46,17 @@ class Floor:
         return {'iops': side['iops'], 'cpu us': cpu / max(side['total_ios'], 1) * 1e6}
 
 
+class KickFloor:
+    """A server that does nothing but sleep, make one call on the image, and call back: what waking costs. Its CPU alone."""
+
+    def __init__(self, build, rw):
+        self.program, self.rw = pathlib.Path(build) / 'tests' / 'kick-floor', rw
+
+    def run(self, image, seconds):
+        done = subprocess.run([self.program, image, self.rw, str(seconds)], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+
 def export(path, kind, queues, iothreads, properties=''):
     """A command that serves the image; `iothreads` 0: on the main loop."""
     layers = ['--blockdev', 'driver=qcow2,node-name=disk,file=file'] if kind.endswith('.qcow2') else []
@@ -68,9 +79,10 @@ def cases(build, queues):
             for rw in ('read', 'write') for depth in (1, 32)}
 
 
-def floors(queues):
-    return {f'4 KiB rand{rw}, depth {depth}, {queues} queue{"s" if queues > 1 else ""}': Floor(rw, depth, queues)
-            for rw in ('read', 'write') for depth in (1, 32)}
+def floors(build, queues):
+    kicked = {f'4 KiB {rw}, kicked and called, depth 1': KickFloor(build, rw) for rw in ('read', 'write')}
+    return {**kicked, **{f'4 KiB rand{rw}, depth {depth}, {queues} queue{"s" if queues > 1 else ""}': Floor(rw, depth, queues)
+                        for rw in ('read', 'write') for depth in (1, 32)}}
 
 
 def groups(build):
