@@ -35,6 +35,9 @@ static char *duration_text(double seconds)
     return g_strdup_printf("%u:%02u", whole / 60, whole % 60);
 }
 
+/* The most that stands beside the bar, whose width so is the same from the first line to the last. */
+enum { TEXT_COLUMNS = sizeof("[] 100.0%  1023 MiB/s  99:59:59 in all") - 1 };
+
 char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns)
 {
     double percent = percent_of(progress);
@@ -56,8 +59,8 @@ char *progress_line(const struct progress *progress, int64_t now_ns, unsigned co
     text = (unsigned)line->len;
     if (text + 1 > columns)
         g_string_truncate(line, MIN(text, strlen("100.0%")));
-    else if (columns - 1 - text >= BAR_COLUMNS_MIN + strlen("[] ")) {
-        bar = MIN(columns - 1 - text - (unsigned)strlen("[] "), BAR_COLUMNS_MAX);
+    else if (columns > TEXT_COLUMNS + BAR_COLUMNS_MIN) {
+        bar = MIN(columns - 1 - TEXT_COLUMNS, BAR_COLUMNS_MAX);
         g_string_prepend(line, "] ");
         for (unsigned i = bar; i-- > 0;)
             g_string_prepend_c(line, i < (unsigned)(percent * bar / 100) ? '#' : '-');
