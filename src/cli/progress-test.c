@@ -20,17 +20,20 @@ static void test_terminal(void)
 
     expect(&progress, 10, 200, "[###############---------------]  50.0%  5 MiB/s  0:10 left");
     expect(&progress, 10, 80, "[###############---------------]  50.0%  5 MiB/s  0:10 left");
-    expect(&progress, 10, 50, "[#####------]  50.0%  5 MiB/s  0:10 left");
-    expect(&progress, 10, 46, " 50.0%  5 MiB/s  0:10 left");
+    expect(&progress, 10, 50, "[#####-----]  50.0%  5 MiB/s  0:10 left");
+    expect(&progress, 10, 47, " 50.0%  5 MiB/s  0:10 left");
     expect(&progress, 10, 30, " 50.0%  5 MiB/s  0:10 left");
     expect(&progress, 10, 20, " 50.0%");
     expect(&progress, 50000, 80, "[###############---------------]  50.0%  1.02 KiB/s  13:53:20 left");
     progress.done = 0;
-    expect(&progress, 0, 50, "[-----------]   0.0%");
-    expect(&progress, 0, 46, "  0.0%");
+    expect(&progress, 0, 50, "[----------]   0.0%");
+    expect(&progress, 0, 47, "  0.0%");
     expect(&progress, 0, 80, "[------------------------------]   0.0%");
     progress.done = progress.total;
     expect(&progress, 61, 80, "[##############################] 100.0%  1.64 MiB/s  1:01 in all");
+    /* The longest that there is. */
+    progress.total = progress.done = UINT64_C(368640000000);
+    expect(&progress, 360000, 60, "[####################] 100.0%  0.977 MiB/s  99:59:59 in all");
 }
 
 /* What a driver reports is no number of bytes. */

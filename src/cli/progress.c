@@ -36,7 +36,7 @@ static char *duration_text(double seconds)
 }
 
 /* The most that stands beside the bar, whose width so is the same from the first line to the last. */
-enum { TEXT_COLUMNS = sizeof("[] 100.0%  1023 MiB/s  99:59:59 in all") - 1 };
+enum { TEXT_COLUMNS = sizeof("[] 100.0%  0.977 MiB/s  99:59:59 in all") - 1 };
 
 char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns)
 {
