@@ -110,8 +110,14 @@ def test_file_systems_that_share_blocks(pool_daemon, tmp_path, device, kind, mak
     assert copy.info()[1] == 64 << 20
     pool.refresh()
     assert pool.info()[3] > free - (32 << 20)
-    mounted = run('nsenter', '--mount', f'--target={pool_daemon.process.pid}', 'grep', tmp_path / 'fsp', '/proc/mounts').stdout
-    assert mounted.split()[2] == kind
+    inside = ['nsenter', '--mount', f'--target={pool_daemon.process.pid}']
+    assert run(*inside, 'grep', tmp_path / 'fsp', '/proc/mounts').stdout.split()[2] == kind
+    if kind == 'btrfs':
+        for volume_format in ('raw', 'qcow2'):
+            pool.createXML(volume_xml('n', 1 << 20, volume_format).replace('</target>', '<nocow/></target>'))
+            assert 'C' in run(*inside, 'lsattr', tmp_path / 'fsp' / 'n').stdout.split()[0]
+            assert 'C' not in run(*inside, 'lsattr', tmp_path / 'fsp' / 'a.raw').stdout.split()[0]
+            pool.storageVolLookupByName('n').delete()
     pool.destroy()
 
 

@@ -5,11 +5,13 @@ shows what the daemon makes of LVM's reports and what it asks of it. Volume grou
 test_pool_devices.py.
 """
 import os
+import subprocess
 import threading
+import time
 
 import libvirt
 import pytest
-from harness import wait_for
+from harness import PATIENCE_S, run, wait_for
 from lvm_stand_in import MIB, Lvm
 from pool_daemon import error_of, pool_xml
 
@@ -122,3 +124,23 @@ def test_tool_that_hangs_at_the_start(pool_daemon, lvm):
     pool = connection.storagePoolLookupByName('group')
     pool.XMLDesc()
     wait_for(lambda: pool.info()[1] == 256 * MIB, 'the pool that was waited for')
+
+
+def test_timeout_waits_for_what_is_under_way(pool_daemon, lvm):
+    """Who asked for it may be gone."""
+    connection = pool_daemon.start().connect()
+    connection.storagePoolDefineXML(lvm.pool_xml().replace('<source>', f"<source><device path='{lvm.device}'/>"))
+    hanging = lvm.hang('vgremove')
+    with subprocess.Popen(['virsh', '-c', pool_daemon.uri(), 'pool-delete', 'group']) as deleting:
+        wait_for(lambda: lvm.calls('vgremove'), 'the call that hangs')
+        run('virt-admin', '-c', f'virtstoraged:///system?socket={pool_daemon.socket.parent}/virtstoraged-admin-sock',
+            'daemon-timeout', '--timeout', '1')
+        deleting.kill()
+    connection.close()
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert pool_daemon.process.poll() is None
+        time.sleep(0.1)
+    hanging.unlink()
+    assert pool_daemon.process.wait(PATIENCE_S) == 0
+    assert lvm.calls('pvremove'), 'what comes after'
