@@ -135,6 +135,29 @@ def test_storage_of_a_snapshot_is_given_back(daemon, tmp_path, passed):
     io(image, 'read -P 2 0 8M')
 
 
+@pytest.mark.parametrize('passed', [True, False])
+def test_storage_of_what_writes_replace_is_given_back(daemon, tmp_path, passed):
+    """A compressed cluster cannot be written in place."""
+    image = tmp_path / 'image'
+    (tmp_path / 'raw').write_bytes(os.urandom(4 * MIB).hex().encode())
+    run(need('qemu-img'), 'convert', '-c', '-f', 'raw', '-O', 'qcow2', tmp_path / 'raw', image)
+    compressed = blocks_kib(image)
+    assert compressed > 3 * KIB
+    qmp = daemon().qmp
+    add(qmp, image, pass_discard_other=passed)
+    handle = connect(serve(qmp, tmp_path / 'nbd', 'disk'))
+    for at in range(0, 8 * MIB, MIB):
+        handle.pwrite(bytes([1]) * MIB, at)
+    handle.flush()
+    handle.flush()
+    handle.shutdown()
+    qmp.command('nbd-server-stop')
+    qmp.command('blockdev-del', node_name='disk')
+    assert blocks_kib(image) < 9 * KIB if passed else blocks_kib(image) >= 8 * KIB + compressed - 256
+    assert_clean(image)
+    io(image, 'read -P 1 0 8M')
+
+
 @pytest.mark.parametrize('mode,zeroes', [('off', False), ('on', True), ('unmap', True)])
 def test_zeroes_are_detected(daemon, tmp_path, mode, zeroes):
     image = tmp_path / 'image'
