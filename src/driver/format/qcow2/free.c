@@ -13,12 +13,13 @@
 #include "base/checked.h"
 #include "driver/format/qcow2/qcow2.h"
 
-static void list_add(struct qcow2_freed_list *list, struct qcow2_freed freed)
+/* Neighbours become one; but not inside a cluster, where each of two compressed ones has a reference of its own. */
+static void list_add(const struct qcow2_image *image, struct qcow2_freed_list *list, struct qcow2_freed freed)
 {
     struct qcow2_freed *last = list->count ? &list->items[list->count - 1] : NULL;
 
     if (last && last->reason == freed.reason && last->offset + last->bytes == freed.offset &&
-        is_aligned(freed.offset, 512)) {
+        is_aligned(freed.offset, image->cluster_size)) {
         last->bytes += freed.bytes;
         return;
     }
@@ -29,16 +30,17 @@ static void list_add(struct qcow2_freed_list *list, struct qcow2_freed freed)
     list->items[list->count++] = freed;
 }
 
-static void list_append(struct qcow2_freed_list *list, const struct qcow2_freed_list *from)
+static void list_append(const struct qcow2_image *image, struct qcow2_freed_list *list,
+                        const struct qcow2_freed_list *from)
 {
     for (size_t i = 0; i < from->count; i++)
-        list_add(list, from->items[i]);
+        list_add(image, list, from->items[i]);
 }
 
 void qcow2_free_clusters(struct qcow2_image *image, uint64_t offset, uint64_t bytes, enum qcow2_free_reason reason)
 {
     spin_lock(&image->freed_spin);
-    list_add(&image->dropped, (struct qcow2_freed){.offset = offset, .bytes = bytes, .reason = reason});
+    list_add(image, &image->dropped, (struct qcow2_freed){.offset = offset, .bytes = bytes, .reason = reason});
     spin_unlock(&image->freed_spin);
 }
 
@@ -75,7 +77,7 @@ struct qcow2_freed_list qcow2_take_dropped(struct qcow2_image *image)
 void qcow2_return_dropped(struct qcow2_image *image, struct qcow2_freed_list *taken)
 {
     spin_lock(&image->freed_spin);
-    list_append(&image->dropped, taken);
+    list_append(image, &image->dropped, taken);
     spin_unlock(&image->freed_spin);
     g_free(TAKE(taken->items));
 }
@@ -168,7 +170,7 @@ static void CO_FN co_lower_resting(struct qcow2_image *image)
 void CO_FN co_qcow2_release_durable(struct qcow2_image *image, struct qcow2_freed_list *taken)
 {
     if (taken) {
-        list_append(&image->durable, taken);
+        list_append(image, &image->durable, taken);
         g_free(TAKE(taken->items));
     }
     for (int i = 0; i < 2; i++) {
@@ -176,7 +178,7 @@ void CO_FN co_qcow2_release_durable(struct qcow2_image *image, struct qcow2_free
             co_lower_resting(image);
         if (image->resting.count || !image->durable.count || !grace_over(image))
             return;
-        list_append(&image->resting, &image->durable);
+        list_append(image, &image->resting, &image->durable);
         image->durable.count = 0;
         grace_begin(image);
     }
