@@ -204,8 +204,6 @@ struct polling {
     bool crowded;       /* when it was judged last, the thread had to wait for a processor */
     int64_t judged_ns;
     uint64_t delay_ns; /* how much the thread had waited in all by then */
-    bool delay_known;
-    int delay_fd; /* where the system tells; -1: it does not */
 };
 
 /*
@@ -217,7 +215,6 @@ void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
 /* Whether processors are short, so that polling would take them from others; asks the system now and then. */
 bool polling_crowded(struct polling *polling, int64_t now_ns);
 void polling_judge(struct polling *polling, int64_t now_ns, uint64_t delay_ns); /* the same, with its answer */
-void polling_done(struct polling *polling);
 
 /* --- descriptors that the loop itself watches --- */
 

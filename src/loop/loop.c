@@ -224,7 +224,6 @@ void loop_free(struct loop *loop)
     loop->ops->close(loop);
     memory_lists_trim(&loop->memory, true);
     stack_pool_done(&loop->stacks);
-    polling_done(&loop->polling);
     g_free(loop->timers.items);
     context_release_thread(&loop->context);
     loop_set_current(NULL);

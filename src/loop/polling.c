@@ -92,20 +92,21 @@ void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
     }
 }
 
-/* How long the thread has been ready and not run, in ns; 0 where the system does not say. */
-static uint64_t read_delay(struct polling *polling)
+/*
+ * How long the thread has been ready and not run, in ns; 0 where the system does not say. The file is not kept open: it
+ * is asked for a hundred times a second at most, and descriptors are for clients.
+ */
+static uint64_t read_delay(void)
 {
+    int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     char text[64];
     char *second;
     ssize_t size;
 
-    if (!polling->delay_known) {
-        polling->delay_known = true;
-        polling->delay_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-    }
-    if (polling->delay_fd < 0)
+    if (fd < 0)
         return 0;
-    size = pread(polling->delay_fd, text, sizeof(text) - 1, 0);
+    size = read(fd, text, sizeof(text) - 1);
+    close(fd);
     text[MAX(size, 0)] = '\0';
     /* Time on the processor, time ready, ... */
     (void)strtoull(text, &second, 10);
@@ -124,12 +125,6 @@ void polling_judge(struct polling *polling, int64_t now_ns, uint64_t delay_ns)
 bool polling_crowded(struct polling *polling, int64_t now_ns)
 {
     if (now_ns - polling->judged_ns >= (polling->crowded ? CROWD_NS : WINDOW_NS))
-        polling_judge(polling, now_ns, read_delay(polling));
+        polling_judge(polling, now_ns, read_delay());
     return polling->crowded;
-}
-
-void polling_done(struct polling *polling)
-{
-    if (polling->delay_known && polling->delay_fd >= 0)
-        close(polling->delay_fd);
 }
