@@ -172,13 +172,17 @@ static void slot_run(void *opaque)
     struct iovec parts[2] = {{.iov_base = slot->head, .iov_len = sizeof(*slot->head)},
                              {.iov_base = slot->payload, .iov_len = FUSE_WRITE_BYTES_MAX}};
     int result = co_slot_command(slot, SLOT_REGISTER, parts);
+    bool refused = result == -EOPNOTSUPP;
 
     while (result >= 0) {
         handle(slot);
         result = co_slot_command(slot, SLOT_COMMIT_AND_FETCH, NULL);
     }
-    /* Without a slot, whoever uses the kernel's queue would wait for ever. */
-    if (result != -ECANCELED && result != -ENOTCONN && !atomic_exchange(&file->gone, true)) {
+    /*
+     * Without a slot, whoever uses the kernel's queue would wait for ever. But where rings were turned off between the
+     * kernel's offer and our answer, it refuses them all, and everything comes by the device.
+     */
+    if (!refused && result != -ECANCELED && result != -ENOTCONN && !atomic_exchange(&file->gone, true)) {
         log_warning("FUSE over io_uring: queue %u of the kernel: %s", slot->kernel_queue, g_strerror(-result));
         file->unmounted(file);
     }
