@@ -474,6 +474,9 @@ static bool CO_FN co_set_vring_call(struct vhost_user_device *device, struct vho
     atomic_store(&queue->call_nonblocking, false);
     co_virtio_blk_queue_set_fd(&queue->work, &queue->call_fd, fd);
     atomic_store(&queue->call_nonblocking, fd >= 0 && event_is_nonblocking(fd));
+    /* A server before us may have died between giving the last request back and telling so. */
+    if (fd >= 0)
+        event_signal(fd, atomic_load(&queue->call_nonblocking));
     return true;
 }
 
