@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The vhost-user-blk export and a front end that keeps to the rules."""
 import os
+import select
 import socket
 import struct
 
 import pytest
 
 import vhost_user as vu
-from harness import Daemon, QmpError, wait_for
+from harness import PATIENCE_S, Daemon, QmpError, wait_for
 from write_log import FLUSH, add_logged, flags_logged, lasts
 
 MIB = 1 << 20
@@ -81,6 +82,12 @@ def test_requests(served, ring):
         for n, number in enumerate(numbers):
             assert queue.wait(number) == (vu.OK, data[8192 + n * 4096:][:512], 513)
     assert 'warning' not in served.daemon.stderr
+
+
+def test_call_at_the_start(served):
+    """A daemon before this one may have died between giving the last request back and telling so."""
+    queue = served.connect().queue()
+    assert select.select([queue.call_fd], [], [], PATIENCE_S)[0]
 
 
 def test_config(tmp_path):
