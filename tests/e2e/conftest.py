@@ -40,3 +40,20 @@ def pool_daemon(tmp_path):
     one = PoolDaemon(tmp_path)
     yield one
     one.stop()
+
+
+@pytest.fixture(scope='session')
+def pool_machine():
+    """The machine of all tests in the group "pool guest"."""
+    from pool_guest import PoolGuest
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='ashlar-'))
+    with PoolGuest(folder) as machine:
+        yield machine
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def pool_guest(pool_machine):
+    """A pool daemon in a machine with a whole kernel; it has no pools yet, and those that a test makes are taken away."""
+    yield pool_machine
+    pool_machine.clean_up()

@@ -68,14 +68,16 @@ def put(root, path, data, mode=0o644):
     target.chmod(mode)
 
 
-def make_initramfs(folder, modules=VIRTIO_DISK, programs=(), start=WAIT_FOR_DISK, libs=()):
+def make_initramfs(folder, modules=VIRTIO_DISK, programs=(), start=WAIT_FOR_DISK, libs=(), fill=None):
     """
     What the guest has: busybox, a shell that does what it is told over the serial line, and programs with their libraries, stripped;
-    `libs`: libraries that something loads at run time.
+    `libs`: libraries that something loads at run time. fill(folder) adds what else there is to be.
     """
     root = folder / 'initramfs'
     for name in 'bin', 'proc', 'sys', 'dev', 'tmp', 'run':
         (root / name).mkdir(parents=True)
+    if fill:
+        fill(root)
     put(root, 'bin/busybox', pathlib.Path('/bin/busybox').read_bytes(), 0o755)
     loaded = module_files(modules)
     for name, data in loaded.items():

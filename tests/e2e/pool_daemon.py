@@ -17,7 +17,22 @@ OWN_FOLDERS = ('/bin/mount --bind "$1/etc" /etc/libvirt && /bin/mount --bind "$1
                '{ [ ! -d "$1/sys" ] || /bin/mount --bind "$1/sys" /sys; } && shift && exec "$@"')
 
 
-class PoolDaemon:
+class PoolServer:
+    """Whatever has uri(): clients of its pool daemon."""
+
+    def connect(self, driver='storage'):
+        return libvirt.open(self.uri(driver))
+
+    def virsh(self, *words, check=True):
+        """What virsh prints, without empty lines; on failure its errors."""
+        done = subprocess.run(['virsh', '-c', self.uri(), *map(str, words)], capture_output=True, text=True, check=False,
+                              stdin=subprocess.DEVNULL, timeout=5 * PATIENCE_S)
+        text = re.sub(r'\n+', '\n', done.stdout + done.stderr)
+        assert not check or done.returncode == 0, f'virsh {words}:\n{text}'
+        return text
+
+
+class PoolDaemon(PoolServer):
     """
     `folder` holds everything; the daemon can be killed and started again in it. Root's daemon takes a folder `sys` there
     for the kernel's.
@@ -71,9 +86,6 @@ class PoolDaemon:
     def uri(self, driver='storage'):
         return f'{driver}:///{"system" if self.privileged else "session"}?socket={self.socket}'
 
-    def connect(self, driver='storage'):
-        return libvirt.open(self.uri(driver))
-
     def kill(self):
         """As if the machine had stopped."""
         self.process.kill()
@@ -85,14 +97,6 @@ class PoolDaemon:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE_S)
         assert code == 0, f'the daemon ended with {code}:\n{self.log.read_text()}'
-
-    def virsh(self, *words, check=True):
-        """What virsh prints, without empty lines; on failure its errors."""
-        done = subprocess.run(['virsh', '-c', self.uri(), *map(str, words)], capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL, timeout=5 * PATIENCE_S)
-        text = re.sub(r'\n+', '\n', done.stdout + done.stderr)
-        assert not check or done.returncode == 0, f'virsh {words}:\n{text}'
-        return text
 
 
 def error_of(call, *arguments):
