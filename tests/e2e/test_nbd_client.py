@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The nbd block driver against servers of others and our own, good, slow, failing, vanishing and hostile ones."""
 import json
+import random
 import re
 import shutil
 import struct
@@ -229,6 +230,89 @@ def test_nbd_client_reconnects_under_load(tmp_path, daemon, where):
         load.end()
         assert image.read_bytes()[:load.BLOCK * load.BLOCKS] == load.content(load.round)
         served.stop()
+
+
+class Journal:
+    """A disk whose server breaks off now and then; each block has a number in front that may not fall."""
+    BLOCK = 4096
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.disk = bytearray(MIB)
+        self.breaks = {'before': 0, 'after': 0, 'inside': 0}
+        self.flushes = 0
+
+    def number(self, at):
+        return struct.unpack_from('>Q', self.disk, at)[0]
+
+    def apply(self, kind, offset, length, data):
+        if kind == raw.CMD_WRITE:
+            assert struct.unpack_from('>Q', data)[0] >= self.number(offset), 'an older write came after a newer one'
+            self.disk[offset:offset + length] = data
+        self.flushes += kind == raw.CMD_FLUSH
+
+    def reply(self, sock, kind, cookie, offset, length):
+        if kind == raw.CMD_READ:
+            chunk(sock, cookie, raw.REPLY_OFFSET_DATA, struct.pack('>Q', offset) + self.disk[offset:offset + length])
+        else:
+            chunk(sock, cookie, raw.REPLY_NONE, b'')
+
+    def converse(self, sock):
+        """More requests than there are callers, so that each call gets through; then one of the ways to end."""
+        greet(sock)
+        left, how = self.random.randrange(8, 60), self.random.choice(list(self.breaks))
+        while True:
+            magic, _, kind, cookie, offset, length = struct.unpack('>IHHQQI', receive(sock, 28))
+            assert magic == raw.REQUEST_MAGIC
+            data = receive(sock, length) if kind == raw.CMD_WRITE else b''
+            if kind == raw.CMD_DISC:
+                return
+            left -= 1
+            if not left and how == 'before':
+                break
+            self.apply(kind, offset, length, data)
+            if not left:
+                break
+            self.reply(sock, kind, cookie, offset, length)
+        self.breaks[how] += 1
+        if how == 'inside':
+            sock.sendall(struct.pack('>IHHQ', raw.STRUCTURED_REPLY_MAGIC, 1, raw.REPLY_NONE, cookie)[:11])
+
+
+@pytest.mark.parametrize('where', ['main', 'iothread'])
+def test_nbd_client_replays_in_order(tmp_path, daemon, where):
+    """
+    The server breaks off before it has done a request, after that, and inside of the answer. Whoever has heard of a flush finds his writes
+    done, and nothing that was written before a flush is written again after what came later.
+    """
+    path, journal, failures = tmp_path / 'nbd.sock', Journal(seed=5), []
+    more = ('--object', 'iothread,id=t', '--export', 'type=nbd,id=exp,node-name=disk,name=x,writable=on,iothread=t') if where == 'iothread' else ()
+
+    def work(first, front):
+        try:
+            with raw.NbdRaw.open(front, 'x') as client:
+                for number in range(1, 26):
+                    data = struct.pack('>QQ', number, first) * (journal.BLOCK // 16)
+                    places = range(first, MIB // journal.BLOCK, 16)
+                    for place in places[:4]:
+                        client.write(place * journal.BLOCK, data)
+                    client.request(raw.CMD_FLUSH)
+                    for place in places[:4]:
+                        at = place * journal.BLOCK
+                        assert journal.disk[at:at + journal.BLOCK] == data == client.read(at, journal.BLOCK)
+        except BaseException as failure:  # pylint: disable=broad-except
+            failures.append(failure)
+
+    with scripted_server(path, journal.converse):
+        served, front = reexport(daemon, tmp_path, path, *more, **{'reconnect-delay': 3 * PATIENCE_S})
+        threads = [threading.Thread(target=work, args=(first, front)) for first in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(3 * PATIENCE_S)
+        assert not failures and not any(thread.is_alive() for thread in threads)
+        served.stop()
+    assert all(journal.breaks.values()) and journal.flushes >= 25
 
 
 def test_nbd_client_fails_without_reconnect_delay(tmp_path, daemon):
