@@ -165,6 +165,26 @@ static int CO_FN co_slot_command(struct fuse_slot *slot, enum slot_command opera
     return co_ring_command(slot->queue->ring.commands, &command);
 }
 
+/*
+ * When one slot cannot be registered, the kernel gives its rings up, unless all of its queues have got another one:
+ * what has been registered is as good as before, and everything else comes by the device.
+ */
+static void note_refusal(const struct fuse_slot *slot, int result)
+{
+    /* Rings have been turned off between the kernel's offer and our answer. */
+    if (result == -EOPNOTSUPP)
+        TRACE(fuse_ring_turned_off, "queue %u of the kernel", slot->kernel_queue);
+    else if (!atomic_exchange(&slot->queue->file->ring_refused, true))
+        log_warning("FUSE over io_uring: queue %u of the kernel: %s; requests come by the device", slot->kernel_queue,
+                    g_strerror(-result));
+}
+
+/* Who has unmounted or shut down the file is for the readers to tell. */
+static bool is_end(int result)
+{
+    return result == -ECANCELED || result == -ENOTCONN || result == -ECONNABORTED;
+}
+
 static void slot_run(void *opaque)
 {
     struct fuse_slot *slot = opaque;
@@ -172,17 +192,16 @@ static void slot_run(void *opaque)
     struct iovec parts[2] = {{.iov_base = slot->head, .iov_len = sizeof(*slot->head)},
                              {.iov_base = slot->payload, .iov_len = FUSE_WRITE_BYTES_MAX}};
     int result = co_slot_command(slot, SLOT_REGISTER, parts);
-    bool refused = result == -EOPNOTSUPP;
+    bool registered = result >= 0;
 
     while (result >= 0) {
         handle(slot);
         result = co_slot_command(slot, SLOT_COMMIT_AND_FETCH, NULL);
     }
-    /*
-     * Without a slot, whoever uses the kernel's queue would wait for ever. But where rings were turned off between the
-     * kernel's offer and our answer, it refuses them all, and everything comes by the device.
-     */
-    if (!refused && result != -ECANCELED && result != -ENOTCONN && !atomic_exchange(&file->gone, true)) {
+    if (!is_end(result) && !registered) {
+        note_refusal(slot, result);
+    } else if (!is_end(result) && !atomic_exchange(&file->gone, true)) {
+        /* An answer is lost, and whoever asked would wait for ever. */
         log_warning("FUSE over io_uring: queue %u of the kernel: %s", slot->kernel_queue, g_strerror(-result));
         file->unmounted(file);
     }

@@ -54,6 +54,7 @@ struct fuse_file {
 
     atomic_uint opened;                        /* files that programs have open */
     atomic_bool gone;                          /* somebody has unmounted it */
+    atomic_bool ring_refused;                  /* it has been told that the kernel refuses slots */
     void (*unmounted)(struct fuse_file *file); /* called then, once, on any of the loops */
 };
 
