@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from harness import Daemon, QmpError, run
+from harness import Daemon, QmpError, need, program, run, storaged_fails, wait_for
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -22,28 +22,39 @@ GONE = errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED
 
 
 RINGS = pathlib.Path('/sys/module/fuse/parameters/enable_uring')
+# All tests share that switch: one program runs those that depend on it, one after the other, and a lock keeps other runs away.
+RINGS_GROUP = pytest.mark.xdist_group('FUSE rings')
+
+
+def rings_can_be_turned():
+    return RINGS.exists() and os.access(RINGS, os.W_OK)
 
 
 @contextlib.contextmanager
-def rings_turned_on():
-    """
-    The kernel offers requests over io_uring, where it knows of them and lets us turn them on. All tests share that switch; the last one
-    that needs it turns it off again, if one of them had turned it on.
-    """
-    if not RINGS.exists() or not os.access(RINGS, os.W_OK):
-        yield
-        return
+def rings_locked(how):
+    """The switch turned on, where the kernel knows it and lets us; whoever leaves last puts it back as it was before the first one came."""
     with open(pathlib.Path(tempfile.gettempdir()) / 'ashlar-fuse-rings.lock', 'a+b', buffering=0) as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        fcntl.flock(lock, how)
         if RINGS.read_text().strip() == 'N':
             lock.write(b'!')
             RINGS.write_text('Y')
-        yield
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock.fileno()).st_size:
-                RINGS.write_text('N')
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                RINGS.write_text('N' if os.fstat(lock.fileno()).st_size else 'Y')
                 lock.truncate(0)
+
+
+def rings_turned_on():
+    """The kernel offers requests over io_uring."""
+    return rings_locked(fcntl.LOCK_SH) if rings_can_be_turned() else contextlib.nullcontext()
+
+
+def rings_for_us_alone():
+    """The same, and nobody minds when they are turned off."""
+    return rings_locked(fcntl.LOCK_EX) if rings_can_be_turned() else contextlib.nullcontext()
 
 
 def ring_count(daemon):
@@ -55,7 +66,7 @@ def ring_count(daemon):
 class Mounted:
     """A daemon whose disk is mounted on a file."""
 
-    def __init__(self, tmp_path, options='writable=on', first=(), data=b''):
+    def __init__(self, tmp_path, options='writable=on', first=(), data=b'', **popen):
         self.image = tmp_path / 'disk.img'
         self.mountpoint = tmp_path / 'mounted'
         self.image.write_bytes(data)
@@ -63,7 +74,7 @@ class Mounted:
         self.mountpoint.write_bytes(b'below')
         self.arguments = [*first, '--blockdev', f'driver=file,node-name=disk,filename={self.image},discard=unmap', '--export',
                           f'type=fuse,id=fuse0,node-name=disk,mountpoint={self.mountpoint},{options}']
-        self.daemon = Daemon(tmp_path, *self.arguments)
+        self.daemon = Daemon(tmp_path, *self.arguments, **popen)
         self.qmp = self.daemon.qmp
 
     def open(self, flags=os.O_RDWR):
@@ -86,13 +97,15 @@ class Mounted:
 THREADS = '--object', 'iothread,id=t0', '--object', 'iothread,id=t1'
 
 
-@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1', 'rings,iothread.0=t0,iothread.1=t1'])
+@pytest.fixture(params=['', ',iothread=t0', ',iothread.0=t0,iothread.1=t1',
+                        pytest.param('rings,iothread.0=t0,iothread.1=t1', marks=RINGS_GROUP)])
 def mounted(tmp_path, request):
     with rings_turned_on() if 'rings' in request.param else contextlib.nullcontext():
         with Mounted(tmp_path, 'writable=on' + request.param.removeprefix('rings'), THREADS) as mounted:
             yield mounted
 
 
+@RINGS_GROUP
 @pytest.mark.parametrize('threads, queues', [('', 1), (',iothread.0=t0,iothread.1=t1', 2)])
 def test_over_io_uring(tmp_path, threads, queues):
     """Each loop has a ring for its queue where the kernel can do it, besides its own; elsewhere the device serves as well."""
@@ -112,6 +125,27 @@ def test_over_io_uring(tmp_path, threads, queues):
             mounted.qmp.event('BLOCK_EXPORT_DELETED')
             assert ring_count(mounted.daemon) == before
             assert mounted.image.read_bytes()[12345:12345 + len(data)] == data
+
+
+@RINGS_GROUP
+@pytest.mark.parametrize('threads', ['', ',iothread.0=t0,iothread.1=t1'])
+def test_rings_turned_off_meanwhile(tmp_path, monkeypatch, threads):
+    """After the kernel has offered them and before they are registered, which it then refuses: the device serves, the export stays."""
+    library = tmp_path / 'switch_at_mount.so'
+    run(need('cc'), '-O1', '-shared', '-fPIC', '-o', library, pathlib.Path(__file__).with_name('switch_at_mount.c'), '-ldl')
+    monkeypatch.setenv('ASAN_OPTIONS', os.environ.get('ASAN_OPTIONS', '') + ':verify_asan_link_order=0')
+    with rings_for_us_alone():
+        with Mounted(tmp_path, 'writable=on' + threads, THREADS, env={'LD_PRELOAD': str(library)}) as mounted:
+            if rings_can_be_turned():
+                assert RINGS.read_text().strip() == 'N'
+            data = os.urandom(3 * MIB)
+            fd = mounted.open()
+            assert os.pwrite(fd, data, 12345) == len(data) and os.pread(fd, len(data), 12345) == data
+            os.close(fd)
+            assert [export['id'] for export in mounted.qmp.command('query-block-exports')] == ['fuse0']
+            mounted.qmp.command('block-export-del', id='fuse0')
+            mounted.qmp.event('BLOCK_EXPORT_DELETED')
+            assert mounted.daemon.stderr == ''
 
 
 def test_reading_and_writing(mounted):
@@ -184,7 +218,44 @@ def test_the_end(mounted):
     assert os.fstat(fd).st_size == mounted.image.stat().st_size == SIZE + MIB
     os.ftruncate(fd, MIB)
     assert mounted.image.stat().st_size == MIB
+    run('fallocate', '--offset', 2 * MIB, '--length', MIB, mounted.mountpoint)
+    run('fallocate', '--zero-range', '--offset', 3 * MIB, '--length', 100, mounted.mountpoint)
+    assert mounted.image.stat().st_size == 3 * MIB + 512
     os.close(fd)
+
+
+def test_opening_does_not_truncate(mounted):
+    """What shells and dd say to a file, is nothing to a disk: it keeps its size and what is not written."""
+    fd = mounted.open()
+    os.pwrite(fd, b'kept' * 1024, MIB)
+    os.close(fd)
+    with open(mounted.mountpoint, 'wb') as file:
+        file.write(b'newnew')
+    run('dd', 'if=/dev/zero', f'of={mounted.mountpoint}', 'bs=3', 'count=1')
+    assert mounted.image.stat().st_size == SIZE
+    content = mounted.image.read_bytes()
+    assert content[:6] == bytes(3) + b'new' and content[MIB:MIB + 4096] == b'kept' * 1024
+
+
+@pytest.mark.parametrize('growable', ['on', 'off'])
+def test_growing_qcow2(tmp_path, growable):
+    """To the next sector."""
+    image, mountpoint = tmp_path / 'disk.qcow2', tmp_path / 'mounted'
+    run('qemu-img', 'create', '-f', 'qcow2', image, '1M')
+    mountpoint.touch()
+    with Daemon(tmp_path, '--blockdev', f'driver=file,node-name=file,filename={image}', '--blockdev',
+                'driver=qcow2,node-name=disk,file=file', '--export',
+                f'type=fuse,id=e,node-name=disk,mountpoint={mountpoint},writable=on,growable={growable}'):
+        fd = os.open(mountpoint, os.O_RDWR)
+        written = os.pwrite(fd, b'w' * 100, MIB - 10)
+        assert (written, os.fstat(fd).st_size) == ((100, MIB + 512) if growable == 'on' else (10, MIB))
+        run('fallocate', '--offset', MIB + 1024, '--length', 100, mountpoint)
+        assert os.fstat(fd).st_size == MIB + 1536
+        os.truncate(mountpoint, 2 * MIB - 1)
+        assert os.fstat(fd).st_size == 2 * MIB
+        assert os.pread(fd, 200, MIB - 10) == b'w' * written + bytes(200 - written)
+        os.close(fd)
+    run('qemu-img', 'check', image)
 
 
 def test_growable(tmp_path):
@@ -335,7 +406,7 @@ def test_unmounted_by_somebody(mounted):
     assert "export 'fuse0': somebody has unmounted it" in mounted.daemon.stderr
 
 
-@pytest.mark.parametrize('rings', [False, True])
+@pytest.mark.parametrize('rings', [False, pytest.param(True, marks=RINGS_GROUP)])
 def test_killed_and_started_again(tmp_path, rings):
     """U3: What a killed daemon has left mounted is recognised and taken away."""
     with rings_turned_on() if rings else contextlib.nullcontext(), Mounted(tmp_path) as mounted:
@@ -365,6 +436,54 @@ def test_quit_unmounts(tmp_path):
         mounted.qmp.command('quit')
         assert mounted.daemon.process.wait(timeout=60) == 0
         assert not mounted.is_mounted()
+
+
+def test_unmounts_where_it_has_been_moved(tmp_path):
+    """The folder has another name, and something else stands in its place."""
+    folder, moved = tmp_path / 'folder with a space', tmp_path / 'moved'
+    folder.mkdir()
+    (folder / 'mounted').touch()
+    with Daemon(tmp_path, '--blockdev', 'driver=null-co,node-name=n,size=1048576', '--export',
+                f'type=fuse,id=e,node-name=n,mountpoint={folder}/mounted') as daemon:
+        folder.rename(moved)
+        folder.mkdir()
+        assert (moved / 'mounted').stat().st_size == MIB
+    assert (moved / 'mounted').stat().st_size == 0
+    assert daemon.stderr == ''
+
+
+def test_daemon_in_the_background_unmounts(tmp_path):
+    """Its working directory is another one by then."""
+    (tmp_path / 'mounted').touch()
+    run(program('ashlar-storaged'), '--daemonize', '--pidfile', tmp_path / 'pid', '--blockdev', 'driver=null-co,node-name=n,size=1048576',
+        '--export', 'type=fuse,id=e,node-name=n,mountpoint=mounted', cwd=tmp_path)
+    assert (tmp_path / 'mounted').stat().st_size == MIB
+    os.kill(int((tmp_path / 'pid').read_text()), signal.SIGTERM)
+    wait_for(lambda: not (tmp_path / 'pid').exists(), 'the daemon to end')
+    assert (tmp_path / 'mounted').stat().st_size == 0
+
+
+def test_mounted_by_another_daemon(tmp_path):
+    """U1: One above it would hide it, and its end would take away the wrong one."""
+    (tmp_path / 'mounted').touch()
+    (tmp_path / 'link').symlink_to('mounted')
+    arguments = '--blockdev', 'driver=null-co,node-name=n,size=1048576', '--export', 'type=fuse,id=e,node-name=n,mountpoint='
+    with Daemon(tmp_path, *arguments[:-1], f'{arguments[-1]}{tmp_path}/mounted') as daemon:
+        for path in tmp_path / 'mounted', tmp_path / 'link':
+            complaint = f"There already is a FUSE export on '{path}'"
+            assert complaint in storaged_fails(*arguments[:-1], f'{arguments[-1]}{path}')
+            with pytest.raises(QmpError, match=complaint):
+                daemon.qmp.command('block-export-add', type='fuse', id='f', node_name='n', mountpoint=str(path))
+        assert (tmp_path / 'mounted').stat().st_size == MIB
+    assert (tmp_path / 'mounted').stat().st_size == 0
+
+
+def test_start_that_fails_later_unmounts(tmp_path):
+    (tmp_path / 'mounted').touch()
+    assert 'NBD server not running' in storaged_fails('--blockdev', 'driver=null-co,node-name=n,size=1048576', '--export',
+                                                      f'type=fuse,id=e,node-name=n,mountpoint={tmp_path}/mounted', '--export',
+                                                      'type=nbd,id=f,node-name=n')
+    assert (tmp_path / 'mounted').stat().st_size == 0
 
 
 @pytest.mark.parametrize('make, complaint', {
@@ -408,6 +527,25 @@ def test_writing_and_mapping(mounted):
     with mmap.mmap(fd, 8192, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
         assert memory[4096:4102] == b'mapped'
     fcntl.fcntl(fd, fcntl.F_GETFL)
+    os.close(fd)
+
+
+def test_shared_mapping(mounted):
+    """Kernels from 6.6 on let programs write through memory that they share; what is written beside it is seen there."""
+    fd = mounted.open()
+    os.pwrite(fd, b'before', 4096)
+    release = tuple(map(int, os.uname().release.split('.')[:2]))
+    if release < (6, 6):
+        with pytest.raises(OSError):
+            mmap.mmap(fd, 8192)
+    else:
+        with mmap.mmap(fd, 8192) as memory:
+            assert memory[4096:4102] == b'before'
+            memory[:6] = b'shared'
+            memory.flush()
+            assert mounted.image.read_bytes()[:6] == os.pread(fd, 6, 0) == b'shared'
+            os.pwrite(fd, b'beside', 4096)
+            assert memory[4096:4102] == b'beside'
     os.close(fd)
 
 

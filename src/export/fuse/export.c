@@ -32,6 +32,7 @@ struct mount_work {
     const char *options;
     int fd;
     struct stat status;
+    bool taken;
 };
 
 static int mount_work(void *opaque)
@@ -46,8 +47,7 @@ static int unmount_work(void *opaque)
 {
     struct mount_work *work = opaque;
 
-    work->mounter->unmount(work->mount);
-    return 0;
+    return work->mounter->unmount(work->mount) ? 0 : -EIO;
 }
 
 /* What can be asked of a mount whose server has died; the latter two while the kernel is still taking it apart. */
@@ -56,16 +56,19 @@ static bool server_is_gone(int errno_value)
     return errno_value == ENOTCONN || errno_value == ECONNABORTED || errno_value == ECANCELED;
 }
 
-/* Such a mount can be taken away. */
+/* Such a mount can be taken away. 1: it was. */
 static int stat_work(void *opaque)
 {
     struct mount_work *work = opaque;
+    int result = 0;
 
-    if (!stat(work->mountpoint, &work->status))
-        return 0;
-    if (!server_is_gone(errno) || !work->mounter->clean(work->mountpoint))
-        return -errno;
-    return stat(work->mountpoint, &work->status) ? -errno : 1;
+    if (stat(work->mountpoint, &work->status)) {
+        if (!server_is_gone(errno) || !work->mounter->clean(work->mountpoint) || stat(work->mountpoint, &work->status))
+            return -errno;
+        result = 1;
+    }
+    work->taken = S_ISREG(work->status.st_mode) && work->mounter->is_taken(work->mountpoint);
+    return result;
 }
 
 static bool CO_FN co_check_mountpoint(const struct fuse_mounter *mounter, const char *mountpoint, struct error **err)
@@ -79,7 +82,7 @@ static bool CO_FN co_check_mountpoint(const struct fuse_mounter *mounter, const 
         log_warning("'%s' was still mounted by a process that has ended; that mount has been taken away", mountpoint);
     if (!S_ISREG(work.status.st_mode))
         return error_set(err, "'%s' is not a regular file", mountpoint);
-    return true;
+    return !work.taken || error_set(err, "There already is a FUSE export on '%s'", mountpoint);
 }
 
 static bool check_others(struct export *export, const char *mountpoint, struct error **err)
@@ -176,7 +179,8 @@ static void CO_FN co_stop(struct export *export)
 
     co_fuse_file_stop(&own->file);
     fuse_file_close_queues(&own->file);
-    (void)co_worker_run(unmount_work, &work);
+    if (co_worker_run(unmount_work, &work))
+        log_warning("export '%s': '%s' cannot be unmounted", export_id(export), own->mountpoint);
     fuse_file_free_queues(&own->file);
     co_mutex_done(&own->file.resizing);
     g_free(own->mountpoint);

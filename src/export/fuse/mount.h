@@ -19,10 +19,12 @@ struct fuse_mounter {
      * unmount(). NULL: it could not, and libfuse has said why on stderr.
      */
     struct fuse_mount *(*mount)(const char *mountpoint, const char *options, int *ret_fd);
-    /* Unmounts, unless somebody else already has, closes the descriptor and frees. */
-    void (*unmount)(struct fuse_mount *mount);
+    /* Unmounts, unless somebody else already has, closes the descriptor and frees. false: the system did not let us. */
+    bool (*unmount)(struct fuse_mount *mount);
     /* Takes away a mount whose server has died. */
     bool (*clean)(const char *mountpoint);
+    /* Whether an export, of whichever process, is mounted there: a second one above it would hide it. */
+    bool (*is_taken)(const char *mountpoint);
 };
 
 /* NULL and the error, which names the package, where the module is missing. */

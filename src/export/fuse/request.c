@@ -19,7 +19,9 @@
 #include "loop/loop.h"
 #include "loop/socket.h"
 
-enum { PAGE_BYTES = 4096, BACKGROUND_MAX = 128, NS_PER_S = 1000000000 };
+enum { PAGE_BYTES = 4096, SECTOR_BYTES = 512, BACKGROUND_MAX = 128 };
+/* In flags2 of FUSE_INIT: files opened for direct I/O may be mapped as shared memory (7.39). */
+enum { SHARED_MAPPING = 1 << 4 };
 
 /* What a handler gives: 0 and `size` bytes of `reply`, or a negative errno. */
 struct answer {
@@ -123,6 +125,8 @@ static int CO_FN co_resize(struct fuse_file *file, uint64_t length, bool only_gr
 
     if (length > NODE_LENGTH_MAX)
         return -EFBIG;
+    /* Disks have whole sectors. */
+    length = align_up(length, SECTOR_BYTES);
     co_move_to(file->main);
     co_mutex_lock(&file->resizing);
     if (!only_grow || length > handle_length(file->handle))
@@ -189,6 +193,7 @@ static int CO_FN co_setattr(struct fuse_request *request, struct answer *answer)
 
 /* --- files that are open --- */
 
+/* Truncating is for truncate(2) alone: for a shell's ">" or dd it is a disk, which keeps its size. */
 static int CO_FN co_open(struct fuse_request *request, struct answer *answer)
 {
     const struct fuse_open_in *in = argument(request, sizeof(*in));
@@ -197,12 +202,6 @@ static int CO_FN co_open(struct fuse_request *request, struct answer *answer)
         return -EINVAL;
     if ((in->flags & O_ACCMODE) != O_RDONLY && !request->file->writable)
         return -EACCES;
-    if (in->flags & O_TRUNC && request->file->writable) {
-        int result = co_resize(request->file, 0, false);
-
-        if (result)
-            return result;
-    }
     atomic_fetch_add(&request->file->opened, 1);
     /* Others write to the image, too: what the kernel would keep of it would be stale. */
     answer->reply.open = (struct fuse_open_out){.open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES};
@@ -303,12 +302,10 @@ static int CO_FN co_write(struct fuse_request *request, struct answer *answer)
     return 0;
 }
 
-/* Allocating inside the file is nothing that an image could promise; beyond its end, it is growing. */
+/* Allocating inside the file is nothing that an image could promise; beyond its end, it is growing, and said to be. */
 static int CO_FN co_allocate_at_end(struct fuse_file *file, uint64_t offset, uint64_t bytes)
 {
-    if (offset + bytes <= handle_length(file->handle) || offset < handle_length(file->handle))
-        return -EOPNOTSUPP;
-    return file->growable ? co_resize(file, offset + bytes, true) : -ENOSPC;
+    return offset < handle_length(file->handle) ? -EOPNOTSUPP : co_resize(file, offset + bytes, true);
 }
 
 static int CO_FN co_zero(struct fuse_file *file, const struct fuse_fallocate_in *in)
@@ -318,11 +315,11 @@ static int CO_FN co_zero(struct fuse_file *file, const struct fuse_fallocate_in 
     bool punch = in->mode & FALLOC_FL_PUNCH_HOLE;
 
     if (in->offset + bytes > length && !(in->mode & FALLOC_FL_KEEP_SIZE)) {
-        int result = file->growable ? co_resize(file, in->offset + bytes, true) : -ENOSPC;
+        int result = co_resize(file, in->offset + bytes, true);
 
         if (result)
             return result;
-        length = in->offset + bytes;
+        length = handle_length(file->handle);
     }
     if (in->offset >= length)
         return 0;
@@ -407,16 +404,18 @@ static int CO_FN co_init(struct fuse_request *request, struct answer *answer)
     out->max_readahead = in->max_readahead;
     out->flags = in->flags & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_ASYNC_DIO |
                               FUSE_PARALLEL_DIROPS | FUSE_ATOMIC_O_TRUNC);
-    if (in->flags & FUSE_INIT_EXT && argument(request, sizeof(*in)) && in->flags2 & FUSE_RING_OFFER &&
-        co_fuse_rings_prepare(request->file)) {
+    if (in->flags & FUSE_INIT_EXT && argument(request, sizeof(*in))) {
         out->flags |= FUSE_INIT_EXT;
-        out->flags2 = FUSE_RING_OFFER;
+        out->flags2 = in->flags2 & SHARED_MAPPING;
+        if (in->flags2 & FUSE_RING_OFFER && co_fuse_rings_prepare(request->file))
+            out->flags2 |= FUSE_RING_OFFER;
     }
     out->max_background = BACKGROUND_MAX;
     out->congestion_threshold = BACKGROUND_MAX * 3 / 4;
     out->max_write = FUSE_WRITE_BYTES_MAX;
     out->time_gran = 1;
-    out->max_pages = FUSE_WRITE_BYTES_MAX / PAGE_BYTES;
+    /* In the kernel's own pages. */
+    out->max_pages = (uint16_t)(FUSE_WRITE_BYTES_MAX / sysconf(_SC_PAGESIZE));
     return 0;
 }
 
