@@ -51,23 +51,38 @@ struct inflight_packed_entry {
     uint64_t address;
 };
 
+/*
+ * Where the ring's next used place is, and where it was before what is being given back. In one word, so that who dies
+ * while he stores them leaves all of them or none: an index with the wrap bit of another would be a place that nobody
+ * ever looks at.
+ */
+union inflight_used {
+    struct {
+        uint16_t index;
+        uint16_t old_index;
+        uint8_t wrap;
+        uint8_t old_wrap;
+        uint8_t padding[2];
+    };
+    uint64_t word;
+};
+
 struct inflight_packed {
     uint64_t features;
     uint16_t version;
     uint16_t count;
     uint16_t free_head;
     uint16_t old_free_head;
-    uint16_t used_index;
-    uint16_t old_used_index;
-    uint8_t used_wrap;
-    uint8_t old_used_wrap;
-    uint8_t padding[7];
+    union inflight_used used;
+    uint8_t padding[5];
     struct inflight_packed_entry entries[];
 };
 
 static_assert(offsetof(struct inflight_split_entry, counter) == offsetof(struct inflight_head, counter) &&
                   offsetof(struct inflight_packed_entry, counter) == offsetof(struct inflight_head, counter),
               "entries begin alike");
+static_assert(offsetof(struct inflight_packed, used) == 16 && offsetof(struct inflight_packed, entries) == 32,
+              "as the protocol lays the table out");
 
 /* Bytes for a queue of `size` places. */
 static inline size_t inflight_region_size(uint16_t size, bool packed)

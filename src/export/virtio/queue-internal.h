@@ -56,7 +56,8 @@ struct virtqueue {
     uint16_t *resubmit; /* in flight when the last device went: heads, or entries of the table */
     unsigned resubmit_count;
     unsigned resubmit_next;
-    uint64_t counter; /* of the table of requests in flight */
+    uint64_t counter;    /* of the table of requests in flight */
+    uint16_t free_entry; /* of a packed ring's: the first that is free */
 
     struct virtq_done *order; /* in-order: a ring of `size` */
     uint32_t order_first;     /* the oldest that is out */
@@ -87,3 +88,17 @@ void virtqueue_list_inflight(struct virtqueue *queue, const void *entries, size_
 
 /* Marks `size` bytes of the used ring from `offset` on as dirty. */
 void virtqueue_log_used(struct virtqueue *queue, uint64_t offset, uint64_t size);
+
+/* The same of a packed ring, whose descriptors are what is used: `memory` is a part of it. */
+void virtqueue_log_ring(struct virtqueue *queue, const uint8_t *memory, uint64_t size);
+
+/* Integers of the table of requests in flight, which the front end can change at any time: read once, and stored in
+ * the order in which this is called. */
+static inline uint16_t inflight_load16(const uint16_t *from)
+{
+    return __atomic_load_n(from, __ATOMIC_RELAXED);
+}
+static inline void inflight_store16(uint16_t *to, uint16_t value)
+{
+    __atomic_store_n(to, value, __ATOMIC_RELEASE);
+}

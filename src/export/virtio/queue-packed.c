@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Packed rings: virtio 1.2, section 2.8. */
+#include <assert.h>
 #include <errno.h>
 
 #include "base/bytes.h"
@@ -16,106 +17,140 @@ static bool flags_are_available(uint16_t flags, bool wrap)
     return !!(flags & VIRTQ_PACKED_AVAIL) == wrap && !!(flags & VIRTQ_PACKED_USED) != wrap;
 }
 
+static union inflight_used load_used(const struct inflight_packed *table)
+{
+    return (union inflight_used){.word = __atomic_load_n(&table->used.word, __ATOMIC_ACQUIRE)};
+}
+
+static void store_used(struct inflight_packed *table, union inflight_used used)
+{
+    __atomic_store_n(&table->used.word, used.word, __ATOMIC_RELEASE);
+}
+
+/* A table for a ring that goes on where it stands: nothing is in flight. */
 static void table_begin(struct virtqueue *queue, struct inflight_packed *table)
 {
     table->count = queue->setup.size;
-    table->used_wrap = table->old_used_wrap = 1;
+    table->free_head = table->old_free_head = 0;
+    store_used(table, (union inflight_used){.index = queue->used_index,
+                                            .old_index = queue->used_index,
+                                            .wrap = queue->used_wrap,
+                                            .old_wrap = queue->used_wrap});
     for (uint16_t i = 0; i < queue->setup.size; i++)
         table->entries[i].next = (uint16_t)(i + 1);
-    table->version = INFLIGHT_VERSION;
+    inflight_store16(&table->version, INFLIGHT_VERSION);
 }
 
-/* Commits or takes back what the last device was doing when it went. */
-static void settle(struct virtqueue *queue, struct inflight_packed *table)
+/* Whether the ring shows what the last device was giving back when it went. */
+static bool was_given_back(const struct virtqueue *queue, union inflight_used used)
 {
-    if (table->used_index != table->old_used_index && table->old_used_index < queue->setup.size) {
-        uint16_t flags = shared_load16(queue->descriptors + (size_t)table->old_used_index * VIRTQ_DESCRIPTOR_BYTES +
-                                           VIRTQ_PACKED_FLAGS,
-                                       __ATOMIC_ACQUIRE);
+    const uint8_t *place = queue->descriptors + (size_t)used.old_index * VIRTQ_DESCRIPTOR_BYTES;
 
-        if (!flags_are_available(flags, table->old_used_wrap)) {
-            table->old_free_head = table->free_head;
-            table->old_used_index = table->used_index;
-            table->old_used_wrap = table->used_wrap;
-        }
-    }
-    table->free_head = table->old_free_head;
-    table->used_index = table->old_used_index;
-    table->used_wrap = table->old_used_wrap;
-    for (uint16_t at = table->free_head, left = queue->setup.size; at < queue->setup.size && left; left--) {
-        table->entries[at].inflight = 0;
-        at = table->entries[at].next;
-    }
+    if (used.index == used.old_index && used.wrap == used.old_wrap)
+        return false;
+    return !flags_are_available(shared_load16(place + VIRTQ_PACKED_FLAGS, __ATOMIC_ACQUIRE), used.old_wrap);
 }
 
+/* Commits or takes back what the last device was doing when it went; where the used places go on. */
+static union inflight_used settle(struct virtqueue *queue, struct inflight_packed *table)
+{
+    union inflight_used used = load_used(table);
+    uint16_t head = inflight_load16(&table->old_free_head);
+
+    if (used.old_index < queue->setup.size && was_given_back(queue, used)) {
+        head = inflight_load16(&table->free_head);
+        inflight_store16(&table->old_free_head, head);
+        used.old_index = used.index;
+        used.old_wrap = used.wrap;
+    } else {
+        inflight_store16(&table->free_head, head);
+        used.index = used.old_index;
+        used.wrap = used.old_wrap;
+    }
+    store_used(table, used);
+    queue->free_entry = head;
+    for (uint16_t at = head, left = queue->setup.size; at < queue->setup.size && left; left--) {
+        __atomic_store_n(&table->entries[at].inflight, 0, __ATOMIC_RELAXED);
+        at = inflight_load16(&table->entries[at].next);
+    }
+    return used;
+}
+
+/* A table that has been used knows better than the front end where the ring goes on: that may be what was true when
+ * the last device began. */
 static bool recover(struct virtqueue *queue, struct error **err)
 {
     struct inflight_packed *table = table_of(queue);
+    union inflight_used used;
     uint32_t taken = 0;
 
-    if (!table->version)
+    if (!inflight_load16(&table->version)) {
         table_begin(queue, table);
-    if (!virtqueue_check_inflight(queue, table->version, table->count, err))
+        return true;
+    }
+    if (!virtqueue_check_inflight(queue, inflight_load16(&table->version), inflight_load16(&table->count), err))
         return false;
-    settle(queue, table);
+    used = settle(queue, table);
     virtqueue_list_inflight(queue, table->entries, sizeof(table->entries[0]));
     for (unsigned i = 0; i < queue->resubmit_count; i++)
-        taken += table->entries[queue->resubmit[i]].count;
-    if (taken > queue->setup.size || table->used_index >= queue->setup.size)
+        taken += inflight_load16(&table->entries[queue->resubmit[i]].count);
+    if (taken > queue->setup.size || used.index >= queue->setup.size)
         return error_set(err, "Table of requests in flight holds %u descriptors from place %u of a ring of %u", taken,
-                         table->used_index, queue->setup.size);
-    if (queue->resubmit_count || table->used_index || !table->used_wrap) {
-        queue->used_index = queue->avail_index = table->used_index;
-        queue->used_wrap = queue->avail_wrap = table->used_wrap;
-        virtq_packed_advance(&queue->avail_index, &queue->avail_wrap, (uint16_t)taken, queue->setup.size);
-    }
+                         used.index, queue->setup.size);
+    queue->used_index = queue->avail_index = used.index;
+    queue->used_wrap = queue->avail_wrap = used.wrap;
+    virtq_packed_advance(&queue->avail_index, &queue->avail_wrap, (uint16_t)taken, queue->setup.size);
     return true;
 }
 
-/* `base`: the place to look at and its wrap bit, then the same of the next used one. 0: a new ring, both wraps set. */
+/*
+ * `base`: the place to look at and its wrap bit, then the same of the next used one. 0: a new ring, where both wraps
+ * are set, as some say, or the end of a round, when the first place has been used.
+ */
 static bool start(struct virtqueue *queue, uint32_t base, struct error **err)
 {
     uint16_t avail = (uint16_t)base;
     uint16_t used = (uint16_t)(base >> 16);
+    uint16_t flags = shared_load16(queue->descriptors + VIRTQ_PACKED_FLAGS, __ATOMIC_ACQUIRE);
+    bool fresh = !base && !(flags & VIRTQ_PACKED_USED);
 
     queue->avail_index = avail & (VIRTQ_PACKED_WRAP - 1);
     queue->used_index = used & (VIRTQ_PACKED_WRAP - 1);
-    queue->avail_wrap = !base || avail & VIRTQ_PACKED_WRAP;
-    queue->used_wrap = !base || used & VIRTQ_PACKED_WRAP;
+    queue->avail_wrap = fresh || avail & VIRTQ_PACKED_WRAP;
+    queue->used_wrap = fresh || used & VIRTQ_PACKED_WRAP;
     if (queue->avail_index >= queue->setup.size || queue->used_index >= queue->setup.size)
         return error_set(err, "Queue of %u places cannot go on at 0x%x", queue->setup.size, base);
     return !queue->setup.inflight || recover(queue, err);
 }
 
-/* Notes a descriptor in the table; false: the table is not as we left it. */
-static bool table_take(struct virtqueue *queue, const struct virtq_descriptor *one, bool first, bool last)
+/* Notes a descriptor of a buffer, of which it is number buffer->slots; false: the table is not as we left it. */
+static bool table_take(struct virtqueue *queue, const struct virtq_buffer *buffer, const struct virtq_descriptor *one,
+                       bool last)
 {
     struct inflight_packed *table = table_of(queue);
-    uint16_t head;
-    uint16_t at;
+    uint16_t at = queue->free_entry;
+    struct inflight_packed_entry *head;
 
     if (!table)
         return true;
-    head = table->old_free_head;
-    at = table->free_head;
-    if (head >= queue->setup.size || at >= queue->setup.size)
+    if (at >= queue->setup.size)
         return false;
-    if (first) {
-        table->entries[head].count = 0;
-        table->entries[head].counter = queue->counter++;
-    }
-    if (last)
-        table->entries[head].last = at;
-    table->entries[head].count++;
+    assert(buffer->entry < queue->setup.size);
+    head = &table->entries[buffer->entry];
+    if (buffer->slots == 1)
+        head->counter = queue->counter++;
+    head->count = buffer->slots;
     table->entries[at].address = one->address;
     table->entries[at].length = one->length;
     table->entries[at].flags = one->flags;
     table->entries[at].id = one->next;
-    table->free_head = table->entries[at].next;
-    if (last) {
-        __atomic_store_n(&table->entries[head].inflight, 1, __ATOMIC_RELEASE);
-        table->old_free_head = table->free_head;
-    }
+    queue->free_entry = inflight_load16(&table->entries[at].next);
+    inflight_store16(&table->free_head, queue->free_entry);
+    if (!last)
+        return true;
+    head->last = at;
+    __atomic_store_n(&head->inflight, 1, __ATOMIC_RELEASE);
+    inflight_store16(&table->old_free_head, queue->free_entry);
     return true;
 }
 
@@ -138,27 +173,27 @@ static int pop_again(struct virtqueue *queue, struct virtq_buffer *ret)
 {
     const struct inflight_packed *table = table_of(queue);
     uint16_t head = queue->resubmit[queue->resubmit_next++];
-    uint16_t count = table->entries[head].count;
+    uint16_t count = inflight_load16(&table->entries[head].count);
     uint16_t at = head;
 
     ret->entry = head;
     ret->slots = count;
-    for (uint16_t i = 0; i < count; i++) {
+    for (uint16_t i = 0; i < count && count <= queue->setup.size; i++) {
         struct virtq_descriptor one;
 
         if (at >= queue->setup.size) {
             virtqueue_break(queue, "table of requests in flight leads to number %u of %u", at, queue->setup.size);
             return -EIO;
         }
-        one = (struct virtq_descriptor){.address = table->entries[at].address,
-                                        .length = table->entries[at].length,
-                                        .flags = table->entries[at].flags};
-        ret->id = table->entries[at].id;
+        one = (struct virtq_descriptor){.address = __atomic_load_n(&table->entries[at].address, __ATOMIC_RELAXED),
+                                        .length = __atomic_load_n(&table->entries[at].length, __ATOMIC_RELAXED),
+                                        .flags = inflight_load16(&table->entries[at].flags)};
+        ret->id = inflight_load16(&table->entries[at].id);
         if (!add(queue, ret, &one))
             return -EIO;
-        at = table->entries[at].next;
+        at = inflight_load16(&table->entries[at].next);
     }
-    if (!count || ret->id >= queue->setup.size) {
+    if (!count || count > queue->setup.size || ret->id >= queue->setup.size) {
         virtqueue_break(queue, "table of requests in flight: chain of %u with id %u of %u", count, ret->id,
                         queue->setup.size);
         return -EIO;
@@ -183,8 +218,8 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
         return pop_again(queue, ret);
     if (!has_available(queue))
         return 0;
-    if (table_of(queue))
-        ret->entry = table_of(queue)->old_free_head;
+    /* A table that somebody has changed may have no free entry: table_take() says so. */
+    ret->entry = MIN(queue->free_entry, queue->setup.size - 1);
     for (ret->slots = 1;; ret->slots++) {
         bool last;
 
@@ -196,7 +231,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
         last = !(one.flags & VIRTQ_NEXT);
         if (!add(queue, ret, &one))
             return -EIO;
-        if (!table_take(queue, &one, ret->slots == 1, last)) {
+        if (!table_take(queue, ret, &one, last)) {
             virtqueue_break(queue, "table of requests in flight has been changed by somebody else");
             return -EIO;
         }
@@ -217,13 +252,16 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
 static void table_give_back(struct virtqueue *queue, const struct virtq_done *done)
 {
     struct inflight_packed *table = table_of(queue);
-    uint16_t last = table->entries[done->entry].last;
+    uint16_t last = inflight_load16(&table->entries[done->entry].last);
+    union inflight_used used = load_used(table);
 
     if (last < queue->setup.size)
-        table->entries[last].next = table->free_head;
-    table->free_head = done->entry;
-    table->used_index = queue->used_index;
-    table->used_wrap = queue->used_wrap;
+        inflight_store16(&table->entries[last].next, queue->free_entry);
+    queue->free_entry = done->entry;
+    inflight_store16(&table->free_head, queue->free_entry);
+    used.index = queue->used_index;
+    used.wrap = queue->used_wrap;
+    store_used(table, used);
 }
 
 static void table_committed(struct virtqueue *queue, const struct virtq_done *done)
@@ -231,9 +269,28 @@ static void table_committed(struct virtqueue *queue, const struct virtq_done *do
     struct inflight_packed *table = table_of(queue);
 
     __atomic_store_n(&table->entries[done->entry].inflight, 0, __ATOMIC_RELEASE);
-    table->old_free_head = table->free_head;
-    table->old_used_index = table->used_index;
-    table->old_used_wrap = table->used_wrap;
+    inflight_store16(&table->old_free_head, queue->free_entry);
+    store_used(table, (union inflight_used){.index = queue->used_index,
+                                            .old_index = queue->used_index,
+                                            .wrap = queue->used_wrap,
+                                            .old_wrap = queue->used_wrap});
+}
+
+/*
+ * In one: who dies in between must not leave half of what the driver had put there. The thread sanitizer takes a load
+ * of two of eight bytes for one of something else.
+ */
+static void store_done(uint8_t *at, const struct virtq_done *done, uint16_t flags)
+{
+#ifdef __SANITIZE_THREAD__
+    store_le32(at + VIRTQ_PACKED_LENGTH, done->written);
+    store_le16(at + VIRTQ_PACKED_ID, done->id);
+    shared_store16(at + VIRTQ_PACKED_FLAGS, flags, __ATOMIC_RELEASE);
+#else
+    uint64_t word = done->written | (uint64_t)done->id << 32 | (uint64_t)flags << 48;
+
+    __atomic_store_n((uint64_t *)(void *)(at + VIRTQ_PACKED_LENGTH), htole64(word), __ATOMIC_RELEASE);
+#endif
 }
 
 static void push(struct virtqueue *queue, const struct virtq_done *done)
@@ -245,12 +302,10 @@ static void push(struct virtqueue *queue, const struct virtq_done *done)
     virtq_packed_advance(&queue->used_index, &queue->used_wrap, done->slots, queue->setup.size);
     if (queue->setup.inflight)
         table_give_back(queue, done);
-    store_le16(at + VIRTQ_PACKED_ID, done->id);
-    store_le32(at + VIRTQ_PACKED_LENGTH, done->written);
-    shared_store16(at + VIRTQ_PACKED_FLAGS, (uint16_t)(flags | (done->written ? VIRTQ_WRITE : 0)), __ATOMIC_RELEASE);
+    store_done(at, done, (uint16_t)(flags | (done->written ? VIRTQ_WRITE : 0)));
     if (queue->setup.inflight)
         table_committed(queue, done);
-    virtqueue_log_used(queue, offset, VIRTQ_DESCRIPTOR_BYTES);
+    virtqueue_log_ring(queue, at, VIRTQ_DESCRIPTOR_BYTES);
 }
 
 static bool must_notify(struct virtqueue *queue, uint32_t fresh, bool first)
@@ -270,6 +325,7 @@ static void want_kicks(struct virtqueue *queue, bool wanted)
 {
     shared_store16(queue->device_area + VIRTQ_PACKED_EVENT_FLAGS,
                    wanted ? VIRTQ_PACKED_EVENT_ENABLE : VIRTQ_PACKED_EVENT_DISABLE, __ATOMIC_RELAXED);
+    virtqueue_log_ring(queue, queue->device_area, VIRTQ_PACKED_EVENT_BYTES);
     if (wanted)
         virtq_fence();
 }

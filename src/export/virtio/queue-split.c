@@ -14,33 +14,33 @@ static struct inflight_split *table_of(const struct virtqueue *queue)
 /* What was given back by the last batch may still be marked as in flight: the ring knows better. */
 static void finish_last_batch(struct virtqueue *queue, struct inflight_split *table)
 {
-    uint16_t at = table->last_batch_head;
+    uint16_t at = inflight_load16(&table->last_batch_head);
+    uint16_t left = (uint16_t)(queue->used_index - inflight_load16(&table->used_index));
 
-    for (uint16_t left = (uint16_t)(queue->used_index - table->used_index); left; left--) {
-        if (at >= queue->setup.size)
-            return;
-        table->entries[at].inflight = 0;
-        at = table->entries[at].next;
+    for (; left && at < queue->setup.size; left--) {
+        __atomic_store_n(&table->entries[at].inflight, 0, __ATOMIC_RELAXED);
+        at = inflight_load16(&table->entries[at].next);
     }
-    table->used_index = queue->used_index;
+    inflight_store16(&table->used_index, queue->used_index);
 }
 
+/* A table that has been used knows better than the front end where the ring goes on: what is in flight was taken from
+ * the places after the last one that was given back. */
 static bool recover(struct virtqueue *queue, struct error **err)
 {
     struct inflight_split *table = table_of(queue);
 
-    if (!table->version) {
-        table->version = INFLIGHT_VERSION;
+    if (!inflight_load16(&table->version)) {
         table->count = queue->setup.size;
         table->used_index = queue->used_index;
+        inflight_store16(&table->version, INFLIGHT_VERSION);
+        return true;
     }
-    if (!virtqueue_check_inflight(queue, table->version, table->count, err))
+    if (!virtqueue_check_inflight(queue, inflight_load16(&table->version), inflight_load16(&table->count), err))
         return false;
     finish_last_batch(queue, table);
     virtqueue_list_inflight(queue, table->entries, sizeof(table->entries[0]));
-    /* They were taken from the places after the last one that was given back. */
-    if (queue->resubmit_count)
-        queue->avail_index = (uint16_t)(queue->used_index + queue->resubmit_count);
+    queue->avail_index = (uint16_t)(queue->used_index + queue->resubmit_count);
     return true;
 }
 
@@ -129,8 +129,8 @@ static void push(struct virtqueue *queue, const struct virtq_done *done)
     struct inflight_split *table = table_of(queue);
 
     if (table) {
-        table->entries[done->entry].next = table->last_batch_head;
-        table->last_batch_head = done->entry;
+        inflight_store16(&table->entries[done->entry].next, inflight_load16(&table->last_batch_head));
+        inflight_store16(&table->last_batch_head, done->entry);
     }
     store_le32(entry, done->id);
     store_le32(entry + 4, done->written);
@@ -158,12 +158,16 @@ static bool must_notify(struct virtqueue *queue, uint32_t fresh, bool first)
 
 static void want_kicks(struct virtqueue *queue, bool wanted)
 {
-    if (!queue->setup.event_index)
+    uint64_t event_offset = VIRTQ_SPLIT_ENTRIES + (uint64_t)queue->setup.size * VIRTQ_SPLIT_USED_BYTES;
+
+    if (!queue->setup.event_index) {
         shared_store16(queue->device_area + VIRTQ_SPLIT_FLAGS, wanted ? 0 : VIRTQ_SPLIT_USED_NO_NOTIFY,
                        __ATOMIC_RELAXED);
-    else if (wanted)
-        shared_store16(queue->device_area + VIRTQ_SPLIT_ENTRIES + (size_t)queue->setup.size * VIRTQ_SPLIT_USED_BYTES,
-                       queue->avail_index, __ATOMIC_RELAXED);
+        virtqueue_log_used(queue, VIRTQ_SPLIT_FLAGS, 2);
+    } else if (wanted) {
+        shared_store16(queue->device_area + event_offset, queue->avail_index, __ATOMIC_RELAXED);
+        virtqueue_log_used(queue, event_offset, VIRTQ_SPLIT_EVENT_BYTES);
+    }
     if (wanted)
         virtq_fence();
 }

@@ -111,6 +111,12 @@ void virtqueue_log_used(struct virtqueue *queue, uint64_t offset, uint64_t size)
         dirty_log_mark(queue->log, queue->log_used_address + offset, size);
 }
 
+void virtqueue_log_ring(struct virtqueue *queue, const uint8_t *memory, uint64_t size)
+{
+    if (unlikely(queue->log) && queue->log_used_address != UINT64_MAX)
+        dirty_log_mark_memory(queue->log, queue->map, memory, size);
+}
+
 struct virtq_descriptor virtq_descriptor_load(const uint8_t *from, bool packed)
 {
     uint64_t first = le64toh(__atomic_load_n((const uint64_t *)(const void *)from, __ATOMIC_RELAXED));

@@ -36,7 +36,7 @@ struct virtqueue_setup {
     uint64_t descriptors;
     uint64_t driver_area; /* available ring, or the driver's event structure */
     uint64_t device_area; /* used ring, or ours */
-    uint32_t base;        /* where to go on, as virtqueue_base() said; 0: a new queue */
+    uint32_t base;        /* where to go on, as virtqueue_base() said; also 0 for a new one */
     uint8_t *inflight;    /* inflight_region_size() bytes of shared memory, borrowed; NULL: none */
 
     /*

@@ -2,18 +2,35 @@
 /*
  * The two sides of a ring on one another, without anything between: our driver's (driver/protocol/virtio-blk/ring.h)
  * and our device's. More often around than its indices can count; all kinds of rings; requests that end in another
- * order; and each side is told exactly when it has to be.
+ * order; and each side is told exactly when it has to be. A device that is killed after any of its instructions leaves
+ * to the next what it has not done, and nothing else.
  */
+#include <errno.h>
 #include <glib.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "driver/protocol/virtio-blk/ring.h"
+#include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
 #include "loop/file.h"
 #include "loop/shared-memory.h"
 
-enum { SIZE = 8, SEGMENTS = 3, MEMORY_BYTES = 1 << 16, TABLES = 1 << 12, DATA = 1 << 13, ROUNDS = 70000 };
+enum {
+    SIZE = 8,
+    SEGMENTS = 3,
+    MEMORY_BYTES = 1 << 16,
+    TABLES = 1 << 12,
+    DATA = 1 << 13,
+    IN_FLIGHT = 1 << 14, /* the table of requests in flight; what comes after it, nobody may touch */
+    ROUNDS = 70000,
+    USED_INDEX = 2, /* in the device's area of a split ring */
+};
+enum kind { PACKED = 1, EVENT_INDEX = 2, INDIRECT = 4, IN_ORDER = 8, TABLE = 16 };
 #define GUEST_BASE UINT64_C(0x100000000)
 
 struct pair {
@@ -30,23 +47,36 @@ struct pair {
     unsigned out_count;
 };
 
-static void pair_init(struct pair *pair, bool packed, bool event_index, bool indirect, bool in_order)
+/* A device on the ring, new or after another, whose place in the ring is `base` as far as the front end knows. */
+static struct virtqueue *new_device(struct pair *pair, unsigned kind, uint32_t base)
+{
+    struct vring_layout layout = vring_layout(SIZE, kind & PACKED);
+    struct virtqueue_setup setup = {.size = SIZE,
+                                    .packed = kind & PACKED,
+                                    .event_index = kind & EVENT_INDEX,
+                                    .indirect = kind & INDIRECT,
+                                    .in_order = kind & IN_ORDER,
+                                    .descriptors = GUEST_BASE,
+                                    .driver_area = GUEST_BASE + layout.driver_offset,
+                                    .device_area = GUEST_BASE + layout.device_offset,
+                                    .base = base,
+                                    .inflight = kind & TABLE ? pair->memory + IN_FLIGHT : NULL};
+    struct virtqueue *device = virtqueue_new(&setup, pair->map, NULL);
+
+    g_assert_nonnull(device);
+    return device;
+}
+
+static void pair_init(struct pair *pair, unsigned kind)
 {
     int file = shared_memory_file("rings", MEMORY_BYTES);
-    struct vring_layout layout = vring_layout(SIZE, packed);
+    struct vring_layout layout = vring_layout(SIZE, kind & PACKED);
     struct guest_region region = {.guest_address = GUEST_BASE, .user_address = GUEST_BASE, .size = MEMORY_BYTES};
-    struct virtqueue_setup device = {.size = SIZE,
-                                     .packed = packed,
-                                     .event_index = event_index,
-                                     .indirect = indirect,
-                                     .in_order = in_order,
-                                     .descriptors = GUEST_BASE,
-                                     .driver_area = GUEST_BASE + layout.driver_offset,
-                                     .device_area = GUEST_BASE + layout.device_offset};
-    struct vring_setup driver = {.size = SIZE, .packed = packed, .event_index = event_index, .indirect = indirect};
+    struct vring_setup driver = {
+        .size = SIZE, .packed = kind & PACKED, .event_index = kind & EVENT_INDEX, .indirect = kind & INDIRECT};
     AUTO(guest_map) empty = guest_map_new();
 
-    *pair = (struct pair){.indirect = indirect};
+    *pair = (struct pair){.indirect = kind & INDIRECT};
     pair->shared = region.memory = shared_memory_map(file, 0, MEMORY_BYTES, NULL);
     fd_close(file);
     g_assert_nonnull(pair->shared);
@@ -57,8 +87,7 @@ static void pair_init(struct pair *pair, bool packed, bool event_index, bool ind
     driver.driver_area = pair->memory + layout.driver_offset;
     driver.device_area = pair->memory + layout.device_offset;
     pair->driver = vring_new(&driver);
-    pair->device = virtqueue_new(&device, pair->map, NULL);
-    g_assert_nonnull(pair->device);
+    pair->device = new_device(pair, kind, 0);
 }
 
 static void pair_done(struct pair *pair)
@@ -98,27 +127,33 @@ static void add(struct pair *pair)
 static unsigned pop_all(struct pair *pair)
 {
     unsigned before = pair->out_count;
+    int result;
 
-    while (virtqueue_has_available(pair->device)) {
-        struct virtq_buffer *buffer = &pair->out[pair->out_count];
+    while ((result = virtqueue_pop(pair->device, &pair->out[pair->out_count])) == 1) {
+        struct virtq_buffer *buffer = &pair->out[pair->out_count++];
 
-        g_assert_cmpint(virtqueue_pop(pair->device, buffer), ==, 1);
         g_assert_false(buffer->bad);
         g_assert_cmpuint(buffer->readable_bytes, ==, 64);
         g_assert_cmpuint(buffer->writable_bytes, ==, 64 * (SEGMENTS - 1));
-        pair->out_count++;
     }
-    g_assert_cmpint(virtqueue_pop(pair->device, &pair->out[pair->out_count % SIZE]), ==, 0);
+    g_assert_cmpint(result, ==, 0);
+    g_assert_false(virtqueue_has_available(pair->device));
     return pair->out_count - before;
+}
+
+/* The number of a request that the device has. */
+static unsigned number_of(const struct virtq_buffer *buffer)
+{
+    unsigned number;
+
+    memcpy(&number, buffer->segments[0].iov_base, sizeof(number));
+    return number;
 }
 
 /* The device gives one back, of those that it has: the number that its data say is what it says to have written. */
 static void push(struct pair *pair, unsigned index)
 {
-    unsigned number;
-
-    memcpy(&number, pair->out[index].segments[0].iov_base, sizeof(number));
-    virtqueue_push(pair->device, &pair->out[index], number % 128 + 1);
+    virtqueue_push(pair->device, &pair->out[index], number_of(&pair->out[index]) % 128 + 1);
     memmove(&pair->out[index], &pair->out[index + 1], (--pair->out_count - index) * sizeof(pair->out[0]));
 }
 
@@ -167,8 +202,8 @@ static void test_around(gconstpointer opaque)
     unsigned kind = GPOINTER_TO_UINT(opaque);
     struct pair pair;
 
-    pair_init(&pair, kind & 1, kind & 2, kind & 4, kind & 8);
-    run_rounds(&pair, kind & 8);
+    pair_init(&pair, kind);
+    run_rounds(&pair, kind & IN_ORDER);
     pair_done(&pair);
 }
 
@@ -178,14 +213,14 @@ static void test_signals(gconstpointer opaque)
     unsigned kind = GPOINTER_TO_UINT(opaque);
     struct pair pair;
 
-    pair_init(&pair, kind & 1, kind & 2, kind & 4, false);
+    pair_init(&pair, kind);
     for (unsigned round = 0; round < 3 * SIZE; round++) {
         bool awake = round & 1;
 
         virtqueue_want_kicks(pair.device, !awake);
         vring_want_calls(pair.driver, !awake);
         add(&pair);
-        if (!awake || !(kind & 2))
+        if (!awake || !(kind & EVENT_INDEX))
             g_assert_cmpint(vring_must_kick(pair.driver), ==, !awake);
         else
             (void)vring_must_kick(pair.driver);
@@ -202,16 +237,243 @@ static void test_signals(gconstpointer opaque)
     pair_done(&pair);
 }
 
+/* --- who follows a device that was killed --- */
+
+/* A driver whose requests go around the ring's end; how many are under way. */
+static unsigned begin(struct pair *pair, unsigned kind)
+{
+    pair_init(pair, kind);
+    for (unsigned i = 0; i < (kind & INDIRECT ? SIZE - 1 : 2); i++) {
+        add(pair);
+        g_assert_cmpuint(pop_all(pair), ==, 1);
+        push(pair, 0);
+        g_assert_cmpuint(take_all(pair), ==, 1);
+    }
+    for (unsigned i = 0; i < 3 && has_room(pair); i++)
+        add(pair);
+    return vring_outstanding(pair->driver);
+}
+
+/* What the device does until it is killed. */
+static void serve(struct pair *pair, unsigned kind)
+{
+    pop_all(pair);
+    while (pair->out_count)
+        push(pair, kind & IN_ORDER ? 0 : pair->out_count - 1);
+}
+
+/* What front ends can know: of a split ring what was given back, of a packed one where it once began. Where there is no
+ * table, they must know what they have had back: `count` requests since begin(). */
+static uint32_t base_after(const struct pair *pair, unsigned kind, unsigned count)
+{
+    unsigned places = kind & INDIRECT ? SIZE - 1 + count : SEGMENTS * (2 + count);
+    uint16_t place = (uint16_t)(places % SIZE | (places / SIZE % 2 ? 0 : 1 << 15));
+    uint16_t used;
+
+    if (kind & PACKED)
+        return kind & TABLE ? 0 : (uint32_t)place << 16 | place;
+    memcpy(&used, pair->memory + vring_layout(SIZE, false).device_offset + USED_INDEX, sizeof(used));
+    return used;
+}
+
+/* The memory as a device has left it: each request gets to the driver, once, and the ring and the table are whole. */
+static void check_successor(unsigned kind, const uint8_t *memory)
+{
+    struct pair pair;
+    unsigned under_way = begin(&pair, kind);
+    unsigned taken;
+
+    virtqueue_free(pair.device);
+    memcpy(pair.memory, memory, MEMORY_BYTES);
+    taken = kind & TABLE ? 0 : take_all(&pair);
+    pair.device = new_device(&pair, kind, base_after(&pair, kind, taken));
+    pop_all(&pair);
+    for (unsigned i = 1; i < pair.out_count; i++)
+        g_assert_cmpuint(number_of(&pair.out[i - 1]), <, number_of(&pair.out[i]));
+    while (pair.out_count)
+        push(&pair, 0);
+    g_assert_cmpuint(taken + take_all(&pair), ==, under_way);
+    for (unsigned i = 0; i < 3 * SIZE; i++) {
+        while (has_room(&pair))
+            add(&pair);
+        pop_all(&pair);
+        while (pair.out_count)
+            push(&pair, 0);
+        take_all(&pair);
+        g_assert_cmpuint(vring_outstanding(pair.driver), ==, 0);
+    }
+    pair_done(&pair);
+}
+
+/* A process that does serve(), and stops before it. */
+static pid_t start_device(struct pair *pair, unsigned kind)
+{
+    pid_t child = fork();
+    int status;
+
+    g_assert_cmpint(child, >=, 0);
+    if (!child) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+            _exit(1);
+        (void)raise(SIGSTOP);
+        serve(pair, kind);
+        _exit(0);
+    }
+    g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+    g_assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    return child;
+}
+
+/* Lets it do one instruction; false: it has ended. */
+static bool step(pid_t child)
+{
+    int status;
+
+    g_assert_cmpint(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL), ==, 0);
+    g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+    if (WIFSTOPPED(status)) {
+        g_assert_cmpint(WSTOPSIG(status), ==, SIGTRAP);
+        return true;
+    }
+    g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    return false;
+}
+
+/* After each instruction that has changed the ring or the table, a successor takes over. */
+static void test_killed(gconstpointer opaque)
+{
+    unsigned kind = GPOINTER_TO_UINT(opaque);
+    g_autofree uint8_t *memory = g_malloc(MEMORY_BYTES);
+    unsigned states = 0;
+    struct pair pair;
+    pid_t child;
+
+    begin(&pair, kind);
+    memcpy(memory, pair.memory, MEMORY_BYTES);
+    check_successor(kind, memory);
+    child = start_device(&pair, kind);
+    while (step(child)) {
+        if (!memcmp(memory, pair.memory, TABLES) &&
+            !memcmp(memory + IN_FLIGHT, pair.memory + IN_FLIGHT, inflight_region_size(SIZE, kind & PACKED)))
+            continue;
+        memcpy(memory, pair.memory, MEMORY_BYTES);
+        check_successor(kind, memory);
+        states++;
+    }
+    g_assert_cmpuint(states, >=, kind & TABLE ? 10 : 2);
+    pair_done(&pair);
+}
+
+/* --- who writes into the table beside us --- */
+
+/* A successor with requests to be done again, from the table. */
+static void begin_again(struct pair *pair, unsigned kind)
+{
+    struct pair before;
+
+    begin(&before, kind);
+    pop_all(&before);
+    begin(pair, kind);
+    virtqueue_free(pair->device);
+    memcpy(pair->memory, before.memory, MEMORY_BYTES);
+    pair->device = new_device(pair, kind, base_after(pair, kind, 0));
+    while (before.out_count)
+        push(&before, 0);
+    pair_done(&before);
+}
+
+static void check_untouched(const struct pair *pair, unsigned kind)
+{
+    for (size_t i = IN_FLIGHT + inflight_region_size(SIZE, kind & PACKED); i < MEMORY_BYTES; i++)
+        g_assert_cmpuint(pair->memory[i], ==, 0);
+}
+
+/* Lengths and links of the table change after they have been looked at: the queue breaks, and nothing else does. */
+static void test_table_changes(void)
+{
+    struct pair pair;
+    struct inflight_packed *table;
+
+    begin_again(&pair, PACKED | TABLE);
+    table = (void *)(pair.memory + IN_FLIGHT);
+    for (uint16_t i = 0; i < SIZE; i++) {
+        table->entries[i].count = 60000;
+        table->entries[i].next = i;
+    }
+    g_assert_cmpint(virtqueue_pop(pair.device, &pair.out[0]), ==, -EIO);
+    g_assert_nonnull(strstr(virtqueue_why(pair.device), "chain of 60000"));
+    check_untouched(&pair, PACKED | TABLE);
+    pair_done(&pair);
+}
+
+/* Where the table's free entries and used places are, we know by ourselves. */
+static void test_table_is_not_believed(gconstpointer opaque)
+{
+    unsigned kind = GPOINTER_TO_UINT(opaque);
+    size_t head = kind & PACKED ? offsetof(struct inflight_packed, free_head) : offsetof(struct inflight_split, count);
+    size_t end = kind & PACKED ? offsetof(struct inflight_packed, padding) : offsetof(struct inflight_split, entries);
+    struct pair pair;
+    unsigned under_way;
+
+    begin_again(&pair, kind);
+    under_way = vring_outstanding(pair.driver);
+    for (unsigned round = 0; round < 3; round++) {
+        memset(pair.memory + IN_FLIGHT + head, 0xff, end - head);
+        pop_all(&pair);
+        memset(pair.memory + IN_FLIGHT + head, 0xff, end - head);
+        while (pair.out_count)
+            push(&pair, 0);
+        g_assert_cmpuint(take_all(&pair), ==, under_way);
+        under_way = 1;
+        add(&pair);
+    }
+    check_untouched(&pair, kind);
+    pair_done(&pair);
+}
+
+/* A table that comes when the ring is under way begins where that is. */
+static void test_table_begins(void)
+{
+    const struct inflight_packed *table;
+    struct pair pair;
+
+    pair_init(&pair, PACKED);
+    virtqueue_free(pair.device);
+    pair.device = new_device(&pair, PACKED | TABLE, 5u << 16 | 5);
+    table = (const void *)(pair.memory + IN_FLIGHT);
+    g_assert_cmpuint(table->used.index, ==, 5);
+    g_assert_cmpuint(table->used.old_index, ==, 5);
+    g_assert_cmpuint(table->used.wrap, ==, 0);
+    g_assert_cmpuint(table->used.old_wrap, ==, 0);
+    virtqueue_free(pair.device);
+    pair.device = new_device(&pair, PACKED | TABLE, 0);
+    g_assert_cmphex(virtqueue_base(pair.device), ==, 5u << 16 | 5);
+    pair_done(&pair);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     for (unsigned kind = 0; kind < 16; kind++) {
         g_autofree char *around = g_strdup_printf("/virtio-rings/around/%u", kind);
         g_autofree char *signals = g_strdup_printf("/virtio-rings/signals/%u", kind);
+        g_autofree char *killed = g_strdup_printf("/virtio-rings/killed/%u", kind);
+        g_autofree char *without = g_strdup_printf("/virtio-rings/killed/%u/without-a-table", kind);
 
         g_test_add_data_func(around, GUINT_TO_POINTER(kind), test_around);
         if (kind < 8)
             g_test_add_data_func(signals, GUINT_TO_POINTER(kind), test_signals);
+        /* Who is told when does not change what is left behind. */
+        if (!(kind & EVENT_INDEX))
+            g_test_add_data_func(killed, GUINT_TO_POINTER(kind | TABLE), test_killed);
+        if (kind & IN_ORDER && !(kind & EVENT_INDEX))
+            g_test_add_data_func(without, GUINT_TO_POINTER(kind), test_killed);
     }
+    g_test_add_func("/virtio-rings/table-begins", test_table_begins);
+    g_test_add_func("/virtio-rings/table-changes", test_table_changes);
+    g_test_add_data_func("/virtio-rings/table-is-not-believed/split", GUINT_TO_POINTER(TABLE),
+                         test_table_is_not_believed);
+    g_test_add_data_func("/virtio-rings/table-is-not-believed/packed", GUINT_TO_POINTER(PACKED | TABLE),
+                         test_table_is_not_believed);
     return g_test_run();
 }
