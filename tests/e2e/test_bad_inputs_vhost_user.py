@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Front ends and guests that keep to no rule harm nobody but themselves (V1 to V10)."""
+import contextlib
 import os
+import socket
 import struct
 
 import pytest
@@ -350,6 +352,173 @@ def test_table_in_flight_scribbled_over(served):
         with pytest.raises(AssertionError):
             front.queue(size=64)
     memory.close()
+
+
+@pytest.mark.parametrize('offset', [1, 4, (1 << 64) - 8, 1 << 63, 1 << 16])
+def test_table_in_flight_at_odd_offsets(served, offset):
+    """V9: where no counter can be, or beyond the file."""
+    front = served.connect()
+    memory = vu.Memory(1 << 16)
+    assert not front.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHH', 1 << 14, offset, 1, 64), [memory.fd])
+    assert front.queue().call(vu.IN, 0, into=512)[0] == vu.OK
+    memory.close()
+
+
+def test_table_in_flight_for_the_other_ring(served):
+    """V9: a table that is large enough for a split ring, and then the ring is a packed one, whose table is twice as large."""
+    front = served.connect()
+    memory = vu.Memory(4096)
+    assert front.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHH', memory.size, 0, 1, 128), [memory.fd])
+    front.features |= vu.bits(vu.F_PACKED)
+    assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features & front.offered))
+    with pytest.raises(AssertionError):
+        front.queue(size=128)
+    assert 'the table of requests in flight has 4096 bytes, and needs 4160' in served.daemon.stderr
+    memory.close()
+
+
+@pytest.mark.parametrize('after', [(vu.SET_VRING_BASE, struct.pack('=II', 0, 0)), (vu.SET_VRING_NUM, struct.pack('=II', 0, 8))],
+                         ids=['base', 'size'])
+def test_ring_moved_while_it_runs(served, after):
+    """V10: refused, and it goes on where it is."""
+    front = served.connect()
+    queue = front.queue()
+    assert not front.do(*after)
+    for moved in range(3):
+        areas = [queue.descriptors, queue.driver, queue.device]
+        areas[moved] += 4096
+        user = front.memory.user
+        address = struct.pack('=IIQQQQ', 0, 0, user + areas[0], user + areas[2], user + areas[1], 0)
+        assert not front.do(vu.SET_VRING_ADDR, address)
+    assert not front.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHH', 1 << 20, 0, 1, 64), [front.memory.fd])
+    assert queue.call(vu.IN, 0, into=512)[0] == vu.OK
+
+
+def test_log_replaced_while_it_is_not_kept(served):
+    """A queue that started when there was a log nobody wanted yet does not write to it when another has taken its place."""
+    front = served.connect()
+    logs = [vu.Memory(1 << 18) for _ in range(3)]
+    front.ask(vu.SET_LOG_BASE, struct.pack('=QQ', logs[0].size, 0), [logs[0].fd])
+    queue = front.queue()
+    for log in logs[1:]:
+        front.ask(vu.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
+        assert queue.call(vu.IN, 0, into=512)[0] == vu.OK
+    for log in logs:
+        assert not any(log.map[:])
+        log.close()
+
+
+@pytest.mark.parametrize('size, offset', [(1 << 62, 0), (4096, (1 << 64) - 4096), (4096, 1 << 18), ((1 << 64) - 1, 1), (1 << 18, 4096)])
+def test_bad_logs(served, size, offset):
+    """A log that is not in its file ends the connection, as the message has no other answer; the memory of others is safe."""
+    front = served.connect()
+    log = vu.Memory(1 << 18)
+    front.send(vu.SET_LOG_BASE, struct.pack('=QQ', size, offset), [log.fd])
+    assert front.ended()
+    log.close()
+
+
+def test_log_is_short_or_cut(served):
+    """Pages beyond the log are not marked; one that shrinks harms nobody."""
+    front = served.connect()
+    queue = front.queue()
+    log = vu.Memory(4096)
+    front.ask(vu.SET_LOG_BASE, struct.pack('=QQ', 16, 0), [log.fd])
+    assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features & front.offered | vu.bits(vu.F_LOG_ALL)))
+    for used in 0, 8 * 4096 * 15, (1 << 64) - 4, 1 << 63:
+        assert front.do(vu.SET_VRING_ADDR, queue.address(flags=1, log=used))
+        assert queue.call(vu.IN, 0, into=4096)[0] == vu.OK
+    assert any(log.map[:16]) and not any(log.map[16:])
+    os.ftruncate(log.fd, 0)
+    assert queue.call(vu.IN, 0, into=4096)[0] == vu.OK
+    os.close(log.fd)
+
+
+@pytest.mark.parametrize('flags', [9, 1], ids=['answer wanted', 'no answer wanted'])
+def test_answers_are_counted(served, flags):
+    """One answer to each message that has one, or for which one is wanted; and none besides."""
+    front = vu.FrontEnd(served.socket)
+    served.front_ends.append(front)
+    front.negotiate(protocol=(vu.PF_MQ, vu.PF_REPLY_ACK, vu.PF_CONFIG, vu.PF_INFLIGHT, vu.PF_SLOTS)).share_memory()
+    log = vu.Memory(1 << 12)
+    asked = [(vu.GET_FEATURES,), (vu.GET_QUEUE_NUM,), (vu.GET_MAX_MEM_SLOTS,), (vu.GET_VRING_BASE, bytes(8)),
+             (vu.GET_CONFIG, struct.pack('=III', 0, 8, 0) + bytes(8))]
+    told = [(vu.SET_OWNER,), (vu.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd]), (vu.SET_VRING_NUM, struct.pack('=II', 0, 8))]
+    for message in asked + told:
+        front.send(*message, flags=flags)
+    for message in asked + (told if flags == 9 else []):
+        request, _, fds = front.receive()
+        assert request == message[0] and not fds
+    assert front.ask_u64(vu.GET_QUEUE_NUM) == 1
+    log.close()
+
+
+def test_flood_of_descriptors(served):
+    """V1: descriptors with every byte of messages, more than any message takes: all are closed."""
+    with vu.FrontEnd(served.socket) as front:
+        front.negotiate(BASIC)
+        before = descriptors_of(served.daemon)
+        message = struct.pack('=III', vu.SET_VRING_CALL, 1, 8) + bytes(8)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for at in range(len(message)):
+                socket.send_fds(front.sock, [message[at:at + 1]], [0] * 8)
+        assert front.ended()
+    wait_for(lambda: descriptors_of(served.daemon) < before, 'the descriptors to be closed')
+
+
+def test_channel_that_nobody_reads(tmp_path):
+    """A front end that leaves its channel full and goes keeps neither the next one waiting nor the export's end."""
+    with Served(tmp_path) as served:
+        ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        front = served.connect()
+        assert front.do(vu.SET_BACKEND_REQ_FD, b'', [theirs.fileno()])
+        for size in range(1, 101):
+            served.qmp.command('block_resize', node_name='disk', size=8 * MIB + size * 512)
+        front.close()
+        assert served.connect().queue().call(vu.IN, 0, into=512)[0] == vu.OK
+        served.qmp.command('block-export-del', id='vub0', mode='hard')
+        wait_for(lambda: not served.qmp.command('query-block-exports'), 'the export to go')
+        assert ours.recv(12) == struct.pack('=III', 2, 1, 0)
+        ours.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize('how', ['removed', 'replaced'])
+def test_region_gone_with_requests_in_flight(tmp_path, how):
+    """V2: requests keep the memory with which they began; it is let go when they are done."""
+    with Served(tmp_path, first=['--object', 'throttle-group,id=g,limits.iops-total=1']) as served:
+        served.qmp.command('block-export-del', id='vub0')
+        served.qmp.command('blockdev-add', driver='throttle', node_name='slow', throttle_group='g', file='disk')
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='vub0', node_name='slow', writable=True,
+                           addr={'type': 'unix', 'path': str(served.socket)})
+        served.image.write_bytes(b'd' * MIB + bytes(7 * MIB))
+        front = served.connect()
+        queue = front.queue()
+        extra = vu.Memory(MIB, GUEST + (1 << 32), vu.USER_BASE + (1 << 32))
+        assert front.do(vu.ADD_MEM_REG, bytes(8) + extra.region(), [extra.fd])
+        headers = []
+        for number in range(8):
+            at = queue.memory.take(17, 16)
+            queue.memory.map[at:at + 17] = READ + b'\xff'
+            queue.post([(GUEST + at, 16, 0), (extra.guest + 4096 * number, 512, vu.WRITE), (GUEST + at + 16, 1, vu.WRITE)])
+            headers.append(at)
+        queue.kick()
+        wait_for(lambda: queue.collect() or queue.done, 'the first to end')
+        assert len(queue.done) < len(headers)
+        if how == 'removed':
+            assert front.do(vu.REM_MEM_REG, bytes(8) + extra.region())
+        else:
+            front.share_memory()
+        served.qmp.command('qom-set', path='g', property='limits', value={'iops-total': 0})
+        wait_for(lambda: queue.collect() or len(queue.done) == len(headers), 'the others to end')
+        assert [queue.memory.map[at + 16] for at in headers] == [vu.OK] * len(headers)
+        assert all(extra.map[4096 * number:4096 * number + 512] == b'd' * 512 for number in range(len(headers)))
+        assert post(queue, READ, (extra.guest, 512, vu.WRITE)) == vu.IOERR
+        mapped = f'/memfd:guest (deleted)'
+        maps = f'/proc/{served.daemon.pid}/maps'
+        wait_for(lambda: open(maps, encoding='utf-8').read().count(mapped) == 1, 'the memory to be let go')
+        extra.close()
 
 
 def test_odd_orders(served):

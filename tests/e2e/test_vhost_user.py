@@ -90,6 +90,34 @@ def test_call_at_the_start(served):
     assert select.select([queue.call_fd], [], [], PATIENCE_S)[0]
 
 
+@pytest.mark.parametrize('ring', [(), (vu.F_PACKED,)], ids=['split', 'packed'])
+def test_reset_empties_the_table(served, ring):
+    """A front end that resets the device and keeps the table: the rings begin anew, wherever they were."""
+    front = served.connect((*BASIC, *ring), protocol=(vu.PF_REPLY_ACK, vu.PF_CONFIG, vu.PF_RESET_DEVICE, vu.PF_INFLIGHT))
+    _, (inflight,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 16) + bytes(4))
+    queue = front.queue(size=16)
+    for _ in range(3):
+        assert queue.call(vu.IN, 0, into=512)[0] == vu.OK
+    assert any(os.pread(inflight, 1 << 16, 0))
+    assert front.do(vu.RESET_DEVICE)
+    assert not any(os.pread(inflight, 1 << 16, 0))
+    os.close(inflight)
+    assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features & front.offered))
+    again = front.queue(size=16)
+    for _ in range(20):
+        assert again.call(vu.IN, 0, into=512)[0] == vu.OK
+
+
+def test_table_before_the_features(served):
+    """A front end may ask for the table before it says which kind of ring it wants: there is room for either."""
+    front = served.connect(())
+    _, (inflight,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 64) + bytes(4))
+    front.features = vu.bits(vu.F_PROTOCOL, vu.F_VERSION_1, vu.F_PACKED)
+    assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features))
+    assert front.queue(size=64).call(vu.IN, 0, into=512)[0] == vu.OK
+    os.close(inflight)
+
+
 def test_config(tmp_path):
     """What the guest is told of the disk."""
     with Served(tmp_path, ',logical-block-size=4096,num-queues=3') as served:
@@ -270,10 +298,13 @@ def test_memory_added_and_removed(served):
     extra.close()
 
 
-def test_dirty_log(served):
-    """Pages that the device writes to are marked while a migration runs, and only then."""
-    front = served.connect()
-    queue = front.queue()
+@pytest.mark.parametrize('ring', [(), (vu.F_PACKED,)], ids=['split', 'packed'])
+def test_dirty_log(served, ring):
+    """Pages that the device writes to are marked while a migration runs, and only then; in a packed ring the descriptors are among them."""
+    front = served.connect((*BASIC, *ring))
+    queue = front.queue(start=False)
+    queue.device = queue.memory.take(1024)
+    queue.set_up()
     log = vu.Memory(1 << 18)
     front.ask(vu.SET_LOG_BASE, struct.pack('=QQ', log.size, 0), [log.fd])
     assert queue.call(vu.IN, 0, into=4096)[0] == vu.OK
@@ -286,7 +317,10 @@ def test_dirty_log(served):
     marked = {at * 8 + bit for at, byte in enumerate(log.map[:]) if byte for bit in range(8) if byte >> bit & 1}
     first = vu.GUEST_BASE // 4096
     expected = {first + (at + inside) // 4096 for at, size, writable in parts if writable for inside in (0, size - 1)}
-    assert marked == expected | {first + (queue.device + inside) // 4096 for inside in (2, 4 + 8 * 2)}
+    ring_page = first + (queue.descriptors if ring else queue.device) // 4096
+    # Whether kicks are wanted is written when the loop goes to sleep or wakes up, before or after.
+    assert marked - {first + queue.device // 4096} == (expected | {ring_page}) - {first + queue.device // 4096}
+    assert ring_page in marked
     log.close()
 
 

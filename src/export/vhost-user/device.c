@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -20,9 +21,12 @@
 #include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
+#include "loop/coroutine.h"
 #include "loop/event.h"
 #include "loop/shared-memory.h"
 #include "loop/socket.h"
+
+enum { TABLE_ALIGNMENT = 8 }; /* of what is in flight: its counters are of 64 bits */
 
 #define PROTOCOL_FEATURE(name) (UINT64_C(1) << VHOST_USER_PROTOCOL_F_##name)
 
@@ -90,6 +94,11 @@ void co_vhost_user_device_free(struct vhost_user_device *device)
     g_free(device);
 }
 
+struct dirty_log *vhost_user_device_log(const struct vhost_user_device *device)
+{
+    return device->features & VIRTIO_FEATURE(VHOST_F_LOG_ALL) ? device->log : NULL;
+}
+
 static bool CO_FN co_reply(struct vhost_user_device *device, struct vhost_user_message *message, uint32_t size, int fd,
                            struct error **err)
 {
@@ -103,6 +112,12 @@ static bool CO_FN co_reply(struct vhost_user_device *device, struct vhost_user_m
     result = co_vhost_user_send(device->socket, message);
     message->fd_count = 0;
     return !result || error_set_errno(err, result, "reply to message %u", message->request);
+}
+
+/* Whether the front end asks for an answer to a message that has none of its own. */
+static bool wants_answer(const struct vhost_user_device *device, const struct vhost_user_message *message)
+{
+    return message->flags & VHOST_USER_NEED_REPLY && device->protocol_features & PROTOCOL_FEATURE(REPLY_ACK);
 }
 
 static bool CO_FN co_reply_u64(struct vhost_user_device *device, struct vhost_user_message *message, uint64_t value,
@@ -154,8 +169,7 @@ static bool CO_FN co_set_features(struct vhost_user_device *device, struct vhost
     device->features = features;
     virtio_blk_accept(device->blk, features);
     for (unsigned i = 0; i < device->queue_count; i++)
-        co_vhost_user_queue_set_log(&device->queues[i],
-                                    features & VIRTIO_FEATURE(VHOST_F_LOG_ALL) ? device->log : NULL);
+        co_vhost_user_queue_set_log(&device->queues[i], vhost_user_device_log(device));
     return true;
 }
 
@@ -188,6 +202,7 @@ static bool CO_FN co_reset_device(struct vhost_user_device *device, struct vhost
         /* Where it stands stays: some front ends ask for that after the reset, and set it before each start. */
         device->queues[i].enabled = false;
         fd_close(TAKE_FD(device->queues[i].work.kick_fd));
+        vhost_user_queue_clear_table(&device->queues[i]);
     }
     device->features = 0;
     device->status = 0;
@@ -326,12 +341,11 @@ static bool CO_FN co_set_log_base(struct vhost_user_device *device, struct vhost
     if (!memory)
         return false;
     device->log = dirty_log_new(memory);
-    if (device->features & VIRTIO_FEATURE(VHOST_F_LOG_ALL)) {
-        for (unsigned i = 0; i < device->queue_count; i++)
-            co_vhost_user_queue_set_log(&device->queues[i], device->log);
-    }
+    for (unsigned i = 0; i < device->queue_count; i++)
+        co_vhost_user_queue_set_log(&device->queues[i], vhost_user_device_log(device));
     dirty_log_free(old);
-    return !(device->protocol_features & PROTOCOL_FEATURE(LOG_SHMFD)) || co_reply_u64(device, message, 0, err);
+    return !(device->protocol_features & PROTOCOL_FEATURE(LOG_SHMFD) || wants_answer(device, message)) ||
+           co_reply_u64(device, message, 0, err);
 }
 
 /* The front end would be told that the log has changed; it looks by itself. */
@@ -374,7 +388,7 @@ static bool CO_FN co_set_vring_addr(struct vhost_user_device *device, struct vho
     queue->used = from->used;
     queue->log_address = from->log;
     queue->log_used = from->flags & VHOST_VRING_F_LOG;
-    co_vhost_user_queue_set_log(queue, device->features & VIRTIO_FEATURE(VHOST_F_LOG_ALL) ? device->log : NULL);
+    co_vhost_user_queue_set_log(queue, vhost_user_device_log(device));
     return true;
 }
 
@@ -475,8 +489,10 @@ static bool CO_FN co_set_vring_call(struct vhost_user_device *device, struct vho
     co_virtio_blk_queue_set_fd(&queue->work, &queue->call_fd, fd);
     atomic_store(&queue->call_nonblocking, fd >= 0 && event_is_nonblocking(fd));
     /* A server before us may have died between giving the last request back and telling so. */
-    if (fd >= 0)
+    if (fd >= 0) {
         event_signal(fd, atomic_load(&queue->call_nonblocking));
+        co_yield ();
+    }
     return true;
 }
 
@@ -494,9 +510,16 @@ static bool CO_FN co_set_vring_err(struct vhost_user_device *device, struct vhos
 
 /* --- requests in flight --- */
 
-static bool is_packed(const struct vhost_user_device *device)
+/* The bytes that a table must have for the kind of ring chosen so far, and those that either kind can use. */
+static size_t table_bytes_least(const struct vhost_user_device *device, const struct vhost_user_inflight *inflight)
 {
-    return device->features & VIRTIO_FEATURE(VIRTIO_F_RING_PACKED);
+    return inflight->queues *
+           inflight_region_size(inflight->queue_size, device->features & VIRTIO_FEATURE(VIRTIO_F_RING_PACKED));
+}
+
+static size_t table_bytes_most(const struct vhost_user_inflight *inflight)
+{
+    return inflight->queues * inflight_region_size(inflight->queue_size, true);
 }
 
 static bool check_inflight(const struct vhost_user_device *device, const struct vhost_user_inflight *inflight,
@@ -516,6 +539,8 @@ static bool check_inflight(const struct vhost_user_device *device, const struct 
 static void take_inflight(struct vhost_user_device *device, struct shared_memory *memory,
                           const struct vhost_user_inflight *inflight)
 {
+    for (unsigned i = 0; i < device->queue_count; i++)
+        device->queues[i].table = NULL;
     shared_memory_unref(device->inflight);
     device->inflight = memory;
     device->inflight_queues = inflight->queues;
@@ -533,7 +558,7 @@ static bool CO_FN co_get_inflight_fd(struct vhost_user_device *device, struct vh
 
     if (!check_inflight(device, &inflight, err))
         return false;
-    size = inflight.queues * inflight_region_size(inflight.queue_size, is_packed(device));
+    size = table_bytes_most(&inflight);
     fd = shared_memory_file("requests in flight", size);
     if (fd < 0)
         return error_set_errno(err, fd, "table of requests in flight of %zu bytes", size);
@@ -557,11 +582,15 @@ static bool CO_FN co_set_inflight_fd(struct vhost_user_device *device, struct vh
 
     if (!check_inflight(device, inflight, err))
         return false;
-    size = inflight->queues * inflight_region_size(inflight->queue_size, is_packed(device));
+    size = table_bytes_least(device, inflight);
     if (message->fd_count != 1 || inflight->mmap_size < size)
         return error_set(err,
                          "table of requests in flight of %" PRIu64 " bytes with %u descriptors, not of %zu with one",
                          inflight->mmap_size, message->fd_count, size);
+    if (!is_aligned(inflight->mmap_offset, TABLE_ALIGNMENT))
+        return error_set(err, "table of requests in flight at offset %" PRIu64 ", which %d does not divide",
+                         inflight->mmap_offset, TABLE_ALIGNMENT);
+    size = (size_t)MIN(inflight->mmap_size, (uint64_t)table_bytes_most(inflight));
     memory = shared_memory_map(message->fds[0], inflight->mmap_offset, size, err);
     if (!memory)
         return false;
@@ -617,17 +646,17 @@ static bool CO_FN co_set_backend_req_fd(struct vhost_user_device *device, struct
     return true;
 }
 
+/*
+ * Nobody waits for a front end that does not read its channel, not even for the export's end. If the channel is full,
+ * it has to read of changes before this one, and then asks for the configuration as it is then.
+ */
 void co_vhost_user_device_changed(struct vhost_user_device *device)
 {
-    struct vhost_user_message *message;
+    uint32_t message[] = {VHOST_USER_BACKEND_CONFIG_CHANGE, VHOST_USER_VERSION, 0};
 
     if (device->backend_socket < 0 || !(device->protocol_features & PROTOCOL_FEATURE(CONFIG)))
         return;
-    message = g_new0(struct vhost_user_message, 1);
-    message->request = VHOST_USER_BACKEND_CONFIG_CHANGE;
-    message->flags = VHOST_USER_VERSION;
-    (void)!co_vhost_user_send(device->backend_socket, message);
-    g_free(message);
+    (void)!co_socket_send(device->backend_socket, message, sizeof(message), MSG_DONTWAIT);
 }
 
 /* --- dispatch --- */
@@ -686,8 +715,7 @@ bool co_vhost_user_device_handle(struct vhost_user_device *device, struct vhost_
                                  struct error **err)
 {
     const struct handler *handler = message->request < VHOST_USER__MAX ? &handlers[message->request] : NULL;
-    bool acknowledge =
-        message->flags & VHOST_USER_NEED_REPLY && device->protocol_features & PROTOCOL_FEATURE(REPLY_ACK);
+    bool acknowledge = wants_answer(device, message);
     AUTO(error) why = NULL;
     bool done;
 

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -32,6 +33,8 @@ struct vhost_user_queue {
     uint64_t used;
     uint64_t log_address;
     bool log_used;
+    uint8_t *table; /* of requests in flight, in the memory of all of them, since it last started; NULL: none */
+    size_t table_bytes;
     int call_fd; /* -1: none */
     atomic_bool call_nonblocking;
     int error_fd;
@@ -58,6 +61,9 @@ struct vhost_user_device {
 struct vhost_user_device *vhost_user_device_new(struct virtio_blk *blk, const char *name, int socket,
                                                 struct loop *const *loops, unsigned loop_count) MUST_CHECK;
 
+/* The log of dirty pages, where the front end wants one to be kept now; NULL: it does not. */
+struct dirty_log *vhost_user_device_log(const struct vhost_user_device *device);
+
 /* Stops the queues, waits for what is in flight, and frees all. */
 void CO_FN co_vhost_user_device_free(struct vhost_user_device *device);
 
@@ -75,6 +81,9 @@ void CO_FN co_vhost_user_device_changed(struct vhost_user_device *device);
 bool CO_FN co_vhost_user_queue_start(struct vhost_user_queue *queue, struct vhost_user_device *device,
                                      struct error **err) MUST_CHECK;
 void CO_FN co_vhost_user_queue_stop(struct vhost_user_queue *queue);
+
+/* Nothing is in flight, and nobody need know that anything was: for queues that rest. */
+void vhost_user_queue_clear_table(struct vhost_user_queue *queue);
 
 /* The log of dirty pages of a queue that runs. */
 void CO_FN co_vhost_user_queue_set_log(struct vhost_user_queue *queue, struct dirty_log *log);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A queue as the front end has set it up, and how it hears of what has been done: through event descriptors. */
+#include <assert.h>
 #include <errno.h>
+#include <string.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "export/vhost-user/device.h"
 #include "export/virtio/blk.h"
@@ -29,6 +32,28 @@ static void CO_FN co_broken(struct virtio_blk_queue *work)
 
 const struct virtio_blk_queue_ops vhost_user_queue_ops = {.co_interrupt = co_interrupt, .co_broken = co_broken};
 
+/* Its part of the table of requests in flight, if it has one. */
+static bool find_table(struct vhost_user_queue *queue, const struct vhost_user_device *device, bool packed,
+                       struct error **err)
+{
+    size_t bytes = inflight_region_size(device->inflight_queue_size, packed);
+    size_t offset = queue->work.index * bytes;
+
+    queue->table = NULL;
+    if (!device->inflight || queue->work.index >= device->inflight_queues)
+        return true;
+    if (queue->size > device->inflight_queue_size)
+        return error_set(err, "it has %u places, and the table of requests in flight %u", queue->size,
+                         device->inflight_queue_size);
+    /* The kind of ring may have been chosen after the table came. */
+    if (!range_fits(offset, bytes, shared_memory_size(device->inflight)))
+        return error_set(err, "the table of requests in flight has %zu bytes, and needs %zu",
+                         shared_memory_size(device->inflight), offset + bytes);
+    queue->table = shared_memory_base(device->inflight) + offset;
+    queue->table_bytes = bytes;
+    return true;
+}
+
 static struct virtqueue *make_ring(struct vhost_user_queue *queue, struct vhost_user_device *device, struct error **err)
 {
     struct virtqueue_setup setup = {
@@ -43,15 +68,9 @@ static struct virtqueue *make_ring(struct vhost_user_queue *queue, struct vhost_
         .base = queue->base,
     };
 
-    if (device->inflight && queue->work.index < device->inflight_queues) {
-        if (queue->size > device->inflight_queue_size) {
-            error_set(err, "it has %u places, and the table of requests in flight %u", queue->size,
-                      device->inflight_queue_size);
-            return NULL;
-        }
-        setup.inflight = shared_memory_base(device->inflight) +
-                         queue->work.index * inflight_region_size(device->inflight_queue_size, setup.packed);
-    }
+    if (!find_table(queue, device, setup.packed, err))
+        return NULL;
+    setup.inflight = queue->table;
     return virtqueue_new(&setup, device->map, err);
 }
 
@@ -67,9 +86,11 @@ bool co_vhost_user_queue_start(struct vhost_user_queue *queue, struct vhost_user
     if (queue->work.started)
         return true;
     ring = make_ring(queue, device, err);
-    if (!ring)
+    if (!ring) {
+        queue->table = NULL;
         return error_prefix(err, "queue %u: ", queue->work.index);
-    virtqueue_set_log(ring, device->log, log_address(queue));
+    }
+    virtqueue_set_log(ring, vhost_user_device_log(device), log_address(queue));
     co_virtio_blk_queue_start(&queue->work, ring);
     return true;
 }
@@ -78,6 +99,13 @@ void co_vhost_user_queue_stop(struct vhost_user_queue *queue)
 {
     if (queue->work.started)
         queue->base = co_virtio_blk_queue_stop(&queue->work);
+}
+
+void vhost_user_queue_clear_table(struct vhost_user_queue *queue)
+{
+    assert(!queue->work.started);
+    if (queue->table)
+        memset(queue->table, 0, queue->table_bytes);
 }
 
 void co_vhost_user_queue_set_log(struct vhost_user_queue *queue, struct dirty_log *log)
