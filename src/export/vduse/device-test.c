@@ -225,6 +225,84 @@ static void test_resume(struct graph *graph)
     co_end(&fixture);
 }
 
+/* What a predecessor leaves that has given a request back, and has died before it said so. */
+static void leave_one_done(struct fixture *fixture, bool packed)
+{
+    uint8_t *table = vduse_log_table(fixture->log, 0);
+
+    if (packed) {
+        struct inflight_packed *one = (void *)table;
+
+        *one = (struct inflight_packed){.version = INFLIGHT_VERSION, .count = TEST_RING_SIZE};
+        one->used = (union inflight_used){.index = 3, .old_index = 3, .wrap = 1, .old_wrap = 1};
+        store_le16(vduse_test_descriptors(0) + 14, 0x8080); /* used, in the first round */
+    } else {
+        struct inflight_split *one = (void *)table;
+
+        *one = (struct inflight_split){.version = INFLIGHT_VERSION, .count = TEST_RING_SIZE, .used_index = 1};
+        store_le16(vduse_test_available(0) + 2, 1);
+        store_le16(vduse_test_used(0) + 2, 1);
+    }
+}
+
+/* Whatever has been given back, the driver hears of it, on each queue that it uses; nothing is done again. */
+static void test_resume_tells(struct graph *graph)
+{
+    for (unsigned kind = 0; kind < 4; kind++) {
+        bool packed = kind & 1;
+        struct fixture fixture = {0};
+
+        co_begin(&fixture, graph);
+        vduse_test.features |= packed ? VIRTIO_FEATURE(VIRTIO_F_RING_PACKED) : 0;
+        vduse_test.features |= kind & 2 ? VIRTIO_FEATURE(VIRTIO_F_EVENT_IDX) : 0;
+        vduse_test.queues[0].ready = true;
+        leave_one_done(&fixture, packed);
+        g_assert_true(co_vduse_device_resume(fixture.device, NULL));
+        g_assert_cmpuint(atomic_load(&vduse_test.queues[0].interrupts), ==, 1);
+        g_assert_cmpuint(atomic_load(&vduse_test.queues[1].interrupts), ==, 0);
+        if (!packed) {
+            put(0, 1, false, 0);
+            co_kick_and_wait(0, 2);
+            g_assert_cmpuint(slot(0, 1)[STATUS_OFFSET], ==, 0);
+        }
+        co_end(&fixture);
+        g_assert_true(co_graph_delete(graph, "disk", NULL));
+    }
+}
+
+/*
+ * A daemon that is killed after it has seen a reset and before the kernel has its answer: the queues are ready still,
+ * and full of requests that have been done.
+ */
+static void test_reset_unanswered(struct graph *graph)
+{
+    struct fixture fixture = {0};
+
+    co_begin(&fixture, graph);
+    vduse_test.queues[0].ready = true;
+    g_assert_true(co_set_status(&fixture, FEATURES_OK));
+    g_assert_true(co_set_status(&fixture, DRIVER_OK));
+    memset(slot(0, 0) + SECTOR_OFFSET, 1, 512);
+    put(0, 0, true, 7);
+    co_kick_and_wait(0, 1);
+    g_assert_true(co_set_status(&fixture, 0));
+    co_vduse_device_free(fixture.device);
+    /* what the driver does with its memory meanwhile */
+    memset(slot(0, 0) + SECTOR_OFFSET, 2, 512);
+    fixture.device =
+        vduse_device_new(&fixture.blk, "test", &vduse_test.kernel, fixture.log, (struct loop *[]){loop_current()}, 1);
+    g_assert_true(co_vduse_device_resume(fixture.device, NULL));
+    put(0, 1, false, 7);
+    co_kick_and_wait(0, 2);
+    g_assert_cmpuint(slot(0, 1)[SECTOR_OFFSET], ==, 1);
+    /* the kernel asks again, and then there is nothing that another one could go on with */
+    g_assert_true(co_set_status(&fixture, 0));
+    g_assert_true(vduse_log_used(fixture.log, 0, false));
+    g_assert_true(co_set_status(&fixture, 1));
+    g_assert_false(vduse_log_used(fixture.log, 0, false));
+    co_end(&fixture);
+}
+
 static void test_refused(struct graph *graph)
 {
     struct fixture fixture = {0};
@@ -266,11 +344,15 @@ int main(int argc, char **argv)
 {
     static graph_test *const queues = test_queues;
     static graph_test *const resume = test_resume;
+    static graph_test *const resume_tells = test_resume_tells;
+    static graph_test *const reset_unanswered = test_reset_unanswered;
     static graph_test *const refused = test_refused;
 
     g_test_init(&argc, &argv, NULL);
     g_test_add_data_func("/vduse/queues", &queues, run_test);
     g_test_add_data_func("/vduse/resume", &resume, run_test);
+    g_test_add_data_func("/vduse/resume-tells", &resume_tells, run_test);
+    g_test_add_data_func("/vduse/reset-unanswered", &reset_unanswered, run_test);
     g_test_add_data_func("/vduse/refused", &refused, run_test);
     return g_test_run();
 }

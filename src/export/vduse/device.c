@@ -243,7 +243,6 @@ static void CO_FN co_reset(struct vduse_device *device)
     device->features = 0;
     device->status = 0;
     virtio_blk_reset(device->blk);
-    vduse_log_clear(device->log);
 }
 
 static bool CO_FN co_set_status(struct vduse_device *device, uint8_t status, struct error **err)
@@ -255,6 +254,12 @@ static bool CO_FN co_set_status(struct vduse_device *device, uint8_t status, str
         co_reset(device);
         return true;
     }
+    /*
+     * Not before the kernel has the answer to the reset: until then the queues are ready, and who follows us needs the
+     * log to know that all of them has been done.
+     */
+    if (!device->status)
+        vduse_log_clear(device->log);
     if (fresh & STATUS_FEATURES_OK && !take_features(device, err))
         return false;
     if (fresh & STATUS_DRIVER_OK && (!take_features(device, err) || !co_start_queues(device, err)))
@@ -378,8 +383,10 @@ bool co_vduse_device_resume(struct vduse_device *device, struct error **err)
     device->status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;
     vduse_device_changed(device);
     /* The predecessor may have gone between a request's end and the word about it. */
-    for (unsigned i = 0; i < device->queue_count; i++)
-        co_interrupt(&device->queues[i].work);
+    for (unsigned i = 0; i < device->queue_count; i++) {
+        if (device->queues[i].work.started)
+            co_interrupt(&device->queues[i].work);
+    }
     return true;
 }
 
