@@ -144,6 +144,57 @@ def test_vhost_user_driver_nobody_there(tmp_path):
     assert 'none.sock' in missing and 'No such file' in missing
 
 
+# --- back ends that go and come back ---
+
+
+class Mortal(BackEnd):
+    """
+    Keeps count of what it does to which sector. In its first life it does `does` requests, tells of the first `tells` of them, and goes;
+    its second life begins at once.
+    """
+
+    does, tells = 0, 0
+
+    def __init__(self, *args, **kwargs):
+        self.log = []
+        self.mortal = True
+        super().__init__(*args, **kwargs)
+
+    def execute(self, parts):
+        if not self.does:
+            self.die()
+        kind, _, sector = struct.unpack_from('<IIQ', self.memory, parts[0][0])
+        self.log.append((self.connections, kind, sector))
+        return super().execute(parts)
+
+    def call(self):
+        if not self.mortal or len(self.log) <= self.tells:
+            super().call()
+        if len(self.log) == self.does:
+            self.die()
+
+    def die(self):
+        if self.mortal:
+            self.mortal = False
+            raise Gone
+
+
+@pytest.mark.parametrize('tells', [0, 1, 3], ids=['tells of none', 'tells of one', 'tells of all'])
+@pytest.mark.parametrize('does', [0, 1, 3, 4])
+@pytest.mark.parametrize('ring', ['split', 'event index'])
+def test_vhost_user_driver_back_end_dies_and_comes_back(tmp_path, ring, does, tells):
+    """What it has done is found in the ring, told or not; what it has not done, its successor does. Nothing fails, nothing is done twice."""
+    writes = [f'aio_write -P {number + 1} {number * 4}k 4k' for number in range(4)]
+    features = BackEnd.features & ~(0 if ring == 'event index' else vu.bits(vu.F_EVENT_IDX))
+    with Mortal(tmp_path / 'vhost.sock', does=does, tells=min(tells, does), features=features) as back:
+        done = io(tmp_path / 'vhost.sock', *writes, 'aio_flush', 'read -P 3 8k 4k')
+        assert 'rror' not in done.stdout + done.stderr and 'wrote 4096/4096' in done.stdout
+        written = [(life, sector) for life, kind, sector in back.log if kind == vu.OUT]
+        assert sorted(sector for _, sector in written) == [0, 8, 16, 24], written
+        assert sum(life == 1 for life, _ in written) == does
+        assert bytes(back.disk[:16384]) == b''.join(bytes([number + 1]) * 4096 for number in range(4))
+
+
 # --- back ends that do not keep to the rules ---
 
 

@@ -184,6 +184,9 @@ class BackEnd:
         """The id and the length to be told, and by how much the index grows."""
         return head, written, 1
 
+    def call(self):
+        os.write(self.call_fd, struct.pack('=Q', 1))
+
     def serve_ring(self):
         while True:
             now, = struct.unpack_from('<H', self.memory, self.avail_at + 2)
@@ -199,4 +202,4 @@ class BackEnd:
             struct.pack_into('<H', self.memory, self.used_at + 2, self.used_index)
             # The event index: wake us for the next one.
             struct.pack_into('<H', self.memory, self.used_at + 4 + 8 * self.size, self.avail_index)
-            os.write(self.call_fd, struct.pack('=Q', 1))
+            self.call()

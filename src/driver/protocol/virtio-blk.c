@@ -5,8 +5,9 @@
  * virtio-blk-vhost-vdpa: a disk that is a vDPA device of the kernel's. Options:
  *  - path: of its character device, /dev/vhost-vdpa-N.
  *
- * A back end that goes fails what is under way with -EIO; the next request connects again, and fails likewise where
- * nobody answers. What the back end had acknowledged and not flushed is lost only if its machine was, as with a disk.
+ * A back end that goes leaves what it has done in the ring, where it is found. What is still under way then, and what
+ * comes next, connects again, and fails with -EIO where nobody answers. What the back end had acknowledged and not
+ * flushed is lost only if its machine was, as with a disk.
  *
  * Keeps: `disk` is replaced on the main loop, under `spin`; requests hold a reference to the one that they use.
  */
@@ -204,16 +205,28 @@ static bool CO_FN virtio_co_refresh_limits(struct node *node, struct node_limits
 
 /* --- requests --- */
 
-static int CO_FN co_do(struct node *node, const struct virtio_request *request)
+/* *ret_lost: it failed, and its disk has gone. */
+static int CO_FN co_try(struct node *node, const struct virtio_request *request, bool *ret_lost)
 {
     struct virtio_disk *disk = co_get_disk(node);
     int result;
 
+    *ret_lost = false;
     if (!disk)
         return -EIO;
     result = co_virtio_disk_do(disk, request);
+    *ret_lost = result == -EIO && virtio_disk_is_lost(disk);
     virtio_disk_unref(disk);
     return result;
+}
+
+/* Who was under way when the back end went tries its successor, once: every request may be done twice. */
+static int CO_FN co_do(struct node *node, const struct virtio_request *request)
+{
+    bool lost;
+    int result = co_try(node, request, &lost);
+
+    return lost ? co_try(node, request, &lost) : result;
 }
 
 static int CO_FN virtio_co_preadv(struct node *node, uint64_t offset, uint64_t bytes, const struct io_vector *iov,

@@ -182,21 +182,23 @@ static void fail_all(struct virtio_queue *queue)
     co_condition_broadcast(&queue->room);
 }
 
-/* Ends what is done; false: the device is lost, or writes nonsense. */
+/*
+ * Ends what is done; false: the device is lost, or writes nonsense. One that goes may have done more than it had time
+ * to tell of, so the look at the ring comes after the news.
+ */
 static bool reap(struct virtio_queue *queue)
 {
+    bool lost = is_lost(queue);
     uint32_t written;
     uint16_t slot;
     int result;
 
-    if (is_lost(queue))
-        return false;
     while ((result = vring_get(queue->ring, &slot, &written)) == 1) {
         struct virtio_slot memory = virtio_queue_slot(queue, slot);
 
         end_call(queue, slot, result_of(__atomic_load_n(memory.status, __ATOMIC_RELAXED)));
     }
-    return !result;
+    return !result && !lost;
 }
 
 static bool anything_under_way(const struct virtio_queue *queue)
