@@ -6,6 +6,7 @@ import os
 import pytest
 
 from guest import Guest
+from harness import Qmp, listens, wait_for
 from test_vhost_user import MIB, Served
 
 
@@ -78,3 +79,57 @@ def test_rebooted_and_replaced(tmp_path):
         with Guest(tmp_path, served.socket, ',packed=on') as guest:
             assert guest.do('dd if=/dev/vda bs=256k count=8 skip=64 2>/dev/null | sha256sum').split()[0] == sha(data[:2 * MIB])
             guest.power_off()
+
+
+def test_migration(tmp_path):
+    """
+    A running machine moves to another one, and from a daemon's disks to another's, with a split ring and a packed one. What the disks
+    have written into its memory meanwhile comes along: the other daemon's disks are empty, so it can be from nowhere else.
+    """
+    data = [os.urandom(6 * MIB), os.urandom(6 * MIB)]
+    sides = []
+    for side in 'here', 'there':
+        folder = tmp_path / side
+        folder.mkdir()
+        (folder / 'disk.img').write_bytes(data[0] if side == 'here' else bytes(6 * MIB))
+        (folder / 'second.img').write_bytes(data[1] if side == 'here' else bytes(6 * MIB))
+        second = ['--blockdev', f'driver=file,node-name=two,filename={folder}/second.img', '--export',
+                  f'type=vhost-user-blk,id=vub1,node-name=two,writable=on,addr.type=unix,addr.path={folder}/second.sock']
+        sides.append(Served(folder, first=second))
+    here, there = sides
+
+    def machine(served, **kwargs):
+        folder = served.tmp_path
+        more = ['-chardev', f'socket,id=second,path={folder}/second.sock', '-device', 'vhost-user-blk-pci,chardev=second,packed=on,num-queues=1',
+                '-qmp', f'unix:{folder}/machine.qmp,server=on,wait=off']
+        return Guest(folder, served.socket, ',num-queues=1', more=more + kwargs.pop('more', []), **kwargs)
+
+    def control(served):
+        path = served.tmp_path / 'machine.qmp'
+        wait_for(lambda: listens(path), 'the machine to listen')
+        return Qmp.connect(path)
+
+    incoming = tmp_path / 'migration.sock'
+    with here, there, machine(here) as source:
+        os.symlink(tmp_path / 'here' / 'initramfs.cpio', tmp_path / 'there' / 'initramfs.cpio')
+        with machine(there, waits=True, more=['-incoming', f'unix:{incoming}']) as target:
+            wait_for(lambda: listens(incoming), 'the other machine to listen')
+            monitor = control(here)
+            # So slowly that it does not end before it may.
+            monitor.command('migrate-set-parameters', max_bandwidth=4 * MIB)
+            monitor.command('migrate', uri=f'unix:{incoming}')
+            wait_for(lambda: monitor.command('query-migrate').get('ram', {}).get('transferred', 0) > MIB, 'the migration to begin')
+            # Who has a disk open keeps what has been read of it.
+            source.do('exec 4</dev/vda 5</dev/vdb; cat /dev/vda /dev/vdb > /dev/null')
+            assert monitor.command('query-migrate')['status'] == 'active'
+            monitor.command('migrate-set-parameters', max_bandwidth=1 << 40)
+            wait_for(lambda: monitor.command('query-migrate')['status'] != 'active', 'the migration to end')
+            assert monitor.command('query-migrate')['status'] == 'completed'
+            monitor.command('quit')
+            for disk, wanted, image in zip(('vda', 'vdb'), data, ('disk.img', 'second.img')):
+                assert target.do(f'sha256sum < /dev/{disk}').split()[0] == sha(wanted)
+                assert target.do(f'dd if=/dev/{disk} bs=1M iflag=direct 2>/dev/null | sha256sum').split()[0] == sha(bytes(6 * MIB))
+                target.do(f'dd if=/dev/zero bs=64k count=1 2>/dev/null | tr "\\0" x > /tmp/x; dd if=/tmp/x of=/dev/{disk} bs=64k oflag=direct '
+                          '2>/dev/null')
+                assert (tmp_path / 'there' / image).read_bytes()[:65536] == b'x' * 65536
+            target.power_off()
