@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from harness import Daemon, QmpError, need, program, run, storaged_fails, wait_for
+from write_log import FLUSH, add_logged, flags_logged, lasts
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -224,6 +225,31 @@ def test_the_end(mounted):
     os.close(fd)
 
 
+@pytest.mark.parametrize('options', ['', ',writethrough=on'])
+def test_what_lasts(mounted, tmp_path, options):
+    """By the log of what was done to the disk: a write for those who want each one safe, others when they are synchronised or closed."""
+    log = add_logged(mounted.qmp, tmp_path, 'disk')
+    path = tmp_path / 'logged'
+    path.touch()
+    mounted.qmp.command('block-export-add', type='fuse', id='e', node_name='logged', mountpoint=str(path), writable=True,
+                        writethrough=bool(options))
+    for flags in 0, os.O_DSYNC, os.O_SYNC:
+        fd = os.open(path, os.O_RDWR | flags)
+        before = len(flags_logged(log))
+        os.pwrite(fd, b'w' * 4096, 8192)
+        assert lasts(flags_logged(log)[before:]) == bool(flags or options)
+        before = len(flags_logged(log))
+        os.pwritev(fd, [b'w' * 4096], 8192, os.RWF_DSYNC)
+        assert lasts(flags_logged(log)[before:])
+        run('fallocate', '--zero-range', '--offset', 4096, '--length', 4096, path)  # which closes it
+        assert lasts(flags_logged(log)[before:])
+        os.pwrite(fd, b'w' * 4096, 8192)
+        before = len(flags_logged(log))
+        os.fsync(fd)
+        assert flags_logged(log)[before] & FLUSH
+        os.close(fd)
+
+
 def test_opening_does_not_truncate(mounted):
     """What shells and dd say to a file, is nothing to a disk: it keeps its size and what is not written."""
     fd = mounted.open()
@@ -429,6 +455,38 @@ def test_every_way_out_unmounts(tmp_path, end):
         mounted.daemon.process.send_signal(end)
         assert mounted.daemon.process.wait(timeout=60) == 0
         assert not mounted.is_mounted()
+
+
+@pytest.mark.parametrize('end', [signal.SIGTERM, signal.SIGKILL])
+def test_ends_while_programs_write(mounted, end):
+    """U3: Whoever has it open gets errors soon, in each of several requests at a time, and nobody hangs."""
+    started, failures = threading.Barrier(5), []
+
+    def write():
+        fd = mounted.open()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            started.wait()
+        try:
+            while True:
+                os.pwrite(fd, bytes(MIB), 0)
+        except OSError as error:
+            failures.append(error.errno)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    threads = [threading.Thread(target=write, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    mounted.daemon.process.send_signal(end)
+    assert mounted.daemon.process.wait(timeout=60) == (0 if end == signal.SIGTERM else -end)
+    for thread in threads:
+        thread.join(60)
+    assert len(failures) == 4 and set(failures) <= {*GONE, errno.EIO}
+    if end == signal.SIGTERM:
+        assert mounted.mountpoint.read_bytes() == b'below'
+    else:
+        mounted.daemon = Daemon(mounted.mountpoint.parent, *mounted.arguments)
+        assert mounted.mountpoint.stat().st_size == SIZE
 
 
 def test_quit_unmounts(tmp_path):

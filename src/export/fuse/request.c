@@ -274,7 +274,7 @@ static int CO_FN co_write(struct fuse_request *request, struct answer *answer)
     struct fuse_file *file = request->file;
     uint64_t length = handle_length(file->handle);
     uint64_t bytes;
-    int result;
+    int result = 0;
 
     if (!in || request->data_bytes < in->size)
         return -EINVAL;
@@ -293,7 +293,9 @@ static int CO_FN co_write(struct fuse_request *request, struct answer *answer)
             return -ENOSPC;
         bytes = length - in->offset;
     }
-    result = bytes ? co_handle_pwrite(file->handle, in->offset, bytes, request->data, 0) : 0;
+    /* O_SYNC has that bit, too; so have single writes with RWF_DSYNC. The kernel leaves it to us. */
+    if (bytes)
+        result = co_handle_pwrite(file->handle, in->offset, bytes, request->data, in->flags & O_DSYNC ? IO_FUA : 0);
     if (result)
         return result;
     touch(file, true);
