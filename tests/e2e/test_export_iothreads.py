@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from harness import BUILD, QmpError, raw_image, run, wait_for
+from harness import BUILD, QmpError, raw_image, run, storaged_fails, wait_for
 
 THREADS = [word for number in range(2) for word in ('--object', f'iothread,id=t{number}')]
 SIZE = 8 << 20
@@ -40,13 +40,60 @@ def test_export_iothreads_share_vhost_user_queues(tmp_path, daemon):
     wait_for(lambda: all(switches(one, f't{number}') > before[number] for number in range(2)), 'both threads to have worked')
 
 
-@pytest.mark.parametrize('threads, what', [(['t0', 't0'], 'twice'), ([], 'cannot be served by 0'), (['t0', 'none'], 'none'), ('none', 'none')])
-def test_export_iothreads_refused(tmp_path, daemon, threads, what):
-    one = daemon(*THREADS, '--blockdev', 'driver=null-co,node-name=n')
-    one.qmp.command('nbd-server-start', addr={'type': 'unix', 'data': {'path': f'{tmp_path}/nbd.sock'}})
-    with pytest.raises(QmpError, match=what):
-        one.qmp.command('block-export-add', type='nbd', id='e', node_name='n', iothread=threads)
-    one.qmp.command('block-export-add', type='nbd', id='e', node_name='n', iothread=['t1', 't0'])
+def options_of(kind, tmp_path):
+    """What each type of export needs besides."""
+    (tmp_path / 'file').touch()
+    return {'nbd': {}, 'vhost-user-blk': {'addr': {'type': 'unix', 'path': f'{tmp_path}/v.sock'}},
+            'fuse': {'mountpoint': f'{tmp_path}/file'}, 'vduse-blk': {'name': 'iothreads'}}[kind]
+
+
+def in_words(kind, tmp_path, threads):
+    """The same on a command line."""
+    more = {'nbd': '', 'vhost-user-blk': f',addr.type=unix,addr.path={tmp_path}/v.sock', 'fuse': f',mountpoint={tmp_path}/file',
+            'vduse-blk': ',name=iothreads'}[kind]
+    listed = ''.join(f',iothread.{index}={name}' for index, name in enumerate(threads)) if isinstance(threads, list) else f',iothread={threads}'
+    return '--export', f'type={kind},id=e,node-name=n{more}{listed}'
+
+
+KINDS = 'nbd', 'vhost-user-blk', 'fuse', 'vduse-blk'
+NODE_AND_SERVER = '--blockdev', 'driver=null-co,node-name=n', '--nbd-server', 'addr.type=unix,addr.path={}/nbd.sock'
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('threads, what', [(['t0', 't0'], "iothread 't0' is named twice"), ([], 'An export cannot be served by 0 iothreads'),
+                                           (['t0', 'none'], 'iothread "none" not found'), ('none', 'iothread "none" not found'),
+                                           ('', 'iothread "" not found'), ([''], 'iothread "" not found')])
+def test_export_iothreads_refused(tmp_path, daemon, kind, threads, what):
+    """In the same words for each type, over QMP and on the command line; nothing of it stays, and no iothread is held."""
+    node_and_server = [word.format(tmp_path) for word in NODE_AND_SERVER]
+    one = daemon(*THREADS, *node_and_server)
+    with pytest.raises(QmpError) as error:
+        one.qmp.command('block-export-add', type=kind, id='e', node_name='n', iothread=threads, **options_of(kind, tmp_path))
+    assert error.value.desc == what
+    assert one.qmp.command('query-block-exports') == []
+    one.qmp.command('object-del', id='t0')
+    one.stop()
+    if threads:
+        assert storaged_fails(*THREADS, *node_and_server, *in_words(kind, tmp_path, threads)).endswith(': ' + what)
+
+
+@pytest.mark.parametrize('kind', KINDS[:3])
+@pytest.mark.parametrize('threads', ['t0', ['t0'], ['t1', 't0']])
+def test_export_iothreads_accepted(tmp_path, daemon, kind, threads):
+    """One or a list, by either way; they are held as long as the export is there. (vduse-blk: in the guest of test_kernel_guest.)"""
+    node_and_server = [word.format(tmp_path) for word in NODE_AND_SERVER]
+    options_of(kind, tmp_path)
+    one = daemon(*THREADS, *node_and_server, *in_words(kind, tmp_path, threads))
+    for again in False, True:
+        if again:
+            one.qmp.command('block-export-add', type=kind, id='e', node_name='n', iothread=threads, fixed_iothread=True,
+                            **options_of(kind, tmp_path))
+        assert [export['type'] for export in one.qmp.command('query-block-exports')] == [kind]
+        with pytest.raises(QmpError, match='in use'):
+            one.qmp.command('object-del', id='t0')
+        one.qmp.command('block-export-del', id='e')
+        one.qmp.event('BLOCK_EXPORT_DELETED')
+    one.qmp.command('object-del', id='t0')
 
 
 def test_export_fixed_iothread(tmp_path, daemon):
