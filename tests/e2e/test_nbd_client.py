@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The nbd block driver against servers of others and our own, good, slow, failing, vanishing and hostile ones."""
 import json
+import os
 import random
 import re
 import shutil
+import socket
 import struct
 import threading
 
@@ -101,6 +103,26 @@ def test_nbd_client_refused(tmp_path, text, message):
         done = io('length', image=name, check=False)
         assert done.stderr == f"qemu-io: can't open device {name}: {message.format(path=path, port=port)}\n"
         assert done.stderr == io('length', image=name, peer=need('qemu-io'), check=False).stderr
+
+
+def test_nbd_client_by_descriptor(tmp_path, daemon):
+    """Of a connected socket that was handed over: nobody can connect it again, so there is nothing to wait for when it breaks."""
+    path, image, front = tmp_path / 'nbd.sock', raw_image(tmp_path / 'image', MIB, pattern(4096)), tmp_path / 'front.sock'
+    with qemu_nbd(path, '-f', 'raw', image), socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(str(path))
+        os.set_inheritable(connected.fileno(), True)
+        daemon('--blockdev', f'driver=nbd,node-name=n,server.type=fd,server.str={connected.fileno()},reconnect-delay=600', '--nbd-server',
+               f'addr.type=unix,addr.path={front}', '--export', 'type=nbd,id=e,node-name=n,name=x,writable=on',
+               pass_fds=(connected.fileno(),))
+        with raw.NbdRaw.open(front, 'x') as client:
+            client.write(4096, b'through')
+            assert client.read(0, 4103) == pattern(4096) + b'through'
+    with raw.NbdRaw.open(front, 'x') as client:
+        for _ in range(2):
+            with pytest.raises(raw.RequestError) as error:
+                client.read(0, 4096)
+            assert error.value.code == raw.EIO
+    assert image.read_bytes()[4096:4103] == b'through'
 
 
 def test_nbd_client_read_only_export(tmp_path):
