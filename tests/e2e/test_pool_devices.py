@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Pools whose volumes are devices: partitions of a loop device, and a volume group on one."""
+import os
 import re
 import subprocess
 from contextlib import contextmanager
@@ -32,6 +33,16 @@ def partition(name, size, kind='none'):
     return f"<volume><name>{name}</name><capacity>{size}</capacity><target><format type='{kind}'/></target></volume>"
 
 
+@contextmanager
+def taken(node):
+    """As a mounted file system has it."""
+    fd = os.open(node, os.O_RDONLY | os.O_EXCL)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
 def volumes(pool):
     return {volume.name(): volume.info()[1] // MIB for volume in pool.listAllVolumes()}
 
@@ -60,7 +71,13 @@ def test_partitions_of_gpt(pool_daemon, tmp_path):
         starts = re.findall("<freeExtent start='(\\d+)' end='(\\d+)'/>", pool.XMLDesc())
         assert [int(start) for start, _ in starts] == [121 * MIB]
 
-        # The volume's name is the node's, so what was refused has left nothing behind; and one can be removed.
+        # The volume's name is the node's, so what was refused has left nothing behind; and one can be removed that is free.
+        with taken(f'{node}p1'):
+            assert error_of(first.delete) == (
+                libvirt.VIR_ERR_OPERATION_INVALID,
+                f"Requested operation is not valid: partition '{node}p1' is mounted or otherwise in use")
+        pool.refresh()
+        assert volumes(pool) == {f'{base}p1': 20, f'{base}p2': 100}
         first.delete()
         pool.refresh()
         assert volumes(pool) == {f'{base}p2': 100}
@@ -68,8 +85,15 @@ def test_partitions_of_gpt(pool_daemon, tmp_path):
         assert again.path() == f'{node}p1'
         pool.destroy()
         assert error_of(pool.build, 0)[0] == libvirt.VIR_ERR_STORAGE_POOL_BUILT
+        with taken(f'{node}p2'):
+            for call in (pool.delete, lambda: pool.build(libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE)):
+                assert error_of(call) == (libvirt.VIR_ERR_SYSTEM_ERROR, f"cannot open device '{node}': Device or resource busy")
+        pool.create()
+        assert volumes(pool) == {f'{base}p1': 10, f'{base}p2': 100}
+        pool.destroy()
         pool.delete()
         assert error_of(pool.create)[0] == libvirt.VIR_ERR_STORAGE_PROBE_FAILED
+        assert not os.path.exists(f'/sys/block/{base}/{base}p2')
 
 
 def test_partitions_of_dos(pool_daemon, tmp_path):
@@ -95,6 +119,9 @@ def test_partitions_of_dos(pool_daemon, tmp_path):
         logical.upload(marked, 0, 6)
         marked.send(b'second')
         marked.finish()
+        with taken(f'{node}p6'):
+            assert error_of(pool.storageVolLookupByName(f'{base}p5').delete)[1].endswith(
+                f"partition '{node}p6' is mounted or otherwise in use")
         pool.storageVolLookupByName(f'{base}p5').delete()
         with open(f'{node}p5', 'rb') as device:
             assert device.read(6) == b'second'
@@ -138,3 +165,16 @@ def test_device_that_is_an_option(pool_daemon, tmp_path, monkeypatch):
         f'<target><path>{tmp_path}/x</path></target></pool>')
     assert error_of(pool.build, libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE) == (
         libvirt.VIR_ERR_INVALID_ARG, "invalid argument: '-c' is not the path of a device")
+
+
+def test_device_that_is_a_file(pool_daemon, tmp_path):
+    """It keeps what it has, also where overwriting was asked for."""
+    (tmp_path / 'file').write_text('content')
+    connection = pool_daemon.start().connect()
+    for xml in (disk_pool('x', tmp_path / 'file', 'gpt'),
+                f"<pool type='logical'><name>y</name><source><device path='{tmp_path}/file'/></source></pool>"):
+        pool = connection.storagePoolDefineXML(xml)
+        assert error_of(pool.build, libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE) == (
+            libvirt.VIR_ERR_SYSTEM_ERROR, f"cannot clear the label of device '{tmp_path}/file': Block device required")
+        pool.undefine()
+    assert (tmp_path / 'file').read_text() == 'content'

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -17,11 +19,15 @@ enum { END_BYTES = 1 << 20 };
 static int CO_FN co_clear(int fd, void *zeroes)
 {
     int64_t size = co_file_seek(fd, 0, SEEK_END);
+    struct stat status;
     uint64_t last;
-    int ret;
+    int ret = co_file_stat(fd, &status);
 
-    if (size < 0)
-        return (int)size;
+    if (ret || size < 0)
+        return ret ? ret : (int)size;
+    /* A file of that name would lose what it has. */
+    if (!S_ISBLK(status.st_mode))
+        return -ENOTBLK;
     last = (uint64_t)size > END_BYTES ? (uint64_t)size - END_BYTES : 0;
     ret = co_file_write_exact(fd, zeroes, MIN((size_t)size, (size_t)END_BYTES), 0);
     if (!ret && last)
@@ -31,7 +37,8 @@ static int CO_FN co_clear(int fd, void *zeroes)
 
 bool CO_FN co_device_clear_ends(const char *device, struct pool_error **err)
 {
-    AUTO(fd) fd = co_file_open(device, O_RDWR | O_NONBLOCK, 0);
+    /* What is mounted, or part of a volume group that is in use, is not free to be cleared. */
+    AUTO(fd) fd = co_file_open(device, O_RDWR | O_EXCL | O_NONBLOCK, 0);
     void *zeroes;
     int ret = -ENOMEM;
 
@@ -43,5 +50,8 @@ bool CO_FN co_device_clear_ends(const char *device, struct pool_error **err)
         ret = co_clear(fd, zeroes);
         loop_buffer_put(zeroes, END_BYTES);
     }
+    /* Nodes of partitions that are not there any more would be in the way. Not all devices can have any. */
+    if (!ret)
+        (void)co_file_ioctl(fd, BLKRRPART, NULL);
     return !ret || pool_error_set_errno(err, ret, "cannot clear the label of device '%s'", device);
 }

@@ -2,11 +2,13 @@
 /* disk: the partitions of a disk. */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "loop/coroutine.h"
+#include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/backend.h"
 #include "pool/backend/command.h"
@@ -399,6 +401,43 @@ static bool check_removal(const struct pool *pool, const struct volume *volume, 
     return true;
 }
 
+struct node_question {
+    GPtrArray *paths;
+    const char *busy; /* one of them; NULL: none */
+};
+
+static int look_for_busy(void *opaque)
+{
+    struct node_question *question = opaque;
+
+    for (guint i = 0; !question->busy && i < question->paths->len; i++) {
+        AUTO(fd) fd = open(question->paths->pdata[i], O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
+
+        if (fd < 0 && errno == EBUSY)
+            question->busy = question->paths->pdata[i];
+    }
+    return 0;
+}
+
+/* The kernel takes no partition away that is mounted or part of something, and by then the table would be without it.
+ * Logical ones behind it get another number, which is the same to the kernel. */
+static bool CO_FN co_check_unused(const struct pool *pool, const struct volume *volume, struct pool_error **err)
+{
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    struct node_question question = {.paths = paths};
+
+    g_ptr_array_add(paths, g_strdup(volume->target.path));
+    for (size_t i = 0; volume->partition_kind == PARTITION_LOGICAL && i < pool_volume_count(pool); i++) {
+        const struct volume *other = pool_volume_at(pool, i);
+
+        if (other->partition_kind == PARTITION_LOGICAL && other->partition_number > volume->partition_number)
+            g_ptr_array_add(paths, g_strdup(other->target.path));
+    }
+    (void)co_worker_run(look_for_busy, &question);
+    return !question.busy || pool_error_set(err, POOL_ERROR_OPERATION_INVALID,
+                                            "partition '%s' is mounted or otherwise in use", question.busy);
+}
+
 static void CO_FN co_renumber(struct pool *pool, unsigned removed)
 {
     g_autoptr(GPtrArray) moved = g_ptr_array_new();
@@ -432,7 +471,7 @@ static bool CO_FN disk_co_volume_delete(struct pool *pool, struct volume *volume
                                         struct pool_error **err)
 {
     if (!pool_error_check_flags(err, flags, 0, "virStorageBackendDiskDeleteVol") || !check_removal(pool, volume, err) ||
-        !co_remove(pool, volume->partition_number, err))
+        !co_check_unused(pool, volume, err) || !co_remove(pool, volume->partition_number, err))
         return false;
     if (pool_find_volume(pool, volume->name) == volume)
         pool_remove_volume(pool, volume);
