@@ -13,6 +13,7 @@
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/backend.h"
+#include "pool/backend/command.h"
 #include "pool/backend/image.h"
 #include "pool/backend/wipe.h"
 #include "pool/pool-error.h"
@@ -106,6 +107,8 @@ bool CO_FN co_device_volume_build(struct pool *pool, struct volume *volume, stru
         return false;
     if (source && !co_image_copy(pool, volume, source_pool, source, err))
         return false;
+    /* Whenever somebody who could write has closed a device, udev gives its node the owner and mode that it knows. */
+    co_command_settle();
     ret = co_worker_run(set_owner_and_mode, &volume->target);
     return !ret || pool_error_set_errno(err, ret, "cannot set the owner or mode of '%s'", volume->target.path);
 }
