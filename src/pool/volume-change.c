@@ -163,6 +163,12 @@ static bool check_copy(const struct pool *pool, struct volume *volume, const str
 {
     if (pool_find_volume(pool, volume->name))
         return pool_error_set(err, POOL_ERROR_INTERNAL, "storage volume name '%s' already in use.", volume->name);
+    /* A logical volume with an origin has as much room as was given to its changes: a copy, which is all of them, is a
+     * whole volume. */
+    if (pool->def->type == POOL_LOGICAL && volume->backing) {
+        g_clear_pointer(&volume->backing, volume_target_free);
+        volume->has_allocation = false;
+    }
     volume->capacity = MAX(volume->capacity, source->capacity);
     volume->has_capacity = true;
     if (!volume->has_allocation)

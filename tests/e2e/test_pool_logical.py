@@ -47,7 +47,7 @@ def test_life_of_logical_volumes(pool_daemon, lvm):
     assert error_of(sparse.wipe)[0] == libvirt.VIR_ERR_NO_SUPPORT
 
     snapshot = pool.createXML(volume_xml('snapshot', 8 * MIB, backing=first.path()))
-    assert lvm.calls('lvcreate')[2] == ['--name', 'snapshot', '-L', '8192K', '-s', first.path(), '--yes']
+    assert lvm.calls('lvcreate')[2] == ['--name', 'snapshot', '-L', '8288K', '-s', first.path(), '--yes']
     pool.refresh()
     assert f'<path>{first.path()}</path>' in pool.storageVolLookupByName('snapshot').XMLDesc().split('<backingStore>')[1]
 

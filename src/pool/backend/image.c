@@ -527,7 +527,9 @@ bool CO_FN co_image_copy(struct pool *pool, struct volume *volume, struct pool *
 {
     struct open_image from;
     struct open_image to;
-    struct copying copying = {.is_zero = volume->type == VOLUME_FILE && !volume->target.encryption};
+    /* A sparse logical volume has room for what its source has, not for zeroes; one that has an origin shows that. */
+    bool is_empty = volume->type == VOLUME_FILE || (volume->sparse && !volume->backing);
+    struct copying copying = {.is_zero = is_empty && !volume->target.encryption};
     int ret;
 
     if (!co_open(source_pool, source, false, &from, err))
