@@ -10,6 +10,7 @@
 #include "loop/coroutine.h"
 #include "loop/file.h"
 #include "loop/loop.h"
+#include "pool/definition-list.h"
 #include "pool/pool-error.h"
 #include "pool/storage-internal.h"
 #include "pool/xml/document.h"
@@ -136,11 +137,21 @@ static void CO_FN co_load_config(struct storage *storage, const char *name)
     pool->autostart = co_worker_run(is_link_to, &question);
 }
 
+static GStrv CO_FN co_list(const char *directory)
+{
+    GStrv names;
+    int ret = co_definition_list(directory, &names);
+
+    if (ret)
+        log_error("cannot read the directory of pools '%s': %s", directory, g_strerror(-ret));
+    return names;
+}
+
 /* Those that run first: a definition of the same pool waits for its end then. */
 static void CO_FN co_load_files(struct storage *storage)
 {
-    g_auto(GStrv) states = co_list_definitions(storage->state_directory);
-    g_auto(GStrv) configs = co_list_definitions(storage->config_directory);
+    g_auto(GStrv) states = co_list(storage->state_directory);
+    g_auto(GStrv) configs = co_list(storage->config_directory);
 
     for (char **name = states; *name; name++)
         co_load_state(storage, *name);

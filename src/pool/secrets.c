@@ -2,7 +2,6 @@
 #include "pool/secrets.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +11,7 @@
 #include "loop/file.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
+#include "pool/definition-list.h"
 #include "pool/log.h"
 #include "pool/pool-error.h"
 #include "pool/pool-secret.h"
@@ -200,39 +200,22 @@ static bool CO_FN co_write_value(struct pool_secrets *secrets, const struct own_
 
 /* --- loading --- */
 
-struct listing {
-    const char *directory;
-    GPtrArray *names; /* without ".xml" */
-};
-
-static int list_names(void *opaque)
-{
-    struct listing *listing = opaque;
-    DIR *directory = opendir(listing->directory);
-    const struct dirent *entry;
-
-    if (!directory)
-        return -errno;
-    while ((entry = readdir(directory))) {
-        if (g_str_has_suffix(entry->d_name, ".xml"))
-            g_ptr_array_add(listing->names, g_strndup(entry->d_name, strlen(entry->d_name) - strlen(".xml")));
-    }
-    closedir(directory);
-    return 0;
-}
-
-/* NULL where there is none, or it cannot be read. */
+/* NULL where there is none, or it cannot be read, which is logged. */
 static struct rpc_bytes *CO_FN co_load_value(const struct pool_secrets *secrets, const uint8_t *uuid)
 {
     g_autofree char *path = file_path(secrets, uuid, "base64");
     g_autofree char *text = NULL;
     g_autofree uint8_t *data = NULL;
     struct rpc_bytes *bytes;
+    AUTO(error) error = NULL;
     gsize decoded;
     size_t size;
 
-    if (!co_file_load(path, FILE_MAX, &text, &size, NULL))
+    if (!co_file_load(path, FILE_MAX, &text, &size, &error)) {
+        if (error_get_errno(error) != ENOENT)
+            pool_log_error("secret", "cannot load the value of a secret: %s", error_message(error));
         return NULL;
+    }
     data = g_base64_decode(text, &decoded);
     bytes = rpc_bytes_new(data, decoded);
     explicit_bzero(text, size);
@@ -274,14 +257,13 @@ static void CO_FN co_load_secret(struct pool_secrets *secrets, const char *name)
 
 void co_pool_secrets_load(struct pool_secrets *secrets)
 {
-    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    struct listing listing = {.directory = secrets->directory, .names = names};
-    int result = co_worker_run(list_names, &listing);
+    g_auto(GStrv) names = NULL;
+    int result = co_definition_list(secrets->directory, &names);
 
-    if (result && result != -ENOENT)
+    if (result)
         pool_log_error("secret", "cannot read directory '%s': %s", secrets->directory, g_strerror(-result));
-    for (guint i = 0; i < names->len; i++)
-        co_load_secret(secrets, names->pdata[i]);
+    for (char **name = names; *name; name++)
+        co_load_secret(secrets, *name);
 }
 
 /* --- life --- */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Definitions in files, which hold the old one or the new one, whole. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -115,45 +114,4 @@ void CO_FN co_storage_remove_state(const struct storage *storage, const char *na
     g_autofree char *path = storage_state_path(storage, name);
 
     (void)co_file_unlink(path);
-}
-
-/* --- what is there --- */
-
-struct listing {
-    const char *directory;
-    GPtrArray *names;
-};
-
-static int list_names(void *opaque)
-{
-    struct listing *listing = opaque;
-    DIR *directory = opendir(listing->directory);
-    const struct dirent *entry;
-
-    if (!directory)
-        return -errno;
-    while ((entry = readdir(directory))) {
-        size_t size = strlen(entry->d_name);
-
-        if (size >= sizeof(ending) && g_str_has_suffix(entry->d_name, ending))
-            g_ptr_array_add(listing->names, g_strndup(entry->d_name, size - strlen(ending)));
-    }
-    closedir(directory);
-    return 0;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-char **CO_FN co_list_definitions(const char *directory)
-{
-    struct listing listing = {directory, g_ptr_array_new()};
-
-    /* No directory, no definitions. */
-    (void)co_worker_run(list_names, &listing);
-    g_ptr_array_sort(listing.names, compare_names);
-    g_ptr_array_add(listing.names, NULL);
-    return (char **)g_ptr_array_free(listing.names, FALSE);
 }

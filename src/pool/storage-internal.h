@@ -95,9 +95,6 @@ bool CO_FN co_storage_write_config(const struct storage *storage, const struct p
 bool CO_FN co_storage_write_state(const struct storage *storage, const struct pool_def *def, struct pool_error **err);
 void CO_FN co_storage_remove_state(const struct storage *storage, const char *name);
 
-/* The names of the files NAME.xml in `directory`, without the ending; empty where there is no such directory. Owned. */
-char **CO_FN co_list_definitions(const char *directory);
-
 /* --- checks --- */
 
 /* Whether a pool of that definition can be beside those that there are. */
