@@ -17,9 +17,22 @@ static bool failed(struct pool_error **err, int result, const char *what, const 
     return false;
 }
 
+/* One that is there is of somebody who came to an end in between, and others may be able to read it, or it is a link.
+ */
+static int CO_FN co_open_new(const char *path)
+{
+    int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+    int fd = co_file_open(path, flags, 0600);
+
+    if (fd != -EEXIST)
+        return fd;
+    (void)co_file_unlink(path); /* if that fails, so does what follows */
+    return co_file_open(path, flags, 0600);
+}
+
 static int CO_FN co_write_new(const char *path, const void *data, size_t size)
 {
-    AUTO(fd) fd = co_file_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    AUTO(fd) fd = co_open_new(path);
     int result;
 
     if (fd < 0)
