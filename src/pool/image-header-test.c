@@ -72,6 +72,13 @@ static void others(void)
     g_assert_true(header.encrypted);
     g_assert_cmpuint(header.payload_offset, ==, 4096 * 512);
 
+    begin("#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n", 80);
+    store_be32(head + 128, 65536);
+    store_be32(head + 132, 10);
+    g_assert_cmpuint(image_header_decode(head, sizeof(head), &header), ==, 0);
+    g_assert_cmpint(header.format, ==, VOLUME_FORMAT_CLOOP);
+    g_assert_cmpuint(header.capacity, ==, 655360);
+
     begin("KDMV", 4);
     store_le64(head + 12, 2048);
     g_assert_cmpuint(image_header_decode(head, sizeof(head), &header), ==, 0);

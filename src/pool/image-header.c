@@ -298,7 +298,7 @@ static const struct format_magic {
     {"conectix", 8, 0, vpc_decode},
     {"\x7f\x10\xda\xbe", 4, 64, vdi_decode},
     {"Bochs Virtual HD Image", 22, 0, bochs_decode},
-    {"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", 38, 0, cloop_decode},
+    {"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", 37, 0, cloop_decode},
     {"WithoutFreeSpace", 16, 0, ploop_decode},
     {"WithouFreSpacExt", 16, 0, ploop_decode},
     {"OOOM", 4, 0, cow_decode},
