@@ -52,13 +52,16 @@ static bool load_config(struct program *program, struct error **err)
     const char *path = program->options.config ? program->options.config : program->paths->config_file;
     g_autoptr(GError) reason = NULL;
     g_autofree char *text = NULL;
+    gsize size;
 
     program->config = pool_config_new();
-    if (!g_file_get_contents(path, &text, NULL, &reason)) {
+    if (!g_file_get_contents(path, &text, &size, &reason)) {
         if (!program->options.config && g_error_matches(reason, G_FILE_ERROR, G_FILE_ERROR_NOENT))
             return true;
         return error_set(err, "Can't load config file: %s: %s", reason->message, path);
     }
+    if (strlen(text) != size)
+        return error_set(err, "Can't load config file: a NUL byte is no text: %s", path);
     if (!pool_config_parse(program->config, text, path, err)) {
         error_prefix(err, "Can't load config file: ");
         return false;

@@ -2,6 +2,8 @@
 #include "pool/config.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -11,67 +13,13 @@
 /* Of a key that libvirt's daemons pass over: more would be no burst of calls any more. */
 enum { POLL_MAX_US = 1000 };
 
-enum key_type { KEY_STRING, KEY_MODE, KEY_LIST, KEY_UINT, KEY_INT, KEY_AUTH };
+enum key_type { KEY_STRING, KEY_LIST, KEY_UINT, KEY_INT };
 
 static const char *const type_words[] = {
-    [KEY_STRING] = "a string",        [KEY_MODE] = "a string",
-    [KEY_LIST] = "a list of strings", [KEY_UINT] = "a number of 0 or more",
-    [KEY_INT] = "a number",           [KEY_AUTH] = "a string",
-};
-
-struct key {
-    const char *name;
-    enum key_type type;
-    size_t offset;
-    uint32_t min, max; /* of KEY_UINT; max 0: none */
-};
-
-#define KEY(name, type)                                                                                                \
-    {                                                                                                                  \
-#name, type, offsetof(struct pool_config, name), 0, 0                                                          \
-    }
-#define KEY_RANGE(name, min, max)                                                                                      \
-    {                                                                                                                  \
-#name, KEY_UINT, offsetof(struct pool_config, name), min, max                                                  \
-    }
-
-static const struct key keys[] = {
-    KEY(unix_sock_group, KEY_STRING),
-    KEY(unix_sock_ro_perms, KEY_MODE),
-    KEY(unix_sock_rw_perms, KEY_MODE),
-    KEY(unix_sock_admin_perms, KEY_MODE),
-    KEY(unix_sock_dir, KEY_STRING),
-    KEY(auth_unix_ro, KEY_AUTH),
-    KEY(auth_unix_rw, KEY_AUTH),
-    KEY(access_drivers, KEY_LIST),
-    KEY(sasl_allowed_username_list, KEY_LIST),
-    KEY_RANGE(max_clients, 1, 0),
-    KEY_RANGE(max_queued_clients, 1, INT32_MAX),
-    KEY(max_anonymous_clients, KEY_UINT),
-    KEY(min_workers, KEY_UINT),
-    KEY_RANGE(max_workers, 1, 0),
-    KEY(prio_workers, KEY_UINT),
-    KEY_RANGE(max_client_requests, 1, 0),
-    KEY(admin_min_workers, KEY_UINT),
-    KEY_RANGE(admin_max_workers, 1, 0),
-    KEY_RANGE(admin_max_clients, 1, 0),
-    KEY_RANGE(admin_max_queued_clients, 1, INT32_MAX),
-    KEY_RANGE(admin_max_client_requests, 1, 0),
-    KEY_RANGE(log_level, 0, POOL_LOG_ERROR),
-    KEY(log_filters, KEY_STRING),
-    KEY(log_outputs, KEY_STRING),
-    KEY_RANGE(audit_level, 0, 2),
-    KEY_RANGE(audit_logging, 0, 1),
-    KEY(host_uuid, KEY_STRING),
-    KEY(host_uuid_source, KEY_STRING),
-    KEY(keepalive_interval, KEY_INT),
-    KEY(keepalive_count, KEY_UINT),
-    KEY(admin_keepalive_interval, KEY_INT),
-    KEY(admin_keepalive_count, KEY_UINT),
-    KEY(keepalive_required, KEY_UINT),
-    KEY(admin_keepalive_required, KEY_UINT),
-    KEY(ovs_timeout, KEY_UINT),
-    KEY_RANGE(poll_max_us, 0, POLL_MAX_US),
+    [KEY_STRING] = "a string",
+    [KEY_LIST] = "a list of strings",
+    [KEY_UINT] = "a number of 0 or more",
+    [KEY_INT] = "a number",
 };
 
 /* A value as it stands in the file. */
@@ -86,46 +34,10 @@ struct parser {
     const char *at;
     const char *path;
     unsigned line;
+    const char *key;  /* that is being read; NULL: none yet */
+    unsigned *set_at; /* by the place of a key in the table: the line; 0: none yet */
     struct pool_config *config;
 };
-
-struct pool_config *pool_config_new(void)
-{
-    struct pool_config *config = g_new0(struct pool_config, 1);
-
-    config->max_clients = 5000;
-    config->max_queued_clients = 1000;
-    config->max_anonymous_clients = 20;
-    config->min_workers = config->admin_max_workers = 5;
-    config->max_workers = 20;
-    config->admin_min_workers = 1;
-    config->prio_workers = 5;
-    config->max_client_requests = config->admin_max_client_requests = 5;
-    config->admin_max_clients = 5;
-    config->admin_max_queued_clients = 20;
-    config->audit_level = 1;
-    config->keepalive_interval = config->admin_keepalive_interval = 5;
-    config->keepalive_count = config->admin_keepalive_count = 5;
-    config->ovs_timeout = 5;
-    config->warnings = g_ptr_array_new_with_free_func(g_free);
-    return config;
-}
-
-void pool_config_free(struct pool_config *config)
-{
-    if (!config)
-        return;
-    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
-        void *field = (char *)config + keys[i].offset;
-
-        if (keys[i].type == KEY_LIST)
-            g_strfreev(*(GStrv *)field);
-        else if (keys[i].type != KEY_UINT && keys[i].type != KEY_INT)
-            g_free(*(char **)field);
-    }
-    g_ptr_array_unref(config->warnings);
-    g_free(config);
-}
 
 static void value_done(struct value value)
 {
@@ -137,9 +49,30 @@ AUTO_DEFINE(value, struct value, value_done)
 
 /* --- reading --- */
 
-static bool fail(const struct parser *parser, const char *what, struct error **err)
+/* File, line and key, and what is wrong there. */
+static bool fail(const struct parser *parser, struct error **err, const char *format, ...) PRINTF_LIKE(3, 4);
+static bool fail(const struct parser *parser, struct error **err, const char *format, ...)
 {
-    return error_set(err, "%s:%u: %s", parser->path, parser->line, what);
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *what = g_strdup_vprintf(format, args);
+    va_end(args);
+    return error_set(err, "%s:%u: %s%s%s", parser->path, parser->line, parser->key ? parser->key : "",
+                     parser->key ? ": " : "", what);
+}
+
+/* The same, and it goes on. */
+static void warn(const struct parser *parser, const char *format, ...) PRINTF_LIKE(2, 3);
+static void warn(const struct parser *parser, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *what = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_ptr_array_add(parser->config->warnings,
+                    g_strdup_printf("%s:%u: %s: %s", parser->path, parser->line, parser->key, what));
 }
 
 static void skip_blanks(struct parser *parser)
@@ -172,7 +105,7 @@ static bool parse_string(struct parser *parser, char **ret, struct error **err)
     const char *end = strstr(begin, mark);
 
     if (!end || (!long_form && memchr(begin, '\n', (size_t)(end - begin))))
-        return fail(parser, "unterminated string", err);
+        return fail(parser, err, "unterminated string");
     *ret = g_strndup(begin, (size_t)(end - begin));
     for (const char *c = begin; c < end; c++)
         parser->line += *c == '\n';
@@ -183,9 +116,12 @@ static bool parse_string(struct parser *parser, char **ret, struct error **err)
 static bool parse_number(struct parser *parser, int64_t *ret, struct error **err)
 {
     g_autofree char *text = g_strndup(parser->at, strspn(parser->at, "+-0123456789"));
+    const char *digits = *text == '+' || *text == '-' ? text + 1 : text;
 
-    if (!g_ascii_string_to_signed(*text == '+' ? text + 1 : text, 10, INT64_MIN, INT64_MAX, ret, NULL))
-        return fail(parser, "unterminated number", err);
+    if (!*digits || digits[strspn(digits, "0123456789")])
+        return fail(parser, err, "'%s' is not a number", text);
+    if (!g_ascii_string_to_signed(*text == '+' ? digits : text, 10, INT64_MIN, INT64_MAX, ret, NULL))
+        return fail(parser, err, "the number %s is too large", text);
     parser->at += strlen(text);
     return true;
 }
@@ -205,7 +141,7 @@ static bool parse_list(struct parser *parser, GPtrArray *list, struct error **er
         if (*parser->at == ']')
             break;
         if (!is_quote(*parser->at))
-            return fail(parser, "expecting a string or ']' in a list", err);
+            return fail(parser, err, "expecting a string or ']' in a list");
         if (!parse_string(parser, &text, err))
             return false;
         g_ptr_array_add(list, text);
@@ -213,7 +149,7 @@ static bool parse_list(struct parser *parser, GPtrArray *list, struct error **er
         if (*parser->at == ',')
             parser->at++;
         else if (*parser->at != ']')
-            return fail(parser, "expecting a separator in list", err);
+            return fail(parser, err, "expecting a separator in list");
     }
     parser->at++;
     return true;
@@ -234,10 +170,10 @@ static bool parse_value(struct parser *parser, struct value *ret, struct error *
         ret->kind = VALUE_NUMBER;
         return parse_number(parser, &ret->number, err);
     }
-    return fail(parser, "expecting a value", err);
+    return fail(parser, err, "expecting a value");
 }
 
-/* --- setting --- */
+/* --- what a value may be --- */
 
 #ifdef ASHLAR_SASL
 enum { POOL_HAS_SASL = true };
@@ -245,81 +181,187 @@ enum { POOL_HAS_SASL = true };
 enum { POOL_HAS_SASL = false };
 #endif
 
-static bool bad_value(const struct parser *parser, const struct key *key, const char *what, struct error **err)
+static bool check_mode(const struct parser *parser, const struct value *value, struct error **err)
 {
-    return error_set(err, "%s:%u: %s: %s", parser->path, parser->line, key->name, what);
-}
+    const char *text = value->string;
 
-static bool check_mode(const struct parser *parser, const struct key *key, const char *text, struct error **err)
-{
     if (!*text || strlen(text) > 4 || strspn(text, "01234567") != strlen(text))
-        return error_set(err, "%s:%u: %s: '%s' is not a mode in octal, like \"0770\"", parser->path, parser->line,
-                         key->name, text);
+        return fail(parser, err, "'%s' is not a mode in octal, like \"0770\"", text);
     return true;
 }
 
-static bool check_auth(const struct parser *parser, const struct key *key, const char *text, struct error **err)
+static bool check_directory(const struct parser *parser, const struct value *value, struct error **err)
 {
+    return g_path_is_absolute(value->string) || fail(parser, err, "'%s' is not an absolute path", value->string);
+}
+
+static bool check_auth(const struct parser *parser, const struct value *value, struct error **err)
+{
+    const char *text = value->string;
+
     if (!strcmp(text, "none") || !strcmp(text, "polkit"))
         return true;
     if (!strcmp(text, "sasl"))
         return POOL_HAS_SASL ||
-               bad_value(parser, key, "this daemon is built without SASL; \"none\" and \"polkit\" are there", err);
-    return error_set(err, "%s:%u: %s: unsupported auth '%s'", parser->path, parser->line, key->name, text);
+               fail(parser, err, "this daemon is built without SASL; \"none\" and \"polkit\" are there");
+    return fail(parser, err, "unsupported auth '%s'", text);
 }
 
-/* A wrong kind of value, or one out of range. */
+static bool check_access(const struct parser *parser, const struct value *value, struct error **err)
+{
+    for (guint i = 0; i < value->list->len; i++) {
+        const char *name = value->list->pdata[i];
+
+        if (strcmp(name, "none") != 0 && strcmp(name, "polkit") != 0)
+            return fail(parser, err, "there is no access driver '%s', only \"none\" and \"polkit\"", name);
+    }
+    return true;
+}
+
+static bool check_host_uuid(const struct parser *parser, const struct value *value, struct error **err)
+{
+    const char *uuid = value->string;
+
+    if (!g_uuid_string_is_valid(uuid))
+        return fail(parser, err, "'%s' is not a UUID", uuid);
+    if (strspn(uuid, (char[]){*uuid, '-', 0}) == strlen(uuid))
+        return fail(parser, err, "'%s' is the same digit all over", uuid);
+    return true;
+}
+
+static bool check_host_uuid_source(const struct parser *parser, const struct value *value, struct error **err)
+{
+    if (!strcmp(value->string, "smbios") || !strcmp(value->string, "machine-id"))
+        return true;
+    return fail(parser, err, "invalid UUID source: %s", value->string);
+}
+
+struct key {
+    const char *name;
+    enum key_type type;
+    size_t offset;
+    uint32_t min, max; /* of KEY_UINT; max 0: none */
+    bool (*check)(const struct parser *parser, const struct value *value, struct error **err); /* NULL: all goes */
+};
+
+#define KEY(field, key_type) .name = #field, .type = key_type, .offset = offsetof(struct pool_config, field)
+
+static const struct key keys[] = {
+    {KEY(unix_sock_group, KEY_STRING)},
+    {KEY(unix_sock_ro_perms, KEY_STRING), .check = check_mode},
+    {KEY(unix_sock_rw_perms, KEY_STRING), .check = check_mode},
+    {KEY(unix_sock_admin_perms, KEY_STRING), .check = check_mode},
+    {KEY(unix_sock_dir, KEY_STRING), .check = check_directory},
+    {KEY(auth_unix_ro, KEY_STRING), .check = check_auth},
+    {KEY(auth_unix_rw, KEY_STRING), .check = check_auth},
+    {KEY(access_drivers, KEY_LIST), .check = check_access},
+    {KEY(sasl_allowed_username_list, KEY_LIST)},
+    {KEY(max_clients, KEY_UINT), .min = 1},
+    {KEY(max_queued_clients, KEY_UINT), .max = INT32_MAX},
+    {KEY(max_anonymous_clients, KEY_UINT)},
+    {KEY(min_workers, KEY_UINT)},
+    {KEY(max_workers, KEY_UINT), .min = 1},
+    {KEY(prio_workers, KEY_UINT)},
+    {KEY(max_client_requests, KEY_UINT), .min = 1},
+    {KEY(admin_min_workers, KEY_UINT)},
+    {KEY(admin_max_workers, KEY_UINT), .min = 1},
+    {KEY(admin_max_clients, KEY_UINT), .min = 1},
+    {KEY(admin_max_queued_clients, KEY_UINT), .max = INT32_MAX},
+    {KEY(admin_max_client_requests, KEY_UINT), .min = 1},
+    {KEY(log_level, KEY_UINT), .max = POOL_LOG_ERROR},
+    {KEY(log_filters, KEY_STRING)},
+    {KEY(log_outputs, KEY_STRING)},
+    {KEY(audit_level, KEY_UINT), .max = 2},
+    {KEY(audit_logging, KEY_UINT), .max = 1},
+    {KEY(host_uuid, KEY_STRING), .check = check_host_uuid},
+    {KEY(host_uuid_source, KEY_STRING), .check = check_host_uuid_source},
+    {KEY(keepalive_interval, KEY_INT)},
+    {KEY(keepalive_count, KEY_UINT)},
+    {KEY(admin_keepalive_interval, KEY_INT)},
+    {KEY(admin_keepalive_count, KEY_UINT)},
+    {KEY(keepalive_required, KEY_UINT)},
+    {KEY(admin_keepalive_required, KEY_UINT)},
+    {KEY(ovs_timeout, KEY_UINT)},
+    {KEY(poll_max_us, KEY_UINT), .max = POLL_MAX_US},
+};
+
+static const struct key *find_key(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        if (!strcmp(keys[i].name, name))
+            return &keys[i];
+    }
+    return NULL;
+}
+
+/* A number out of range, or one that its key does not take. */
 static bool check_number(const struct parser *parser, const struct key *key, int64_t number, struct error **err)
 {
     int64_t min = key->type == KEY_INT ? INT32_MIN : (int64_t)key->min;
     int64_t max = key->type == KEY_INT ? INT32_MAX : key->max ? (int64_t)key->max : (int64_t)UINT32_MAX;
 
     if (number < min || number > max)
-        return error_set(err, "%s:%u: %s: %" PRId64 " is not from %" PRId64 " to %" PRId64, parser->path, parser->line,
-                         key->name, number, min, max);
+        return fail(parser, err, "%" PRId64 " is not from %" PRId64 " to %" PRId64, number, min, max);
     return true;
 }
 
-static bool set_text(const struct parser *parser, const struct key *key, struct value *value, struct error **err)
-{
-    char **field = (char **)(void *)((char *)parser->config + key->offset);
+/* --- setting --- */
 
-    if (key->type == KEY_MODE && !check_mode(parser, key, value->string, err))
-        return false;
-    if (key->type == KEY_AUTH && !check_auth(parser, key, value->string, err))
-        return false;
-    g_free(*field);
-    *field = TAKE(value->string);
-    return true;
+static bool is_number(const struct key *key)
+{
+    return key->type == KEY_UINT || key->type == KEY_INT;
 }
 
-static void set_list(const struct parser *parser, const struct key *key, struct value *value)
+static bool check_value(const struct parser *parser, const struct key *key, const struct value *value,
+                        struct error **err)
 {
-    GStrv *field = (GStrv *)(void *)((char *)parser->config + key->offset);
+    int wanted = is_number(key) ? VALUE_NUMBER : key->type == KEY_LIST ? VALUE_LIST : VALUE_STRING;
 
+    if ((int)value->kind != wanted)
+        return fail(parser, err, "expecting %s", type_words[key->type]);
+    if (is_number(key) && !check_number(parser, key, value->number, err))
+        return false;
+    return !key->check || key->check(parser, value, err);
+}
+
+static void set_list(GStrv *field, struct value *value)
+{
     g_strfreev(*field);
     g_ptr_array_add(value->list, NULL);
     *field = (GStrv)g_ptr_array_free(TAKE(value->list), FALSE);
 }
 
-static bool set(const struct parser *parser, const struct key *key, struct value *value, struct error **err)
+static void set_text(char **field, struct value *value)
 {
-    bool number = key->type == KEY_UINT || key->type == KEY_INT;
-    void *field = (char *)parser->config + key->offset;
+    g_free(*field);
+    *field = TAKE(value->string);
+}
 
-    if ((int)value->kind != (number ? VALUE_NUMBER : key->type == KEY_LIST ? VALUE_LIST : VALUE_STRING))
-        return error_set(err, "%s:%u: %s: expecting %s", parser->path, parser->line, key->name, type_words[key->type]);
-    if (number && !check_number(parser, key, value->number, err))
-        return false;
+static void set(struct pool_config *config, const struct key *key, struct value *value)
+{
+    void *field = (char *)config + key->offset;
+
     if (key->type == KEY_UINT)
         *(uint32_t *)field = (uint32_t)value->number;
     else if (key->type == KEY_INT)
         *(int32_t *)field = (int32_t)value->number;
     else if (key->type == KEY_LIST)
-        set_list(parser, key, value);
+        set_list(field, value);
     else
-        return set_text(parser, key, value, err);
-    return true;
+        set_text(field, value);
+}
+
+/* Of a key that is given twice libvirt's daemons take the first value. */
+static void take(const struct parser *parser, const struct key *key, struct value *value)
+{
+    unsigned *set_at = &parser->set_at[key - keys];
+
+    if (*set_at) {
+        warn(parser, "line %u has set it already, and that counts", *set_at);
+        return;
+    }
+    *set_at = parser->line;
+    set(parser->config, key, value);
 }
 
 static bool parse_line(struct parser *parser, struct error **err)
@@ -327,81 +369,64 @@ static bool parse_line(struct parser *parser, struct error **err)
     static const char name_characters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
     size_t length = strspn(parser->at, name_characters);
     g_autofree char *name = g_strndup(parser->at, length);
-    struct parser begin = *parser; /* for messages: a list may end on another line */
+    struct parser begin; /* for messages: a list may end on another line */
     AUTO(value) value = {0};
+    const struct key *key;
 
-    if (!length)
-        return fail(parser, "expecting a name", err);
+    if (!g_ascii_isalpha(*name))
+        return fail(parser, err, "expecting a name");
+    parser->key = name;
+    begin = *parser;
     parser->at += length;
     skip_blanks(parser);
     if (*parser->at != '=')
-        return error_set(err, "%s:%u: %s: expecting an assignment", parser->path, parser->line, name);
+        return fail(parser, err, "expecting an assignment");
     parser->at++;
     skip_blanks(parser);
     if (!parse_value(parser, &value, err))
         return false;
     skip_blanks(parser);
     if (*parser->at && *parser->at != '\n' && *parser->at != '#')
-        return error_set(err, "%s:%u: %s: expecting the end of the line after the value", parser->path, parser->line,
-                         name);
-    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
-        if (!strcmp(keys[i].name, name))
-            return set(&begin, &keys[i], &value, err);
+        return fail(parser, err, "expecting the end of the line after the value");
+    parser->key = NULL;
+    key = find_key(name);
+    if (!key) {
+        warn(&begin, "there is no such key");
+        return true;
     }
-    g_ptr_array_add(parser->config->warnings,
-                    g_strdup_printf("%s:%u: %s: there is no such key", begin.path, begin.line, name));
+    if (!check_value(&begin, key, &value, err))
+        return false;
+    take(&begin, key, &value);
     return true;
 }
 
 /* --- what goes together --- */
 
-static bool check_workers(const char *path, const char *key, uint32_t min, uint32_t max, struct error **err)
+/* As libvirt's daemons take it. */
+static void limit_workers(struct pool_config *config, const char *path, const char *key, uint32_t *min, uint32_t max)
 {
-    return min <= max ||
-           error_set(err, "%s: %smin_workers is %u, more than %smax_workers, which is %u", path, key, min, key, max);
+    if (*min <= max)
+        return;
+    g_ptr_array_add(config->warnings,
+                    g_strdup_printf("%s: %smin_workers is %u, more than %smax_workers, which is %u and counts for both",
+                                    path, key, *min, key, max));
+    *min = max;
 }
 
-static bool check_host_uuid(const struct pool_config *config, const char *path, struct error **err)
-{
-    const char *uuid = config->host_uuid;
-    const char *source = config->host_uuid_source;
-
-    if (source && strcmp(source, "smbios") != 0 && strcmp(source, "machine-id") != 0)
-        return error_set(err, "%s: host_uuid_source: invalid UUID source: %s", path, source);
-    if (uuid && !g_uuid_string_is_valid(uuid))
-        return error_set(err, "%s: host_uuid: '%s' is not a UUID", path, uuid);
-    if (uuid && strspn(uuid, (char[]){*uuid, '-', 0}) == strlen(uuid))
-        return error_set(err, "%s: host_uuid: '%s' is the same digit all over", path, uuid);
-    return true;
-}
-
-static bool check_access(const struct pool_config *config, const char *path, struct error **err)
-{
-    if (!config->access_drivers)
-        return true;
-    for (char **name = config->access_drivers; *name; name++) {
-        if (strcmp(*name, "none") != 0 && strcmp(*name, "polkit") != 0)
-            return error_set(err, "%s: access_drivers: there is no access driver '%s', only \"none\" and \"polkit\"",
-                             path, *name);
-    }
-    return true;
-}
-
-static bool check(const struct pool_config *config, const char *path, struct error **err)
+static bool check(struct pool_config *config, const char *path, struct error **err)
 {
     if (config->max_clients < config->max_anonymous_clients)
         return error_set(err, "%s: max_anonymous_clients is %u, more than max_clients, which is %u", path,
                          config->max_anonymous_clients, config->max_clients);
-    if (config->unix_sock_dir && !g_path_is_absolute(config->unix_sock_dir))
-        return error_set(err, "%s: unix_sock_dir: '%s' is not an absolute path", path, config->unix_sock_dir);
-    return check_workers(path, "", config->min_workers, config->max_workers, err) &&
-           check_workers(path, "admin_", config->admin_min_workers, config->admin_max_workers, err) &&
-           check_host_uuid(config, path, err) && check_access(config, path, err);
+    limit_workers(config, path, "", &config->min_workers, config->max_workers);
+    limit_workers(config, path, "admin_", &config->admin_min_workers, config->admin_max_workers);
+    return true;
 }
 
 bool pool_config_parse(struct pool_config *config, const char *text, const char *path, struct error **err)
 {
-    struct parser parser = {.at = text, .path = path, .line = 1, .config = config};
+    unsigned set_at[G_N_ELEMENTS(keys)] = {0};
+    struct parser parser = {.at = text, .path = path, .line = 1, .set_at = set_at, .config = config};
 
     for (;;) {
         skip_lines(&parser);
@@ -410,6 +435,44 @@ bool pool_config_parse(struct pool_config *config, const char *text, const char 
         if (!parse_line(&parser, err))
             return false;
     }
+}
+
+/* --- life --- */
+
+struct pool_config *pool_config_new(void)
+{
+    struct pool_config *config = g_new0(struct pool_config, 1);
+
+    config->max_clients = config->admin_max_clients = 5000;
+    config->max_queued_clients = 1000;
+    config->max_anonymous_clients = 20;
+    config->min_workers = config->admin_min_workers = 5;
+    config->max_workers = config->admin_max_workers = 20;
+    config->prio_workers = 5;
+    config->max_client_requests = config->admin_max_client_requests = 5;
+    config->admin_max_queued_clients = 20;
+    config->audit_level = 1;
+    config->keepalive_interval = config->admin_keepalive_interval = 5;
+    config->keepalive_count = config->admin_keepalive_count = 5;
+    config->ovs_timeout = 5;
+    config->warnings = g_ptr_array_new_with_free_func(g_free);
+    return config;
+}
+
+void pool_config_free(struct pool_config *config)
+{
+    if (!config)
+        return;
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        void *field = (char *)config + keys[i].offset;
+
+        if (keys[i].type == KEY_LIST)
+            g_strfreev(*(GStrv *)field);
+        else if (keys[i].type != KEY_UINT && keys[i].type != KEY_INT)
+            g_free(*(char **)field);
+    }
+    g_ptr_array_unref(config->warnings);
+    g_free(config);
 }
 
 unsigned pool_config_mode(const char *text, unsigned otherwise)
