@@ -14,6 +14,9 @@
 #include "loop/file.h"
 #include "pool/pool-error.h"
 
+/* More than a datagram takes. */
+enum { MUCH = 1 << 20 };
+
 static char *folder;
 
 static char *in_folder(const char *name)
@@ -59,8 +62,11 @@ static void test_files(void)
     g_autofree char *all = NULL;
     g_autofree char *some = NULL;
     g_auto(GStrv) lines = NULL;
+    GStatBuf status;
 
     set_outputs("1:file:%s 4:file:%s", much, little);
+    g_assert_cmpint(g_stat(much, &status), ==, 0);
+    g_assert_cmpuint(status.st_mode & 0777, ==, 0600);
     pool_log_set_level(POOL_LOG_INFO);
     pool_log_debug("a", "unseen");
     pool_log_info("a", "number %d", 7);
@@ -83,6 +89,26 @@ static void test_files(void)
     some = content(much);
     g_assert_true(g_str_has_prefix(some, all));
     g_assert_nonnull(strstr(some, "again"));
+    pool_log_close();
+}
+
+/* Of two outputs to one place the later one counts. */
+static void test_twice(void)
+{
+    g_autofree char *path = in_folder("twice");
+    g_autofree char *expected = g_strdup_printf("2:stderr 3:file:%s", path);
+    g_autofree char *outputs = NULL;
+    g_autofree char *text = NULL;
+    unsigned count;
+
+    set_outputs("1:file:%s 1:stderr 2:stderr 3:file:%s", path, path);
+    outputs = pool_log_get_outputs(&count);
+    g_assert_cmpuint(count, ==, 2);
+    g_assert_cmpstr(outputs, ==, expected);
+    set_outputs("1:file:%s 1:file:%s", path, path);
+    pool_log_error("a", "once");
+    text = content(path);
+    g_assert_true(strstr(text, "once") == g_strrstr(text, "once"));
     pool_log_close();
 }
 
@@ -163,6 +189,8 @@ static void test_syslog(const void *opaque)
     g_autofree char *first = NULL;
     g_autofree char *second = NULL;
     g_autofree char *third = NULL;
+    g_autofree char *fourth = NULL;
+    g_autofree char *much = g_malloc0(MUCH + 1);
 
     set_outputs("1:syslog:one 4:syslog:two");
     pool_log_error("a", "bad");
@@ -178,6 +206,11 @@ static void test_syslog(const void *opaque)
     third = receive(fd, NULL);
     g_assert_true(g_str_has_prefix(third, "<28>"));
     g_assert_nonnull(strstr(third, " one["));
+    /* A text that the socket does not take is cut, not lost. */
+    memset(much, 'x', MUCH);
+    pool_log_error("a", "%s", much);
+    fourth = receive(fd, NULL);
+    g_assert_true(g_str_has_suffix(fourth, "xxxx"));
     pool_log_close();
 }
 
@@ -191,8 +224,9 @@ static void test_journal(const void *opaque)
     set_outputs("1:journald");
     pool_log_warning("storage", "hello");
     plain = receive(fd, NULL);
-    g_assert_true(
-        g_str_has_prefix(plain, "MESSAGE=hello\nPRIORITY=4\nLIBVIRT_SOURCE=storage\nCODE_FUNC=test_journal\n"));
+    g_assert_true(g_str_has_prefix(plain, "MESSAGE=hello\nPRIORITY=4\nLIBVIRT_SOURCE=storage\n"
+                                          "CODE_FILE=src/pool/log-test.c\nCODE_LINE="));
+    g_assert_nonnull(strstr(plain, "\nCODE_FUNC=test_journal\n"));
     pool_log_error("storage", "a\nb");
     lines = receive(fd, &size);
     /* A text of several lines has its length before it, eight bytes, the lowest first. */
@@ -263,7 +297,14 @@ static void test_defaults(void)
     g_assert_true(pool_log_set_outputs(NULL, NULL));
     outputs = pool_log_get_outputs(&count);
     g_assert_cmpstr(outputs, ==, "4:syslog:d");
+    g_free(outputs);
+    g_assert_true(pool_log_set_outputs(" \t ", NULL));
+    outputs = pool_log_get_outputs(&count);
+    g_assert_cmpstr(outputs, ==, "4:syslog:d");
+    g_assert_cmpuint(count, ==, 1);
     g_assert_true(pool_log_parse_level("3", &level));
+    g_assert_cmpint(level, ==, POOL_LOG_WARNING);
+    g_assert_true(pool_log_parse_level("warn", &level));
     g_assert_cmpint(level, ==, POOL_LOG_WARNING);
     g_assert_true(pool_log_parse_level("debug", &level));
     g_assert_cmpint(level, ==, POOL_LOG_DEBUG);
@@ -286,6 +327,7 @@ int main(int argc, char **argv)
     fds[1] = listen_at(syslog);
     pool_log_set_system_sockets(journal, syslog);
     g_test_add_func("/pool/log/files", test_files);
+    g_test_add_func("/pool/log/twice", test_twice);
     g_test_add_func("/pool/log/stderr", test_stderr);
     g_test_add_func("/pool/log/filters", test_filters);
     g_test_add_data_func("/pool/log/journal", &fds[0], test_journal);
@@ -294,8 +336,8 @@ int main(int argc, char **argv)
     g_test_add_func("/pool/log/defaults", test_defaults);
     g_test_add_func("/pool/log/nobody", test_nobody);
     ret = g_test_run();
-    for (const char *const *name =
-             (const char *const[]){"journal.socket", "log.socket", "much", "little", "stderr", "filtered", NULL};
+    for (const char *const *name = (const char *const[]){"journal.socket", "log.socket", "much", "little", "stderr",
+                                                         "filtered", "twice", NULL};
          *name; name++) {
         g_autofree char *path = in_folder(*name);
 

@@ -2,6 +2,7 @@
 #include "pool/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <glib.h>
 #include <inttypes.h>
@@ -14,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "loop/file.h"
 #include "loop/loop.h"
 #include "loop/unix-datagram.h"
 #include "pool/pool-error.h"
@@ -27,8 +29,8 @@ static const char *const destination_names[] = {
     [LOG_TO_FILE] = "file",
 };
 
-/* The journal takes larger ones by other means only. */
-enum { JOURNAL_TEXT_MAX = 32 << 10 };
+/* The journal takes larger ones by other means only, and so does syslog; the end of such a text is left out. */
+enum { SYSTEM_TEXT_MAX = 32 << 10 };
 
 struct log_output {
     enum pool_log_level level;
@@ -93,18 +95,28 @@ static void journal_field(GString *message, const char *name, const char *value)
 
 struct log_line {
     enum pool_log_level level;
-    const char *category, *function, *text;
-    int line;
+    const char *category, *text;
+    const struct pool_log_place *place;
 };
+
+/* The compiler was called in a folder of its own, which says nothing. */
+static const char *file_of(const struct pool_log_place *place)
+{
+    const char *sources = strstr(place->file, "src/");
+
+    return sources ? sources : place->file;
+}
 
 static void write_journal(const struct log_line *line)
 {
     g_autoptr(GString) message = g_string_new(NULL);
-    g_autofree char *text = g_strndup(line->text, JOURNAL_TEXT_MAX);
+    g_autofree char *text = g_strndup(line->text, SYSTEM_TEXT_MAX);
 
     journal_field(message, "MESSAGE", text);
-    g_string_append_printf(message, "PRIORITY=%d\nLIBVIRT_SOURCE=%s\nCODE_FUNC=%s\nCODE_LINE=%d\nSYSLOG_PID=%d\n",
-                           syslog_priority(line->level), line->category, line->function, line->line, (int)getpid());
+    g_string_append_printf(message,
+                           "PRIORITY=%d\nLIBVIRT_SOURCE=%s\nCODE_FILE=%s\nCODE_LINE=%d\nCODE_FUNC=%s\nSYSLOG_PID=%d\n",
+                           syslog_priority(line->level), line->category, file_of(line->place), line->place->line,
+                           line->place->function, (int)getpid());
     (void)unix_datagram_send(pool_log_state.journal, message->str, message->len); /* there is nobody else to tell */
 }
 
@@ -113,8 +125,8 @@ static void write_syslog(const char *ident, const struct log_line *line)
 {
     g_autoptr(GDateTime) now = g_date_time_new_from_unix_local(loop_wall_time_us() / 1000000);
     g_autofree char *date = g_date_time_format(now, "%b %e %H:%M:%S");
-    g_autofree char *text = g_strdup_printf("<%d>%s %s[%d]: %s", LOG_DAEMON | syslog_priority(line->level), date, ident,
-                                            (int)getpid(), line->text);
+    g_autofree char *text = g_strdup_printf("<%d>%s %s[%d]: %.*s", LOG_DAEMON | syslog_priority(line->level), date,
+                                            ident, (int)getpid(), SYSTEM_TEXT_MAX, line->text);
 
     (void)unix_datagram_send(pool_log_state.syslog, text, strlen(text)); /* as above */
 }
@@ -126,7 +138,7 @@ static char *format_line(const struct log_line *line)
     g_autofree char *date = g_date_time_format(now, "%Y-%m-%d %H:%M:%S");
 
     return g_strdup_printf("%s.%03d+0000: %d: %s : %s:%d : %s\n", date, (int)(now_us / 1000 % 1000), (int)gettid(),
-                           level_names[line->level], line->function, line->line, line->text);
+                           level_names[line->level], line->place->function, line->place->line, line->text);
 }
 
 static void write_output(const struct log_output *output, const struct log_line *line, const char *whole)
@@ -194,10 +206,10 @@ static char *escape(const char *text)
     return g_string_free(escaped, FALSE);
 }
 
-void pool_log_line(enum pool_log_level level, const char *category, const char *function, int line, const char *format,
-                   ...)
+void pool_log_line(enum pool_log_level level, const char *category, const struct pool_log_place *place,
+                   const char *format, ...)
 {
-    struct log_line whole = {.level = level, .category = category, .function = function, .line = line};
+    struct log_line whole = {.level = level, .category = category, .place = place};
     va_list args;
     bool wanted;
 
@@ -229,6 +241,11 @@ void pool_log_set_level(enum pool_log_level level)
 
 bool pool_log_parse_level(const char *text, enum pool_log_level *ret)
 {
+    /* Also as libvirt's manual has it. */
+    if (!strcmp(text, "warn")) {
+        *ret = POOL_LOG_WARNING;
+        return true;
+    }
     for (int level = POOL_LOG_DEBUG; level <= POOL_LOG_ERROR; level++) {
         char digit[] = {(char)('0' + level), 0};
 
@@ -267,11 +284,17 @@ static void output_clear(void *item)
 
 static bool open_output(struct log_output *output, struct pool_error **err)
 {
+    int fd;
+
     if (output->destination != LOG_TO_FILE)
         return true;
-    output->file = fopen(output->argument, "ae");
-    if (!output->file)
-        return pool_error_set_errno(err, errno, "cannot open log file '%s'", output->argument);
+    fd = open(output->argument, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    output->file = fd < 0 ? NULL : fdopen(fd, "a");
+    if (!output->file) {
+        pool_error_set_errno(err, errno, "cannot open log file '%s'", output->argument);
+        fd_close(fd);
+        return false;
+    }
     setvbuf(output->file, NULL, _IOLBF, 0);
     return true;
 }
@@ -303,9 +326,27 @@ static bool parse_output(const char *text, struct log_output *output, struct poo
     return open_output(output, err);
 }
 
+/* One that goes to the same place as a later one does not count: who reads there wants each line once. */
+static void forget_output(GArray *outputs, const struct log_output *later)
+{
+    for (guint i = 0; i < outputs->len; i++) {
+        const struct log_output *output = &g_array_index(outputs, struct log_output, i);
+
+        if (output->destination == later->destination && !g_strcmp0(output->argument, later->argument)) {
+            g_array_remove_index(outputs, i);
+            return;
+        }
+    }
+}
+
+static bool is_blank(const char *text)
+{
+    return !text || !text[strspn(text, " \t")];
+}
+
 bool pool_log_set_outputs(const char *text, struct pool_error **err)
 {
-    const char *wanted = text && *text ? text : pool_log_state.default_outputs;
+    const char *wanted = !is_blank(text) ? text : pool_log_state.default_outputs;
     g_auto(GStrv) words = g_strsplit_set(wanted ? wanted : "1:stderr", " \t", -1);
     GArray *outputs = g_array_new(FALSE, TRUE, sizeof(struct log_output));
 
@@ -320,6 +361,7 @@ bool pool_log_set_outputs(const char *text, struct pool_error **err)
             g_array_unref(outputs);
             return false;
         }
+        forget_output(outputs, &output);
         g_array_append_val(outputs, output);
     }
     g_mutex_lock(&pool_log_state.mutex);

@@ -14,22 +14,29 @@ struct pool_error;
 
 enum pool_log_level { POOL_LOG_DEBUG = 1, POOL_LOG_INFO, POOL_LOG_WARNING, POOL_LOG_ERROR };
 
-#define pool_log(level, category, ...) pool_log_line(level, category, __func__, __LINE__, __VA_ARGS__)
+/* Where in the sources a line comes from. */
+struct pool_log_place {
+    const char *file, *function;
+    int line;
+};
+
+#define pool_log(level, category, ...)                                                                                 \
+    pool_log_line(level, category, &(const struct pool_log_place){__FILE__, __func__, __LINE__}, __VA_ARGS__)
 #define pool_log_debug(category, ...) pool_log(POOL_LOG_DEBUG, category, __VA_ARGS__)
 #define pool_log_info(category, ...) pool_log(POOL_LOG_INFO, category, __VA_ARGS__)
 #define pool_log_warning(category, ...) pool_log(POOL_LOG_WARNING, category, __VA_ARGS__)
 #define pool_log_error(category, ...) pool_log(POOL_LOG_ERROR, category, __VA_ARGS__)
 
 /* Any thread. */
-void pool_log_line(enum pool_log_level level, const char *category, const char *function, int line, const char *format,
-                   ...) PRINTF_LIKE(5, 6);
+void pool_log_line(enum pool_log_level level, const char *category, const struct pool_log_place *place,
+                   const char *format, ...) PRINTF_LIKE(4, 5);
 
-/* The level of categories that no filter names; a level from text ("3", "error"), false: there is none such. */
+/* The level of categories that no filter names; a level from text ("3", "warn"), false: there is none such. */
 void pool_log_set_level(enum pool_log_level level);
 bool pool_log_parse_level(const char *text, enum pool_log_level *ret);
 
-/* Outputs as "LEVEL:stderr LEVEL:file:PATH ..."; filters as "LEVEL:MATCH ...". NULL or empty: the default again. On an
- * error all stays as it was. */
+/* Outputs as "LEVEL:stderr LEVEL:file:PATH ..."; filters as "LEVEL:MATCH ...". NULL or blank: the default again. On an
+ * error all stays as it was. A file that is made is for its owner alone. */
 bool pool_log_set_outputs(const char *text, struct pool_error **err);
 bool pool_log_set_filters(const char *text, struct pool_error **err);
 
