@@ -174,6 +174,11 @@ void worker_pool_configure(struct worker_pool *pool, uint32_t threads_min, uint3
 void worker_pool_done(struct worker_pool *pool);
 int CO_FN co_worker_pool_run(worker_fn *function, void *opaque);
 
+/* --- other programs: see process.c --- */
+
+struct process_stop;
+void process_stop_free(struct process_stop *stop); /* no worker runs any more; NULL is allowed */
+
 /* --- free lists --- */
 
 enum { MEMORY_CLASSES = 32 };
@@ -434,6 +439,7 @@ struct loop {
     int64_t trimmed_ns; /* when that was */
     struct context context;
     struct worker_pool workers;
+    struct process_stop *process_stop;               /* NULL: no program has been run yet */
     struct inbox inbox __attribute__((aligned(64))); /* any thread */
 };
 

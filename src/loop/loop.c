@@ -216,6 +216,7 @@ void loop_free(struct loop *loop)
     inbox_deliver(loop);
     assert(!loop->coroutines);
     worker_pool_done(&loop->workers);
+    process_stop_free(TAKE(loop->process_stop));
     /* Whoever has handed over the last item may still be looking at whether the loop sleeps. */
     while (atomic_load(&loop->inbox.pushing))
         sched_yield();

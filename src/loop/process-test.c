@@ -10,6 +10,7 @@
 
 #include "loop/coroutine.h"
 #include "loop/loop-test.h"
+#include "loop/loop.h"
 
 enum { OUTPUT_MAX = 4096, PATIENCE_MS = 60000, NS_PER_MS = 1000000 };
 
@@ -98,11 +99,84 @@ static void CO_FN co_test_nothing_inherited(void *opaque)
                     ==, -ENOENT);
 }
 
+/* A line of the shell's that is run while something else happens. */
+struct shell {
+    const char *line;
+    int ret;
+    struct process_result result;
+};
+
+static void CO_FN co_run_shell(void *opaque)
+{
+    struct shell *shell = opaque;
+
+    shell->ret = co_shell(shell->line, (struct process_run){.output_max = OUTPUT_MAX}, &shell->result);
+}
+
+static void CO_FN co_wait_for_file(const char *path)
+{
+    while (!g_file_test(path, G_FILE_TEST_EXISTS))
+        g_assert_cmpint(co_sleep_ns(NS_PER_MS), ==, 0);
+}
+
+/* Programs that hang end with the loop, those that refuse to do so as well; and no others are started then. */
+static void CO_FN co_test_stop(void *opaque)
+{
+    g_autofree char *folder = g_dir_make_tmp("ashlar-process-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "runs", NULL);
+    g_autofree char *line = g_strdup_printf("trap '' TERM; : > %s; while :; do sleep 1000; done", path);
+    struct shell shells[] = {{.line = line}, {.line = "exec sleep 1000"}, {.line = "exec >&- 2>&-; sleep 1000"}};
+    struct co_task *tasks[G_N_ELEMENTS(shells)];
+    struct process_result result;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(shells); i++)
+        tasks[i] = co_task_start(loop_current(), co_run_shell, &shells[i]);
+    co_wait_for_file(path);
+    process_stop_all(50);
+    process_stop_all(PATIENCE_MS); /* too late */
+    for (size_t i = 0; i < G_N_ELEMENTS(shells); i++) {
+        co_task_join(tasks[i]);
+        g_assert_cmpint(shells[i].ret, ==, -ECANCELED);
+        g_assert_null(shells[i].result.output);
+    }
+    g_assert_cmpint(co_shell("exit 0", (struct process_run){0}, &result), ==, -ECANCELED);
+    g_assert_cmpint(unlink(path), ==, 0);
+    g_assert_cmpint(rmdir(folder), ==, 0);
+}
+
+/* What comes to its end soon is left to do so, and tidying up may take programs. */
+static void CO_FN co_test_stop_softly(void *opaque)
+{
+    g_autofree char *folder = g_dir_make_tmp("ashlar-process-XXXXXX", NULL);
+    g_autofree char *runs = g_build_filename(folder, "runs", NULL);
+    g_autofree char *go = g_build_filename(folder, "go", NULL);
+    g_autofree char *line = g_strdup_printf(": > %s; until [ -e %s ]; do sleep 0.01; done; echo through", runs, go);
+    struct shell shell = {.line = line};
+    struct co_task *task = co_task_start(loop_current(), co_run_shell, &shell);
+    struct process_result result;
+
+    co_wait_for_file(runs);
+    process_stop_all(PATIENCE_MS);
+    g_assert_true(g_file_set_contents(go, "", 0, NULL));
+    co_task_join(task);
+    g_assert_cmpint(shell.ret, ==, 0);
+    g_assert_cmpstr(shell.result.output, ==, "through\n");
+    result_clear(&shell.result);
+    g_assert_cmpint(co_shell("exit 3", (struct process_run){0}, &result), ==, 0);
+    g_assert_cmpint(result.status, ==, 3);
+    result_clear(&result);
+    g_assert_cmpint(unlink(runs), ==, 0);
+    g_assert_cmpint(unlink(go), ==, 0);
+    g_assert_cmpint(rmdir(folder), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     loop_test_add_real("process/output", co_test_output);
     loop_test_add_real("process/limits", co_test_limits);
     loop_test_add_real("process/nothing-inherited", co_test_nothing_inherited);
+    loop_test_add_real("process/stop", co_test_stop);
+    loop_test_add_real("process/stop-softly", co_test_stop_softly);
     return loop_test_finish();
 }

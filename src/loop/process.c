@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A worker thread starts the program and listens to it; so the loop's own signals and descriptors stay untouched. */
+/*
+ * A worker thread starts the program and listens to it; so the loop's own signals and descriptors stay untouched. All
+ * that listen look at one more descriptor, which tells them that the loop is about to end.
+ */
 #include "loop/process.h"
 
 #include <assert.h>
@@ -9,24 +12,43 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "loop/file.h"
+#include "loop/loop-internal.h"
 #include "loop/loop.h"
 
 enum { PIECE = 64 * 1024, SIGNALLED = 128 };
 
+/* Of a loop that is about to end. */
+enum {
+    ASKED_MS = 1000,  /* between asking a program to end and killing it */
+    KILLED_MS = 2000, /* for the end of one that has been killed */
+    STARTS = 3,       /* so many times the grace, programs are still started */
+};
+
+/* What those who listen to a loop's programs know of its end. */
+struct process_stop {
+    int fd;                   /* readable when it comes; -1: they are not told */
+    _Atomic int64_t since_us; /* monotonic; 0: it has not come */
+    _Atomic int64_t grace_us;
+};
+
 /* A program that runs. */
 struct child {
     const struct process_run *run;
+    const struct process_stop *stop;
     struct process_result *result;
     pid_t pid;
     int input, output, errors; /* our ends of its pipes; -1: closed */
     size_t written;
     GString *output_text, *errors_text;
     int64_t end_us; /* monotonic; 0: it may take as long as it takes */
+    bool stopping;  /* the loop is about to end, and end_us says what is left */
 };
 
 static int make_pipe(int *ret_ours, int *ret_theirs, bool they_read)
@@ -126,21 +148,39 @@ static void feed(struct child *child)
         close_end(&child->input);
 }
 
-/* poll() for as long as the program may still take; 0, or -errno. */
-static int wait_for(const struct child *child, struct pollfd *fds, nfds_t count)
+static void set_end(struct child *child, int64_t time_us)
 {
+    child->end_us = g_get_monotonic_time() + time_us;
+}
+
+/* The loop is about to end. */
+static void stop_child(struct child *child)
+{
+    int64_t own_end_us = child->end_us;
+
+    set_end(child, atomic_load(&child->stop->grace_us));
+    if (own_end_us)
+        child->end_us = MIN(child->end_us, own_end_us);
+    child->stopping = true;
+}
+
+/* poll() for as long as the program may still take; 0, or -errno. The last of `fds` is for the end of the loop. */
+static int wait_for(struct child *child, struct pollfd *fds, nfds_t count)
+{
+    struct pollfd *stop = &fds[count - 1];
     int64_t left_us = child->end_us - g_get_monotonic_time();
     int timeout_ms = child->end_us ? (int)(MAX(left_us, 0) / 1000) + 1 : -1;
-    int ready;
 
     if (child->end_us && left_us <= 0)
-        return -ETIMEDOUT;
-    ready = poll(fds, count, timeout_ms);
-    if (ready < 0) {
+        return child->stopping ? -ECANCELED : -ETIMEDOUT;
+    *stop = (struct pollfd){child->stopping ? -1 : child->stop->fd, POLLIN, 0};
+    if (poll(fds, count, timeout_ms) < 0) {
         for (nfds_t i = 0; i < count; i++)
             fds[i].revents = 0;
         return errno == EINTR ? 0 : -errno;
     }
+    if (stop->revents)
+        stop_child(child);
     return 0;
 }
 
@@ -149,7 +189,7 @@ static int listen_to(struct child *child)
     bool fits = true;
 
     while (fits && (child->output >= 0 || child->errors >= 0)) {
-        struct pollfd fds[] = {{child->output, POLLIN, 0}, {child->errors, POLLIN, 0}, {child->input, POLLOUT, 0}};
+        struct pollfd fds[] = {{child->output, POLLIN, 0}, {child->errors, POLLIN, 0}, {child->input, POLLOUT, 0}, {0}};
         int ret = wait_for(child, fds, G_N_ELEMENTS(fds));
 
         if (ret)
@@ -165,15 +205,31 @@ static int listen_to(struct child *child)
 }
 
 /* It says nothing more, which is not yet its end. */
-static int wait_until_it_ends(const struct child *child)
+static int wait_until_it_ends(struct child *child)
 {
     AUTO(fd) fd = pidfd_open(child->pid, 0);
-    struct pollfd end = {fd, POLLIN, 0};
+    struct pollfd fds[] = {{fd, POLLIN, 0}, {0}};
     int ret = fd < 0 ? -errno : 0;
 
-    while (!ret && !end.revents)
-        ret = wait_for(child, &end, 1);
+    while (!ret && !fds[0].revents)
+        ret = wait_for(child, fds, G_N_ELEMENTS(fds));
     return ret;
+}
+
+/* Ends it with all that it has started. False: it is stuck in the kernel, and the loop cannot wait for that. */
+static bool end(struct child *child)
+{
+    if (child->stopping) {
+        set_end(child, ASKED_MS * INT64_C(1000));
+        kill(-child->pid, SIGTERM);
+        (void)wait_until_it_ends(child);
+    }
+    kill(-child->pid, SIGKILL);
+    if (child->stopping)
+        set_end(child, KILLED_MS * INT64_C(1000));
+    else
+        child->end_us = 0;
+    return wait_until_it_ends(child) != -ECANCELED;
 }
 
 static int take_status(struct child *child)
@@ -203,10 +259,10 @@ static int run_child(void *opaque)
         ret = listen_to(child);
         if (!ret)
             ret = wait_until_it_ends(child);
-        if (ret)
-            kill(-child->pid, SIGKILL);
-        ended = take_status(child);
-        ret = ret ? ret : ended;
+        if (!ret || end(child)) {
+            ended = take_status(child);
+            ret = ret ? ret : ended;
+        }
     }
     close_end(&child->input);
     close_end(&child->output);
@@ -214,11 +270,56 @@ static int run_child(void *opaque)
     return ret;
 }
 
+/* --- the loop's end --- */
+
+static struct process_stop *stop_of(struct loop *loop)
+{
+    if (loop->process_stop)
+        return loop->process_stop;
+    loop->process_stop = g_new0(struct process_stop, 1);
+    loop->process_stop->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return loop->process_stop;
+}
+
+void process_stop_all(unsigned grace_ms)
+{
+    struct process_stop *stop = stop_of(loop_self());
+
+    assert(grace_ms);
+    if (atomic_load(&stop->since_us))
+        return;
+    atomic_store(&stop->grace_us, grace_ms * INT64_C(1000));
+    atomic_store(&stop->since_us, g_get_monotonic_time());
+    if (stop->fd >= 0)
+        (void)!eventfd_write(stop->fd, 1);
+}
+
+void process_stop_free(struct process_stop *stop)
+{
+    if (stop)
+        fd_close(stop->fd);
+    g_free(stop);
+}
+
+/* Whether it may be started; near the loop's end it has less time. */
+static bool may_start(struct child *child)
+{
+    int64_t since_us = atomic_load(&child->stop->since_us);
+
+    if (!since_us)
+        return true;
+    if (g_get_monotonic_time() - since_us > STARTS * atomic_load(&child->stop->grace_us))
+        return false;
+    stop_child(child);
+    return true;
+}
+
 int CO_FN co_process_run(const struct process_run *run, struct process_result *ret)
 {
     struct child child = {
         .run = run,
         .result = ret,
+        .stop = stop_of(loop_self()),
         .input = -1,
         .output = -1,
         .errors = -1,
@@ -230,7 +331,7 @@ int CO_FN co_process_run(const struct process_run *run, struct process_result *r
 
     assert(run->argv[0]);
     *ret = (struct process_result){0};
-    result = co_worker_run(run_child, &child);
+    result = may_start(&child) ? co_worker_run(run_child, &child) : -ECANCELED;
     if (result) {
         g_string_free(child.output_text, TRUE);
         g_string_free(child.errors_text, TRUE);

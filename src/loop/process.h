@@ -24,5 +24,13 @@ struct process_result {
     char *errors; /* owned, NUL-terminated */
 };
 
-/* 0 when it has run to its end, or -errno: -ENOENT where there is no such program. */
+/* 0 when it has run to its end, or -errno: -ENOENT where there is no such program; -ECANCELED: see below. */
 int CO_FN co_process_run(const struct process_run *run, struct process_result *ret);
+
+/*
+ * The loop is about to end, and no program may keep it from that. Those that its coroutines run have `grace_ms` left;
+ * then they are asked to end (SIGTERM), and a second later killed, with all that they have started: -ECANCELED. The
+ * same holds for programs that are started from now on, to tidy up; after three times `grace_ms` none is started any
+ * more. For good; only the first call counts. Loop's thread.
+ */
+void process_stop_all(unsigned grace_ms);
