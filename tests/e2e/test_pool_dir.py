@@ -62,6 +62,7 @@ def test_errors_of_virsh(pool_daemon, tmp_path):
     daemon = pool_daemon.start()
     daemon.virsh('pool-create-as', 'demo', 'dir', '--target', daemon.images)
     daemon.virsh('vol-create-as', 'demo', 'e.raw', '1M')
+    daemon.virsh('vol-create-as', 'demo', 'q.qcow2', '1M', '--format', 'qcow2')
     for words, text in [
         ('pool-start demo', "error: Requested operation is not valid: storage pool 'demo' is already active"),
         (f'pool-define-as demo2 dir --target {daemon.images}', "error: operation failed: Storage source conflict with pool: 'demo'"),
@@ -71,6 +72,8 @@ def test_errors_of_virsh(pool_daemon, tmp_path):
         ('vol-wipe e.raw demo --algorithm trim', "error: argument unsupported: 'trim' algorithm not supported"),
         ('find-storage-pool-sources dir', "pool type 'dir' does not support source discovery"),
         ('pool-create-as x dir --target /nowhere/at/all', 'cannot open directory \'/nowhere/at/all\': No such file or directory'),
+        ('vol-clone q.qcow2 f.qcow2 --reflink --pool demo', 'error: unsupported flags (0x2) in function storageBackendCreateQemuImg'),
+        ('find-storage-pool-sources-as gluster h', "error: internal error: missing backend for pool type 11 (gluster)"),
         ('vol-resize e.raw 1K demo', "error: invalid argument: can't shrink capacity below existing allocation"),
     ]:
         assert text in daemon.virsh(*words.split(), check=False), words

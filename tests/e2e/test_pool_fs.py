@@ -108,6 +108,11 @@ def test_file_systems_that_share_blocks(pool_daemon, tmp_path, device, kind, mak
     free = pool.info()[3]
     copy = pool.createXMLFrom(volume_xml('b.raw', 64 << 20), volume, libvirt.VIR_STORAGE_VOL_CREATE_REFLINK)
     assert copy.info()[1] == 64 << 20
+    (tmp_path / 'd.xml').write_text(volume_xml('d.raw', 96 << 20))
+    for words, answer in (('vol-clone a.raw c.raw --reflink --pool fsp', 'Vol c.raw cloned from a.raw'),
+                          (f'vol-create-from fsp {tmp_path}/d.xml a.raw --inputpool fsp --reflink', 'Vol d.raw created from input vol a.raw')):
+        assert pool_daemon.virsh(*words.split()).strip() == answer
+    assert [pool.storageVolLookupByName(name).info()[1] >> 20 for name in ('c.raw', 'd.raw')] == [64, 96]
     pool.refresh()
     assert pool.info()[3] > free - (32 << 20)
     inside = ['nsenter', '--mount', f'--target={pool_daemon.process.pid}']

@@ -90,6 +90,8 @@ def test_finding_targets(pool_daemon, target):
     connection = pool_daemon.start().connect()
     spec = f"<source><host name='127.0.0.1' port='{target.port}'/><initiator><iqn name='{INITIATOR}'/></initiator></source>"
     found = connection.findStoragePoolSources('iscsi-direct', spec)
+    assert pool_daemon.virsh('find-storage-pool-sources-as', 'iscsi-direct', '127.0.0.1', target.port, '--initiator',
+                             INITIATOR).strip() == found.strip()
     assert f"<device path='{TARGET}'/>" in found and found.count('<source>') == 1
     assert error_of(connection.findStoragePoolSources, 'iscsi-direct', None)[0] == libvirt.VIR_ERR_INVALID_ARG
     assert 'missing initiator IQN' in error_of(connection.findStoragePoolSources, 'iscsi-direct',

@@ -149,6 +149,7 @@ def test_sessions_with_a_target(pool_daemon, kernel, script, tmp_path, unit):
 
     found = connection.findStoragePoolSources('iscsi', "<source><host name='127.0.0.1'/></source>")
     assert found.count('<source>') == 2 and f"<device path='{TARGET}2'/>" in found
+    assert f"<device path='{TARGET}2'/>" in pool_daemon.virsh('find-storage-pool-sources-as', 'iscsi', '127.0.0.1', '3260')
     for spec in "<source><host name='-x'/></source>", "<source><host name='a'/><host name='b'/></source>":
         assert error_of(connection.findStoragePoolSources, 'iscsi', spec)[0] in (
             libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_CONFIG_UNSUPPORTED)
@@ -228,5 +229,6 @@ def test_exports(pool_daemon, script):
     found = connection.findStoragePoolSources('netfs', "<source><host name='server'/></source>")
     assert calls() == ['--no-headers --exports server']
     assert found.count('<source>') == 2 and "<dir path='/exports/with blanks'/>" in found and "<format type='nfs'/>" in found
+    assert "<dir path='/exports/with blanks'/>" in pool_daemon.virsh('find-storage-pool-sources-as', 'netfs', 'server')
     assert error_of(connection.findStoragePoolSources, 'netfs', "<source><host name='--exports'/></source>") == (
         libvirt.VIR_ERR_INVALID_ARG, "invalid argument: '--exports' is not the name of a host")
