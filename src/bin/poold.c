@@ -193,22 +193,21 @@ static int CO_FN co_start(struct program *program, struct error **err)
 static void CO_FN co_live(void *opaque)
 {
     struct program *program = opaque;
+    struct co_task *signals = co_task_start(loop_current(), co_watch_signals, program);
     AUTO(error) error = NULL;
 
     program->status = co_start(program, &error);
     if (program->status) {
         report(error);
     } else {
-        struct co_task *signals = co_task_start(loop_current(), co_watch_signals, program);
-
         supervisor_tell_ready();
         co_pool_daemon_wait(&program->daemon);
         supervisor_tell_stopping();
-        co_task_cancel(signals);
-        co_task_join(signals);
-        while (program->reloads)
-            co_condition_wait_always(&program->reload_done, NULL);
     }
+    co_task_cancel(signals);
+    co_task_join(signals);
+    while (program->reloads)
+        co_condition_wait_always(&program->reload_done, NULL);
     co_pool_daemon_done(&program->daemon);
     co_condition_done(&program->reload_done);
     co_pid_file_free(program->pid_file);

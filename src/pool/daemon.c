@@ -12,6 +12,7 @@
 #include "block/graph.h"
 #include "loop/file.h"
 #include "loop/loop.h"
+#include "loop/process.h"
 #include "loop/socket.h"
 #include "object/object.h"
 #include "pool/backend/command.h"
@@ -29,6 +30,9 @@
 #include "pool/storage.h"
 
 enum { TOKEN_BYTES = 16 };
+
+/* What other programs still have when the daemon is to end. */
+enum { PROGRAMS_GRACE_MS = 1500 };
 
 /* Somebody may have to find a password, but a few who never do must not keep everybody else out. */
 enum { ANONYMOUS_S = 120 };
@@ -300,18 +304,30 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
     co_make_token(options->paths->token);
     if (!co_make_storage(daemon, options->paths, err))
         return POOL_DAEMON_DRIVER;
+    if (daemon->quit)
+        storage_stop(daemon->storage);
     if (!co_open_sockets(daemon, options, err))
         return POOL_DAEMON_NETWORK;
     co_storage_load(daemon->storage);
     serve(daemon, options);
+    daemon->serving = true;
     return POOL_DAEMON_OK;
 }
 
 /* --- life --- */
 
+/* The end is near: nothing keeps us waiting any more. */
+static void cut_short(struct pool_daemon *daemon)
+{
+    process_stop_all(PROGRAMS_GRACE_MS);
+    if (daemon->storage)
+        storage_stop(daemon->storage);
+}
+
 void pool_daemon_quit(struct pool_daemon *daemon)
 {
     daemon->quit = true;
+    cut_short(daemon);
     co_condition_broadcast(&daemon->changed);
 }
 
@@ -335,15 +351,16 @@ void co_pool_daemon_wait(struct pool_daemon *daemon)
         co_deadline_end(&deadline);
         if (result == -ETIMEDOUT && is_idle(daemon) && !daemon->reloading && !storage_is_busy(daemon->storage)) {
             pool_log_info("daemon", "nobody was here for %u seconds", daemon->timeout_s);
-            daemon->quit = true;
+            pool_daemon_quit(daemon);
         }
     }
 }
 
 void co_pool_daemon_reload(struct pool_daemon *daemon)
 {
-    if (daemon->reloading) {
-        pool_log_warning("daemon", "a reload is under way: this one is ignored");
+    if (daemon->reloading || !daemon->serving) {
+        pool_log_warning("daemon", "a reload is ignored: %s",
+                         daemon->reloading ? "there is one under way" : "the daemon is still starting");
         return;
     }
     pool_log_info("daemon", "reloading");
@@ -356,6 +373,7 @@ void co_pool_daemon_reload(struct pool_daemon *daemon)
 
 void co_pool_daemon_done(struct pool_daemon *daemon)
 {
+    cut_short(daemon);
     for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++)
         socket_listener_free(daemon->listeners[which]);
     if (daemon->main)

@@ -40,6 +40,7 @@ struct pool_daemon {
     struct rpc_server *admin;
     struct socket_listener *listeners[POOL_SOCKET__MAX]; /* that have no server yet */
 
+    bool serving;
     bool quit;
     struct co_condition changed; /* quit, the number of clients, or the timeout */
     uint32_t timeout_s;          /* without clients, until the daemon ends; 0: never */
@@ -73,11 +74,11 @@ enum pool_daemon_status CO_FN co_pool_daemon_start(struct pool_daemon *daemon,
 /* Until somebody asks for the end, or nobody has been there for the time of the timeout. */
 void CO_FN co_pool_daemon_wait(struct pool_daemon *daemon);
 
-/* Reads pools' definitions again, unless that is under way. */
+/* Reads pools' definitions again, unless the daemon is still starting or that is under way. */
 void CO_FN co_pool_daemon_reload(struct pool_daemon *daemon);
 
-/* Asks the daemon to end. */
+/* Asks the daemon to end, also one that is starting. What takes long is cut short from then on. */
 void pool_daemon_quit(struct pool_daemon *daemon);
 
-/* Drops the clients, waits for what is under way; pools stay as they are. */
+/* Answers the clients and drops them, waits for what is under way; pools stay as they are. */
 void CO_FN co_pool_daemon_done(struct pool_daemon *daemon);

@@ -484,12 +484,14 @@ static bool CO_FN co_refresh(struct pool *pool, struct pool_error **err)
 {
     if (!pool_check_active(pool, err) || !pool_check_no_jobs(pool, err))
         return false;
-    if (!co_pool_refresh(pool, err)) {
-        co_pool_give_up(pool, true);
-        return false;
+    if (co_pool_refresh(pool, err)) {
+        storage_tell_refreshed(pool->storage, pool);
+        return true;
     }
-    storage_tell_refreshed(pool->storage, pool);
-    return true;
+    /* It is no fault of the pool's that the daemon ends: the next one finds it running. */
+    if (!pool->storage->closing)
+        co_pool_give_up(pool, true);
+    return false;
 }
 
 bool CO_FN co_storage_pool_refresh(struct storage *storage, const struct pool_id *id, unsigned flags,

@@ -177,25 +177,33 @@ static bool CO_FN co_is_there(struct pool *pool)
     return false;
 }
 
+/* Under the lock: it does not run any more. */
+static void CO_FN co_forget_running(struct pool *pool)
+{
+    pool->active = false;
+    co_storage_remove_state(pool->storage, pool->def->name);
+    if (!pool->config_path)
+        storage_remove_pool(pool);
+}
+
 static void CO_FN co_look_at(struct pool *pool)
 {
+    const struct storage *storage = pool->storage;
     AUTO(pool_error) error = NULL;
     bool was_active = pool->active;
     bool there;
 
     co_mutex_lock(&pool->lock);
     there = !pool->removed && co_is_there(pool);
-    if (there && !co_pool_refresh(pool, &error)) {
+    if (there && co_pool_refresh(pool, &error)) {
+        pool->active = true;
+    } else if (storage->closing) {
+        /* Looking was cut short, so nobody knows, and the next daemon has to look again. */
+    } else if (there) {
         log_error("Failed to restart storage pool '%s': %s", pool->def->name, error->message);
         co_pool_give_up(pool, false);
-        there = false;
-    } else if (there) {
-        pool->active = true;
     } else if (was_active && !pool->removed) {
-        pool->active = false;
-        co_storage_remove_state(pool->storage, pool->def->name);
-        if (!pool->config_path)
-            storage_remove_pool(pool);
+        co_forget_running(pool);
     }
     pool_unlock(pool);
 }
@@ -228,7 +236,7 @@ static void CO_FN co_autostart(struct storage *storage)
         AUTO(pool_error) error = NULL;
         AUTO(pool_id) id = NULL;
 
-        if (pool->removed || !pool->autostart || pool->active || pool->starting)
+        if (pool->removed || !pool->autostart || pool->active || pool->starting || storage->closing)
             continue;
         id = pool_get_id(pool);
         if (!co_pool_start_quietly(storage, id, &error))
@@ -237,10 +245,15 @@ static void CO_FN co_autostart(struct storage *storage)
     unreference_all(pools);
 }
 
+static char *first_time_path(const struct storage *storage)
+{
+    return g_build_filename(storage->state_directory, "autostarted", NULL);
+}
+
 /* Whether this is the first time since the host was booted: the state directory does not outlive that. */
 static bool CO_FN co_is_first_time(const struct storage *storage)
 {
-    g_autofree char *path = g_build_filename(storage->state_directory, "autostarted", NULL);
+    g_autofree char *path = first_time_path(storage);
     AUTO(fd) fd = co_file_open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
 
     if (fd < 0 && fd != -EEXIST)
@@ -251,6 +264,14 @@ static bool CO_FN co_is_first_time(const struct storage *storage)
 static void CO_FN co_load_pool(void *opaque)
 {
     co_look_at(opaque);
+}
+
+/* The end has come in between: the next daemon starts those that are left. */
+static void CO_FN co_leave_first_time(const struct storage *storage)
+{
+    g_autofree char *path = first_time_path(storage);
+
+    (void)co_file_unlink(path);
 }
 
 /* All at once, so that one that does not answer holds up no other. */
@@ -265,8 +286,11 @@ static void CO_FN co_load_pools(void *opaque)
     for (guint i = 0; i < pools->len; i++)
         co_task_join(tasks[i]);
     unreference_all(pools);
-    if (co_is_first_time(storage))
+    if (!storage->closing && co_is_first_time(storage)) {
         co_autostart(storage);
+        if (storage->closing)
+            co_leave_first_time(storage);
+    }
     storage->loading = false;
     co_condition_broadcast(&storage->loaded);
     co_group_done(&storage->work);

@@ -34,7 +34,7 @@ struct storage {
     unsigned busy;               /* operations under way that are to end before the daemon does */
     bool loading;
     struct co_condition loaded;
-    bool closing;
+    bool closing;                 /* what fails now fails because the daemon ends */
     struct pool_watcher *watcher; /* NULL: nothing has been watched yet */
 };
 

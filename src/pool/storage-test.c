@@ -74,6 +74,7 @@ static void open_storage(struct fixture *fixture)
 
 static void close_storage(struct fixture *fixture)
 {
+    storage_stop(fixture->storage);
     co_storage_close(fixture->storage);
     storage_free(fixture->storage);
 }

@@ -81,11 +81,16 @@ struct storage *storage_new(const struct storage_config *config, struct graph *g
     return storage;
 }
 
+void storage_stop(struct storage *storage)
+{
+    storage->closing = true;
+}
+
 void CO_FN co_storage_close(struct storage *storage)
 {
     g_autofree char *path = g_build_filename(storage->state_directory, "driver.pid", NULL);
 
-    storage->closing = true;
+    assert(storage->closing);
     co_pool_watcher_free(TAKE(storage->watcher));
     co_group_wait(&storage->work);
     for (guint i = 0; i < storage->pools->len; i++) {

@@ -87,7 +87,9 @@ struct storage *storage_new(const struct storage_config *config, struct graph *g
 void CO_FN co_storage_load(struct storage *storage);
 /* The same again, as for SIGHUP. */
 void CO_FN co_storage_reload(struct storage *storage);
-/* Waits for work under way; pools stay as they are. */
+/* The end is near: what takes long comes to an end with an error, and no pool counts as stopped because of that. */
+void storage_stop(struct storage *storage);
+/* After that: waits for work under way; pools stay as they are. */
 void CO_FN co_storage_close(struct storage *storage);
 void storage_free(struct storage *storage);
 /* Loading, volume jobs and the like under way. */

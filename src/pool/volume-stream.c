@@ -262,7 +262,9 @@ static int CO_FN co_write_zeroes(const struct volume_stream *stream, uint64_t le
     if (zeroes)
         memset(zeroes, 0, piece);
     for (uint64_t done = 0; !ret && done < length; done += piece)
-        ret = co_file_write_exact(stream->fd, zeroes, MIN(piece, length - done), stream->position + done);
+        ret = stream->pool->storage->closing
+                  ? -ECANCELED
+                  : co_file_write_exact(stream->fd, zeroes, MIN(piece, length - done), stream->position + done);
     if (zeroes)
         loop_buffer_put(zeroes, piece);
     return ret;

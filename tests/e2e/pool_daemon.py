@@ -57,14 +57,18 @@ class PoolDaemon(PoolServer):
             self.socket = folder / 'run' / 'libvirt' / 'virtstoraged-sock'
 
     def start(self, *arguments):
+        self.spawn(*arguments)
+        wait_for(self._answers, 'the pool daemon')
+        return self
+
+    def spawn(self, *arguments):
+        """It is not waited for."""
         command = [program('ashlar-poold'), *map(str, arguments)]
         environment = {**os.environ, **self.environment()}
         if self.privileged:
             command = [*self._enter(), 'unshare', '--mount', 'sh', '-c', OWN_FOLDERS, 'sh', str(self.folder), *command]
         with open(self.log, 'ab') as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        wait_for(self._answers, 'the pool daemon')
-        return self
 
     def _enter(self):
         return ['nsenter', f'--net=/proc/{self.network}/ns/net'] if self.network else []

@@ -69,6 +69,8 @@ static bool CO_FN co_run(const char *const *argv, int time_max_s, struct command
     failed = co_process_run(&run, &result);
     if (failed == -ETIMEDOUT)
         return pool_error_set(err, POOL_ERROR_TIMEOUT, "'%s' has not ended within %d seconds", argv[0], time_max_s);
+    if (failed == -ECANCELED)
+        return pool_error_set(err, POOL_ERROR_ABORTED, "'%s' has not ended, and the daemon is about to", argv[0]);
     if (failed)
         return pool_error_set_errno(err, failed, "Cannot run '%s'", argv[0]);
     command_result_clear(ret);

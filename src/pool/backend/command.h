@@ -16,7 +16,8 @@ struct pool_error;
 
 enum { COMMAND_OUTPUT_MAX = 64 * 1024 * 1024 };
 
-/* What takes longer hangs, and is killed: a server is gone, or a device does not answer. */
+/* What takes longer hangs, and is killed: a server is gone, or a device does not answer. When the daemon ends, all have
+ * little time left (process_stop_all()): POOL_ERROR_ABORTED. */
 enum { COMMAND_TIME_MAX_S = 180 };
 
 /* What a program that has run left behind. Zero-filled at first; command_result_clear(). */
@@ -34,7 +35,7 @@ void command_result_clear(struct command_result *result);
  */
 bool CO_FN co_command_run(const char *const *argv, struct command_result *ret, struct pool_error **err);
 
-/* The same for work that takes as long as the device is large: it is never killed. */
+/* The same for work that takes as long as the device is large: nothing but the daemon's end cuts it short. */
 bool CO_FN co_command_work(const char *const *argv, struct pool_error **err);
 
 /* The same as co_command_run(), but any exit status is a success; see `ret->status`. */

@@ -17,6 +17,7 @@
 #include "pool/backend/image.h"
 #include "pool/backend/wipe.h"
 #include "pool/pool-error.h"
+#include "pool/storage-internal.h"
 
 enum { WAIT_STEP_MS = 100, NODE_MODE = 0600, NS_PER_MS = 1000000 };
 
@@ -78,7 +79,7 @@ bool CO_FN co_device_volume_refresh(struct pool *pool, struct volume *volume, st
 bool CO_FN co_device_volume_wipe(struct pool *pool, struct volume *volume, enum volume_wipe_algorithm algorithm,
                                  struct pool_error **err)
 {
-    return co_wipe_path(volume->target.path, algorithm, err);
+    return co_wipe_path(volume->target.path, algorithm, &pool->storage->closing, err);
 }
 
 /* --- content --- */

@@ -79,7 +79,7 @@ static int CO_FN co_make_content(struct pool *pool, struct volume *volume, const
                                  unsigned flags, struct pool_error **err)
 {
     bool image = is_image(volume);
-    struct new_file_options options = {.at_once = !image && !original};
+    struct new_file_options options = {.at_once = !image && !original, .stop = &pool->storage->closing};
     AUTO(fd) fd = -1;
 
     if (!(image ? co_image_check(pool, volume, flags, err) : check_raw(volume, flags, err)))
@@ -333,7 +333,7 @@ static bool CO_FN files_co_wipe(struct pool *pool, struct volume *volume, enum v
     if (volume->type == VOLUME_DIR || volume->type == VOLUME_PLOOP)
         return pool_error_set(err, POOL_ERROR_NO_SUPPORT, "volume '%s' is not a file, so it cannot be wiped",
                               volume->name);
-    if (!co_wipe_path(volume->target.path, algorithm, err))
+    if (!co_wipe_path(volume->target.path, algorithm, &pool->storage->closing, err))
         return false;
     /* What it was, it is no longer. */
     ret = co_probe(volume, true);

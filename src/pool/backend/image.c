@@ -428,6 +428,7 @@ bool CO_FN co_image_resize(struct pool *pool, struct volume *volume, uint64_t ca
 
 /* Shared by those who copy; all on the main loop. */
 struct copying {
+    const struct storage *storage;
     struct handle *from, *to;
     uint64_t length;
     uint64_t next;
@@ -505,7 +506,7 @@ static void CO_FN co_copy_pieces(void *opaque)
         int ret;
 
         copying->next += bytes;
-        ret = co_copy_piece(copying, offset, bytes);
+        ret = copying->storage->closing ? -ECANCELED : co_copy_piece(copying, offset, bytes);
         if (ret && !copying->error)
             copying->error = ret;
     }
@@ -538,6 +539,7 @@ bool CO_FN co_image_copy(struct pool *pool, struct volume *volume, struct pool *
         co_close(&from);
         return false;
     }
+    copying.storage = pool->storage;
     copying.from = from.handle;
     copying.to = to.handle;
     copying.length = handle_length(from.handle);
@@ -545,6 +547,9 @@ bool CO_FN co_image_copy(struct pool *pool, struct volume *volume, struct pool *
     ret = co_copy_all(&copying);
     co_close(&to);
     co_close(&from);
+    if (ret == -ECANCELED)
+        return pool_error_set(err, POOL_ERROR_ABORTED, "volume '%s' is not copied yet, and the daemon is about to end",
+                              source->name);
     return !ret ||
            pool_error_set_errno(err, ret, "cannot copy volume '%s' to '%s'", source->target.path, volume->target.path);
 }

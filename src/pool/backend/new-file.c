@@ -222,7 +222,7 @@ static bool set_error(const struct making *making, int result, struct pool_error
     return pool_error_set_errno(err, result, "cannot %s path '%s'", making->failed, path);
 }
 
-static int CO_FN co_fill_with_zeroes(int fd, uint64_t bytes)
+static int CO_FN co_fill_with_zeroes(int fd, uint64_t bytes, const bool *stop)
 {
     size_t piece = ZEROES_BYTES;
     void *zeroes = loop_buffer_get(piece);
@@ -231,7 +231,7 @@ static int CO_FN co_fill_with_zeroes(int fd, uint64_t bytes)
     if (zeroes)
         memset(zeroes, 0, piece);
     for (uint64_t done = 0; !ret && done < bytes; done += piece)
-        ret = co_file_write_exact(fd, zeroes, MIN(piece, bytes - done), done);
+        ret = stop && *stop ? -ECANCELED : co_file_write_exact(fd, zeroes, MIN(piece, bytes - done), done);
     if (zeroes)
         loop_buffer_put(zeroes, piece);
     return ret;
@@ -241,7 +241,7 @@ static int CO_FN co_fill_with_zeroes(int fd, uint64_t bytes)
 static bool CO_FN co_finish(struct volume *volume, const struct new_file_options *options, int fd,
                             struct pool_error **err)
 {
-    int ret = co_fill_with_zeroes(fd, options->allocated);
+    int ret = co_fill_with_zeroes(fd, options->allocated, options->stop);
 
     if (ret)
         pool_error_set_errno(err, ret, "cannot allocate %llu bytes in file '%s'",

@@ -19,6 +19,7 @@ struct new_file_options {
     uint64_t length, allocated; /* bytes; the file reads as zeroes */
     bool at_once;               /* it is whole with that, and takes its place */
     bool folder;                /* a directory, which always does */
+    const bool *stop;           /* writing zeroes ends early, with an error, when it has become true; NULL: never */
 };
 
 /* Makes the file of `volume`, with owner and mode as that says; at_once: as for co_new_file_place(). The descriptor,

@@ -134,6 +134,7 @@ void wipe_fill(const struct wipe_pass *pass, uint64_t offset, uint8_t *to, size_
 /* --- writing --- */
 
 struct wiping {
+    const bool *stop;
     int fd;
     uint64_t size; /* bytes */
     uint8_t *buffer;
@@ -160,6 +161,9 @@ static int CO_FN co_write_pass(const struct wiping *wiping, const struct wipe_pa
     int ret = 0;
 
     for (uint64_t done = 0; !ret && done < wiping->size; done += PIECE_BYTES) {
+        if (*wiping->stop)
+            return -ECANCELED;
+
         struct fill piece = {pass, done, wiping->buffer, MIN(PIECE_BYTES, wiping->size - done)};
 
         /* Random bytes take their time; a pattern is the same in each piece. */
@@ -179,6 +183,8 @@ static int CO_FN co_verify_pass(const struct wiping *wiping, const struct wipe_p
     for (uint64_t done = 0; !ret && done < wiping->size; done += PIECE_BYTES) {
         size_t size = MIN(PIECE_BYTES, wiping->size - done);
 
+        if (*wiping->stop)
+            return -ECANCELED;
         ret = co_file_read_exact(wiping->fd, wiping->buffer, size, done);
         if (!ret && memcmp(wiping->buffer, wiping->expected, size) != 0)
             ret = -EIO;
@@ -226,7 +232,8 @@ static int CO_FN co_empty(int fd, uint64_t size)
     return ret ? ret : co_file_sync(fd, false);
 }
 
-bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, struct pool_error **err)
+bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, const bool *stop,
+                        struct pool_error **err)
 {
     AUTO(fd) fd = -1;
     struct wiping wiping;
@@ -243,7 +250,7 @@ bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, 
     if (ret)
         return pool_error_set_errno(err, ret, "Failed to stat storage volume with path '%s'", path);
     is_file = S_ISREG(status.st_mode);
-    wiping = (struct wiping){.fd = fd, .size = (uint64_t)status.st_size};
+    wiping = (struct wiping){.stop = stop, .fd = fd, .size = (uint64_t)status.st_size};
     if (!is_file) {
         ret = co_file_ioctl(fd, BLKGETSIZE64, &wiping.size);
         if (ret < 0)
@@ -253,5 +260,7 @@ bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, 
         ret = co_empty(fd, wiping.size);
     else
         ret = co_wipe(&wiping, algorithm);
+    if (ret == -ECANCELED)
+        return pool_error_set(err, POOL_ERROR_ABORTED, "'%s' is not wiped yet, and the daemon is about to end", path);
     return !ret || pool_error_set_errno(err, ret, "Failed to wipe storage volume with path '%s'", path);
 }

@@ -9,8 +9,10 @@
 #include "base/compiler.h"
 #include "pool/backend.h"
 
-/* The file or device at `path`, all of it; after each pass it is on the disk. May suspend. */
-bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, struct pool_error **err);
+/* The file or device at `path`, all of it; after each pass it is on the disk. Ends early, with an error, when `*stop`
+ * has become true. May suspend. */
+bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, const bool *stop,
+                        struct pool_error **err);
 
 /* One time over the whole: with random bytes, or with `count` bytes repeated, or reading back that all are such. */
 struct wipe_pass {

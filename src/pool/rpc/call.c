@@ -133,6 +133,10 @@ static void CO_FN co_run_call(void *opaque)
         if (!client->writing)
             rpc_client_drop(client);
     }
+    if (call->task) {
+        rpc_server_call_end(client->server, call);
+        co_task_detach(call->task);
+    }
     call_free(call);
 }
 
@@ -145,6 +149,8 @@ static bool may_call(const struct rpc_client *client, const struct rpc_header *h
     if (header->status != RPC_OK)
         return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "Unexpected message status %u",
                                      header->status);
+    if (client->server->stopping)
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_ABORTED, "the daemon is about to end");
     if (!procedure) {
         if (program->unknown && client->authenticated)
             program->unknown(header->procedure, err);
@@ -185,10 +191,12 @@ static void CO_FN co_accept_call(struct rpc_client *client, const struct rpc_hea
         return;
     }
     rpc_client_request_begin(client);
-    if (procedure->rules & RPC_AT_ONCE)
+    if (procedure->rules & RPC_AT_ONCE) {
         co_run_call(call);
-    else
-        co_spawn(client->server->loop, co_run_call, call);
+        return;
+    }
+    call->task = co_task_start(client->server->loop, co_run_call, call);
+    rpc_server_call_begin(client->server, call);
 }
 
 /* Descriptors may come with a call, each with a byte after the packet. Nobody wants them: the system closes them. */

@@ -279,6 +279,8 @@ void rpc_client_request_end(struct rpc_client *client)
     assert(client->requests > 0);
     client->requests--;
     co_condition_signal(&client->room);
+    if (client->server->stopping)
+        co_condition_broadcast(&client->server->ended);
 }
 
 /* --- signs of life --- */

@@ -62,6 +62,7 @@ struct rpc_program {
 /* A call under way. */
 struct rpc_call {
     struct rpc_client *client; /* referenced */
+    struct co_task *task;      /* that runs it; NULL: it is run at once */
     const struct rpc_procedure *procedure;
     struct rpc_header header;
     union rpc_value args[RPC_VALUES_MAX];

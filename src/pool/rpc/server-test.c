@@ -595,6 +595,36 @@ static void co_test_streams_at_once(void *opaque)
     g_free(volume.key);
 }
 
+static void CO_FN co_stop_server(void *server)
+{
+    co_rpc_server_stop(server);
+}
+
+/* When the server stops, who waits for an answer gets it, and who asks for more is refused. */
+static void co_test_stop(void *opaque)
+{
+    struct bench bench;
+    struct co_task *task;
+
+    begin(&bench);
+    storage_of(&bench)->gate_shut = true;
+    uint32_t slow = send_refresh(&bench);
+    while (!storage_of(&bench)->waiting)
+        co_yield ();
+    task = co_task_start(loop_current(), co_stop_server, bench.daemon.main);
+    while (!bench.daemon.main->stopping)
+        co_yield ();
+    send_lookup(&bench, "p");
+    receive(&bench);
+    expect_error(&bench, 78, 7, "operation aborted: the daemon is about to end");
+    fake_storage_open_gate(storage_of(&bench));
+    receive(&bench);
+    expect_ok(&bench, slow);
+    g_assert_true(is_closed(&bench));
+    co_task_join(task);
+    stop(&bench);
+}
+
 /* The value of a secret is not in the connection's memory once the call has been read. */
 static void co_test_confidential(void *opaque)
 {
@@ -673,6 +703,7 @@ int main(int argc, char **argv)
     add("download", co_test_download);
     add("vanish", co_test_vanish);
     add("streams-at-once", co_test_streams_at_once);
+    add("stop", co_test_stop);
     add("confidential", co_test_confidential);
     add("lengths", co_test_lengths);
     return g_test_run();

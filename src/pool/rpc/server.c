@@ -11,9 +11,14 @@
 #include "pool/log.h"
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
+#include "pool/rpc/program.h"
 
 /* How long to wait where the system has no descriptor for another client. */
 static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
+
+/* When the server stops: for calls, before they are cancelled; for clients to read the replies. */
+static const int64_t calls_patience_ns = 3 * INT64_C(1000000000);
+static const int64_t replies_patience_ns = 2 * INT64_C(1000000000);
 
 struct rpc_accept {
     struct rpc_server *server;
@@ -40,6 +45,7 @@ struct rpc_server *rpc_server_new(const struct rpc_server_options *options)
     server->loop = loop_current();
     server->clients = g_ptr_array_new();
     server->accepting = g_ptr_array_new();
+    server->calls = g_ptr_array_new();
     server->next_id = 1;
     rpc_workers_configure(&server->workers, options->workers_min, options->workers_max, options->workers_priority);
     server->workers.current = options->workers_min;
@@ -104,10 +110,61 @@ static void CO_FN co_stop_accepting(struct rpc_server *server)
     g_ptr_array_set_size(server->accepting, 0);
 }
 
+static bool has_calls(const struct rpc_server *server)
+{
+    return server->calls->len;
+}
+
+/* Whether a client is owed something. What its streams have in flight is its own affair: it is not through. */
+static bool has_replies(const struct rpc_server *server)
+{
+    for (guint i = 0; i < server->clients->len; i++) {
+        const struct rpc_client *client = server->clients->pdata[i];
+
+        if (client->requests && !client->streams->len)
+            return true;
+    }
+    return false;
+}
+
+/* Waits while there are such, but not for long. */
+static void CO_FN co_wait_while(struct rpc_server *server, bool (*has)(const struct rpc_server *server),
+                                int64_t patience_ns)
+{
+    struct co_deadline deadline;
+
+    co_deadline_begin(&deadline, patience_ns);
+    while (has(server)) {
+        if (co_condition_wait(&server->ended, NULL))
+            break;
+    }
+    co_deadline_end(&deadline);
+}
+
+/* Those whose procedures have one of the rules; 0: all. */
+static void cancel_calls(struct rpc_server *server, unsigned rules)
+{
+    for (guint i = 0; i < server->calls->len; i++) {
+        const struct rpc_call *call = server->calls->pdata[i];
+
+        if (rules && !(call->procedure->rules & rules))
+            continue;
+        pool_log_info("rpc.server", "%s of client %" PRIu64 " is cancelled", call->procedure->function,
+                      call->client->id);
+        co_task_cancel(call->task);
+    }
+}
+
 void co_rpc_server_stop(struct rpc_server *server)
 {
     server->stopping = true;
     co_stop_accepting(server);
+    cancel_calls(server, RPC_NO_WORKER); /* nobody knows when people answer */
+    co_wait_while(server, has_calls, calls_patience_ns);
+    cancel_calls(server, 0);
+    while (has_calls(server))
+        co_condition_wait_always(&server->ended, NULL);
+    co_wait_while(server, has_replies, replies_patience_ns);
     while (server->clients->len)
         rpc_client_drop(server->clients->pdata[0]);
     while (server->running)
@@ -121,8 +178,10 @@ void rpc_server_free(struct rpc_server *server)
         return;
     assert(!server->running);
     assert(!server->accepting->len);
+    assert(!server->calls->len);
     g_ptr_array_unref(server->clients);
     g_ptr_array_unref(server->accepting);
+    g_ptr_array_unref(server->calls);
     g_free(server->name);
     g_free(server);
 }
@@ -149,6 +208,20 @@ struct rpc_client *rpc_server_find_client(struct rpc_server *server, uint64_t id
             return client;
     }
     return NULL;
+}
+
+void rpc_server_call_begin(struct rpc_server *server, struct rpc_call *call)
+{
+    assert(call->task);
+    g_ptr_array_add(server->calls, call);
+}
+
+void rpc_server_call_end(struct rpc_server *server, struct rpc_call *call)
+{
+    bool found = g_ptr_array_remove_fast(server->calls, call);
+
+    assert(found);
+    co_condition_broadcast(&server->ended);
 }
 
 void rpc_server_begin(struct rpc_server *server)
@@ -187,6 +260,7 @@ void rpc_server_remove_client(struct rpc_server *server, struct rpc_client *clie
     assert(server->anonymous >= anonymous);
     server->anonymous -= anonymous;
     co_condition_broadcast(&server->room);
+    co_condition_broadcast(&server->ended);
     if (server->clients_changed)
         server->clients_changed(server);
 }

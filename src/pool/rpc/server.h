@@ -17,6 +17,7 @@
 struct error;
 struct loop;
 struct pool_error;
+struct rpc_call;
 struct rpc_client;
 struct rpc_program;
 struct rpc_server;
@@ -61,11 +62,12 @@ struct rpc_server {
     GPtrArray *clients; /* struct rpc_client, by id; borrowed: they take themselves out */
     unsigned anonymous;
     uint64_t next_id;
-    unsigned running;     /* coroutines of clients, of their calls and streams */
-    GPtrArray *accepting; /* struct rpc_accept */
-    bool stopping;
+    unsigned running;          /* coroutines of clients, of their calls and streams */
+    GPtrArray *calls;          /* struct rpc_call, under way; borrowed: they take themselves out */
+    GPtrArray *accepting;      /* struct rpc_accept */
+    bool stopping;             /* calls that come now are refused */
     struct co_condition room;  /* for another client, maybe */
-    struct co_condition ended; /* a coroutine */
+    struct co_condition ended; /* a coroutine, a call, or while it stops: a reply is sent, a client goes */
 };
 
 struct rpc_server *rpc_server_new(const struct rpc_server_options *options);
@@ -74,7 +76,10 @@ struct rpc_server *rpc_server_new(const struct rpc_server_options *options);
 void rpc_server_listen(struct rpc_server *server, struct socket_listener *listener,
                        const struct rpc_socket_options *options);
 
-/* Takes nobody in any more, drops all clients, and waits until their calls have ended. */
+/*
+ * Takes nobody in any more, waits until the calls under way have ended and their replies are sent, and drops all
+ * clients. Calls that take longer than a few seconds are cancelled; who does not read is not waited for.
+ */
 void CO_FN co_rpc_server_stop(struct rpc_server *server);
 
 /* After that; NULL is allowed. */
@@ -86,6 +91,10 @@ bool rpc_server_set_client_limits(struct rpc_server *server, unsigned max, unsig
 
 /* NULL: there is none. Borrowed. */
 struct rpc_client *rpc_server_find_client(struct rpc_server *server, uint64_t id);
+
+/* For calls: one is under way, or has ended. */
+void rpc_server_call_begin(struct rpc_server *server, struct rpc_call *call);
+void rpc_server_call_end(struct rpc_server *server, struct rpc_call *call);
 
 /* For clients: a coroutine for them begins and ends; a client comes, says who it is, goes. */
 void rpc_server_begin(struct rpc_server *server);

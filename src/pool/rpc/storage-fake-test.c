@@ -52,6 +52,10 @@ void co_storage_reload(struct storage *storage)
 {
 }
 
+void storage_stop(struct storage *storage)
+{
+}
+
 void co_storage_close(struct storage *storage)
 {
 }
