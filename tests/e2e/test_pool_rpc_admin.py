@@ -100,7 +100,7 @@ def test_every_name_of_the_commands(pool):
     """virt-admin's newer commands have older names, which scripts use."""
     connection = pool.connect()
     assert admin(pool, 'srv-list') == admin(pool, 'server-list')
-    assert table(admin(pool, 'srv-threadpool-info', 'admin'))['maxWorkers'] == '5'
+    assert table(admin(pool, 'srv-threadpool-info', 'admin'))['maxWorkers'] == '20'
     admin(pool, 'srv-threadpool-set', 'virtstoraged', '--max-workers', '21')
     assert table(admin(pool, 'srv-threadpool-info', 'virtstoraged'))['maxWorkers'] == '21'
     admin(pool, 'srv-clients-set', 'virtstoraged', '--max-clients', '99')

@@ -87,13 +87,15 @@ def test_wrong_options():
 @pytest.mark.parametrize('line,message', [
     ('max_clients = "5"', ':2: max_clients: expecting a number of 0 or more'),
     ('unix_sock_dir = 5', ':2: unix_sock_dir: expecting a string'),
-    ('log_filters = "x', ':2: unterminated string'),
+    ('log_filters = "x', ':2: log_filters: unterminated string'),
     ('auth_unix_rw = "zork"', ":2: auth_unix_rw: unsupported auth 'zork'"),
     ('max_workers = 0', ':2: max_workers: 0 is not from 1'),
 ])
 def test_wrong_config_names_file_line_and_key(tmp_path, line, message):
     (tmp_path / 'c').write_text(f'# a comment\n{line}\n')
     assert f'Can\'t load config file: {tmp_path}/c{message}' in fail('-f', tmp_path / 'c')
+    (tmp_path / 'c').write_text('max_clients = 50\n\0' + line)
+    assert f"Can't load config file: a NUL byte is no text: {tmp_path}/c" in fail('-f', tmp_path / 'c')
 
 
 def test_unknown_key_is_a_warning(pool):
