@@ -11,7 +11,7 @@ import pytest
 import fake_polkit
 from harness import PATIENCE_S, run, wait_for
 from pool_daemon import error_of, pool_xml, volume_xml
-from pool_raw import Raw
+from pool_raw import Raw, words
 from test_pool_luks import define_secret
 from test_pool_rpc_clients import event_loop  # pylint: disable=unused-import
 
@@ -86,6 +86,21 @@ def test_waiting_for_a_person_keeps_no_worker(pool_daemon, polkit, tmp_path):
     assert answer.serial == second != first
     assert answer.error()[2] == "authentication failed: polkit is being asked about 'org.libvirt.unix.manage' already"
     assert 'Name' in pool_daemon.virsh('pool-list')
+
+
+def test_those_who_say_nothing_make_room(pool_daemon, polkit):
+    """A user who takes all places of those who have not authenticated keeps nobody else out, and loses only what is wanted."""
+    start(pool_daemon, 'auth_unix_rw = "polkit"', 'max_anonymous_clients = 3')
+    os.seteuid(NOBODY)
+    try:
+        silent = [Raw(pool_daemon.socket) for _ in range(3)]
+    finally:
+        os.seteuid(0)
+    assert 'Name' in pool_daemon.virsh('pool-list')
+    assert silent[0].closed()
+    for raw in silent[1:]:
+        assert raw.call(66).body == words(1, 2)
+    assert 'user 65534, says nothing while others wait' in pool_daemon.log.read_text()
 
 
 def test_polkit_is_not_there(pool_daemon, tmp_path, monkeypatch):

@@ -556,6 +556,7 @@ void rpc_client_start(struct rpc_server *server, int fd, const struct rpc_socket
     client->references = 1;
     client->server = server;
     client->since_s = loop_wall_time_us() / 1000000;
+    client->since_ns = loop_now_ns();
     client->stream = stream_new_socket(fd);
     client->auth = options->auth;
     client->read_only = options->read_only;

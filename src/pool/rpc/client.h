@@ -60,7 +60,8 @@ struct rpc_client {
     unsigned references;
     struct rpc_server *server;
     uint64_t id;
-    int64_t since_s; /* wall clock */
+    int64_t since_s;  /* wall clock */
+    int64_t since_ns; /* the loop's */
     struct stream *stream;
     struct rpc_peer peer;
     enum rpc_auth auth;

@@ -15,6 +15,8 @@
 
 /* How long to wait where the system has no descriptor for another client. */
 static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
+/* Whoever has said nothing for so long may have to make room. */
+static const int64_t silence_ns = 1000 * INT64_C(1000000);
 
 /* When the server stops: for calls, before they are cancelled; for clients to read the replies. */
 static const int64_t calls_patience_ns = 3 * INT64_C(1000000000);
@@ -60,22 +62,73 @@ static bool has_room(const struct rpc_server *server)
     return server->clients->len < server->clients_max;
 }
 
-/* Whoever is too many waits in the socket's queue. */
+/* Whether the client keeps a place of those who have not authenticated, and does nothing about it. */
+static bool is_silent(const struct rpc_client *client)
+{
+    return !client->authenticated && !client->requests && loop_now_ns() - client->since_ns >= silence_ns;
+}
+
+/*
+ * Somebody waits for such a place: the user who has most of them taken by saying nothing gives back the one that was
+ * taken first. The only one of a user stays, so that nobody is put out by others.
+ */
+static void drop_silent(struct rpc_server *server)
+{
+    struct rpc_client *first = NULL;
+    unsigned most = 1;
+
+    for (guint i = 0; i < server->clients->len; i++) {
+        struct rpc_client *client = server->clients->pdata[i];
+        unsigned count = 0;
+
+        for (guint j = i; is_silent(client) && j < server->clients->len; j++) {
+            const struct rpc_client *other = server->clients->pdata[j];
+
+            count += other->peer.uid == client->peer.uid && is_silent(other);
+        }
+        if (count > most) {
+            most = count;
+            first = client;
+        }
+    }
+    if (!first)
+        return;
+    pool_log_warning("rpc.server",
+                     "server %s: client %" PRIu64 ", user %u, says nothing while others wait: it is dropped",
+                     server->name, first->id, (unsigned)first->peer.uid);
+    rpc_client_drop(first);
+}
+
+/* False: the server stops. */
+static bool CO_FN co_wait_for_room(struct rpc_server *server)
+{
+    while (!has_room(server)) {
+        struct co_deadline deadline;
+        int result;
+
+        co_deadline_begin(&deadline, silence_ns);
+        result = co_condition_wait(&server->room, NULL);
+        co_deadline_end(&deadline);
+        if (result == -ECANCELED)
+            return false;
+        if (result == -ETIMEDOUT)
+            drop_silent(server);
+    }
+    return true;
+}
+
+/* Of those who are too many, one waits here, and the others in the socket's queue. */
 static void CO_FN co_accept_clients(void *opaque)
 {
     struct rpc_accept *accept = opaque;
     struct rpc_server *server = accept->server;
 
     while (!co_cancelled()) {
-        if (!has_room(server)) {
-            if (co_condition_wait(&server->room, NULL))
-                break;
-            continue;
-        }
-        int fd = co_socket_listener_accept(accept->listener);
+        AUTO(fd) fd = co_socket_listener_accept(accept->listener);
 
         if (fd >= 0) {
-            rpc_client_start(server, fd, &accept->options);
+            if (co_wait_for_room(server))
+                rpc_client_start(server, TAKE_FD(fd), &accept->options);
         } else if (fd != -ECANCELED && fd != -ECONNABORTED) {
             pool_log_error("rpc.server", "cannot take in a client on %s: %s", socket_listener_address(accept->listener),
                            g_strerror(-fd));
