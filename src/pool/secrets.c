@@ -20,6 +20,7 @@
 #include "pool/secret-daemon.h"
 #include "pool/secret-def.h"
 #include "pool/xml/document.h"
+#include "pool/xml/schema.h"
 
 enum { FILE_MAX = 1 << 20 };
 
@@ -388,7 +389,7 @@ struct secret_id *co_pool_secrets_define(struct pool_secrets *secrets, const cha
     struct own_secret *secret;
     AUTO(secret_def) def = NULL;
 
-    if (!check_flags(flags, VALIDATE, "secretDefineXML", err))
+    if (!check_flags(flags, VALIDATE, "secretDefineXML", err) || (flags & VALIDATE && !xml_check_secret(xml, err)))
         return NULL;
     def = secret_def_parse(xml, err);
     if (!def)

@@ -217,6 +217,24 @@ def test_secrets(pool):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize('wrong', [
+    '<secret><zork/></secret>',
+    "<secret zork='yes'/>",
+    "<secret private='maybe'/>",
+    '<secret><uuid>5</uuid></secret>',
+    '<secret><uuid/></secret>',
+    "<secret><usage type='zork'><name>x</name></usage></secret>",
+    "<secret><usage type='tls'/></secret>",
+    "<secret><usage type='tls'><name>x</name><zork/></usage></secret>",
+    "<secret><usage type='tls'><name>x</name><volume>/y</volume></usage></secret>",
+])
+def test_secrets_are_validated(pool, wrong):
+    connection = pool.connect('secret')
+    assert error_of(connection.secretDefineXML, wrong, libvirt.VIR_SECRET_DEFINE_VALIDATE)[0] == libvirt.VIR_ERR_XML_INVALID_SCHEMA
+    right = "<secret ephemeral='yes'><description>x</description><usage type='tls'><name>x</name></usage></secret>"
+    connection.secretDefineXML(right, libvirt.VIR_SECRET_DEFINE_VALIDATE).undefine()
+
+
 def test_secret_events(pool, event_loop):
     connection = pool.connect('secret')
     heard = []

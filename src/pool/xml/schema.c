@@ -6,6 +6,7 @@
 
 #include "pool/pool-def.h"
 #include "pool/pool-error.h"
+#include "pool/secret-def.h"
 #include "pool/volume.h"
 #include "pool/xml/document.h"
 #include "pool/xml/size.h"
@@ -101,6 +102,17 @@ static const struct element_rule volume_rules[] = {
     {NULL, NULL, NOTHING, NULL, NULL},
 };
 
+static const struct element_rule secret_rules[] = {
+    {"secret", NULL, NOTHING, " uuid description usage ", " ephemeral private "},
+    {"uuid", NULL, NAME, "", ""},
+    {"description", NULL, TEXT, "", ""},
+    {"usage", NULL, NOTHING, " volume name target ", " +type "},
+    {"volume", NULL, TEXT, "", ""},
+    {"name", NULL, TEXT, "", ""},
+    {"target", NULL, TEXT, "", ""},
+    {NULL, NULL, NOTHING, NULL, NULL},
+};
+
 struct attribute_rule {
     const char *attribute;
     const char *element;
@@ -119,6 +131,9 @@ static const struct attribute_rule attribute_rules[] = {
     {"state", "cow", CHOICE, " yes no "},
     {"managed", "adapter", CHOICE, " yes no "},
     {"allocation", "volume", CHOICE, " default capacity "},
+    {"ephemeral", "secret", CHOICE, " yes no "},
+    {"private", "secret", CHOICE, " yes no "},
+    {"type", "usage", CHOICE, " volume ceph iscsi tls vtpm "},
 };
 
 static bool fails(struct pool_error **err, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -382,4 +397,24 @@ bool xml_check_volume(const char *xml, enum pool_type type, bool capacity_option
         return false;
     volume = volume_parse(xml, type, capacity_optional, &error);
     return volume || take_reader_error(error, err);
+}
+
+bool xml_check_secret(const char *xml, struct pool_error **err)
+{
+    struct pool_error *error = NULL;
+    AUTO(secret_def) def = secret_def_parse(xml, &error);
+    AUTO(xml_document) document = NULL;
+    const xmlNode *usage;
+    const xmlNode *first;
+
+    if (!def)
+        return take_reader_error(error, err);
+    document = xml_document_parse(xml, "secret", err);
+    if (!document || !check(secret_rules, xmlDocGetRootElement(document), err))
+        return false;
+    usage = xml_find(xmlDocGetRootElement(document), "usage");
+    first = usage ? xml_next_element(usage, NULL) : NULL;
+    return !first || !xml_next_element(usage, first) ||
+           fails(err, "Extra element %s in element usage, at line %ld",
+                 (const char *)xml_next_element(usage, first)->name, xmlGetLineNo(usage));
 }

@@ -13,3 +13,4 @@ struct pool_error;
 bool xml_check_pool(const char *xml, struct pool_error **err) MUST_CHECK;
 /* As for volume_parse(). */
 bool xml_check_volume(const char *xml, enum pool_type type, bool capacity_optional, struct pool_error **err) MUST_CHECK;
+bool xml_check_secret(const char *xml, struct pool_error **err) MUST_CHECK;
