@@ -220,7 +220,7 @@ static bool CO_FN co_start(struct serving *serving, struct error **err)
         return false;
     nbd_server_watch(export_registry_nbd_server(serving->exports), last_client_left, serving);
     if (program->pid_path) {
-        serving->pid_file = co_pid_file_new(program->pid_path, err);
+        serving->pid_file = co_pid_file_new(program->pid_path, 0600, err);
         if (!serving->pid_file)
             return false;
     }

@@ -171,18 +171,18 @@ static int CO_FN co_start(struct program *program, struct error **err)
         .sockets = &program->sockets,
         .timeout_s = program->options.timeout_s,
     };
-    const char *pid_path = program->options.pid_file    ? program->options.pid_file
-                           : program->options.daemonize ? program->paths->pid_file
-                                                        : NULL;
+    const char *pid_path = program->options.pid_file ? program->options.pid_file : program->paths->pid_file;
+    int status = pool_daemon_make_folders(&options, err);
 
-    if (pid_path) {
-        program->pid_file = co_pid_file_new(pid_path, err);
-        if (!program->pid_file) {
-            error_prefix(err, "cannot create PID file: ");
-            return POOL_DAEMON_PID_FILE;
-        }
+    if (status)
+        return status;
+    /* As libvirt's daemons, in the foreground, too. */
+    program->pid_file = co_pid_file_new(pid_path, 0644, err);
+    if (!program->pid_file) {
+        error_prefix(err, "cannot create PID file: ");
+        return POOL_DAEMON_PID_FILE;
     }
-    int status = co_pool_daemon_start(&program->daemon, &options, err);
+    status = co_pool_daemon_start(&program->daemon, &options, err);
     if (status)
         return status;
     if (program->started_fd >= 0 && !daemonize_finish(TAKE_FD(program->started_fd), err))

@@ -119,7 +119,7 @@ static bool CO_FN co_start(struct program *program, struct error **err)
     if (program->help)
         return true;
     if (program->pid_path) {
-        program->pid_file = co_pid_file_new(program->pid_path, err);
+        program->pid_file = co_pid_file_new(program->pid_path, 0600, err);
         if (!program->pid_file)
             return error_prefix(err, "cannot create PID file: ");
     }

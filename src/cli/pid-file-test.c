@@ -31,12 +31,12 @@ static void CO_FN co_whole_life(void *opaque)
     GStatBuf status;
 
     g_assert_true(g_file_set_contents("pid", "a longer text than any process id\n", -1, NULL));
-    struct pid_file *file = co_pid_file_new("pid", &err);
+    struct pid_file *file = co_pid_file_new("pid", 0600, &err);
     g_assert_nonnull(file);
     g_assert_true(g_file_get_contents("pid", &text, NULL, NULL));
     g_assert_cmpstr(text, ==, expected);
 
-    g_assert_null(co_pid_file_new("pid", &err));
+    g_assert_null(co_pid_file_new("pid", 0600, &err));
     g_assert_cmpstr(error_message(err), ==,
                     "Cannot lock pid file 'pid', another process holds it: Resource temporarily unavailable");
     co_pid_file_free(file);
@@ -45,7 +45,7 @@ static void CO_FN co_whole_life(void *opaque)
 
 static void CO_FN co_mode_private(void *opaque)
 {
-    struct pid_file *file = co_pid_file_new("pid", NULL);
+    struct pid_file *file = co_pid_file_new("pid", 0600, NULL);
     GStatBuf status;
 
     g_assert_nonnull(file);
@@ -57,7 +57,7 @@ static void CO_FN co_mode_private(void *opaque)
 static void CO_FN co_working_directory_changes(void *opaque)
 {
     g_autofree char *folder = g_get_current_dir();
-    struct pid_file *file = co_pid_file_new("pid", NULL);
+    struct pid_file *file = co_pid_file_new("pid", 0600, NULL);
 
     g_assert_nonnull(file);
     g_assert_cmpint(g_chdir("/"), ==, 0);
@@ -68,7 +68,7 @@ static void CO_FN co_working_directory_changes(void *opaque)
 
 static void CO_FN co_replaced_file_stays(void *opaque)
 {
-    struct pid_file *file = co_pid_file_new("pid", NULL);
+    struct pid_file *file = co_pid_file_new("pid", 0600, NULL);
 
     g_assert_nonnull(file);
     g_assert_cmpint(g_rename("pid", "moved"), ==, 0);
@@ -84,11 +84,11 @@ static void CO_FN co_refused(void *opaque)
     AUTO(error) folder = NULL;
     AUTO(error) device = NULL;
 
-    g_assert_null(co_pid_file_new("missing/pid", &no_folder));
+    g_assert_null(co_pid_file_new("missing/pid", 0600, &no_folder));
     g_assert_cmpstr(error_message(no_folder), ==, "Could not create 'missing/pid': No such file or directory");
-    g_assert_null(co_pid_file_new(".", &folder));
+    g_assert_null(co_pid_file_new(".", 0600, &folder));
     g_assert_cmpstr(error_message(folder), ==, "Could not create '.': Is a directory");
-    g_assert_null(co_pid_file_new("/dev/zero", &device));
+    g_assert_null(co_pid_file_new("/dev/zero", 0600, &device));
     g_assert_cmpstr(error_message(device), ==, "'/dev/zero' is not a regular file");
     g_assert_true(g_file_test("/dev/zero", G_FILE_TEST_EXISTS));
 }

@@ -56,10 +56,10 @@ static bool CO_FN co_lock(int fd, const char *path, struct error **err)
 }
 
 /* A descriptor of `path`, locked; -1 and the error. */
-static int CO_FN co_open_locked(const char *path, struct error **err)
+static int CO_FN co_open_locked(const char *path, mode_t mode, struct error **err)
 {
     for (;;) {
-        AUTO(fd) fd = co_file_open(path, O_CREAT | O_RDWR | O_CLOEXEC | O_NONBLOCK, 0600);
+        AUTO(fd) fd = co_file_open(path, O_CREAT | O_RDWR | O_CLOEXEC | O_NONBLOCK, mode);
 
         if (fd < 0) {
             error_set_errno(err, fd, "Could not create '%s'", path);
@@ -79,12 +79,12 @@ static int CO_FN co_open_locked(const char *path, struct error **err)
     }
 }
 
-struct pid_file *co_pid_file_new(const char *path, struct error **err)
+struct pid_file *co_pid_file_new(const char *path, mode_t mode, struct error **err)
 {
     g_autofree char *text = g_strdup_printf("%ld\n", (long)getpid());
 
     assert(co_active());
-    AUTO(fd) fd = co_open_locked(path, err);
+    AUTO(fd) fd = co_open_locked(path, mode, err);
     if (fd < 0)
         return NULL;
 

@@ -230,9 +230,25 @@ static bool set_polling(const struct pool_config *config, struct error **err)
     return loop_configure(loop_current(), &options, err);
 }
 
+/* Whatever the mask of who starts us: others have to get to the sockets. */
 static bool make_directory(const char *path, mode_t mode, struct error **err)
 {
-    return !g_mkdir_with_parents(path, mode) || error_set_errno(err, errno, "unable to create directory '%s'", path);
+    mode_t mask = umask(~mode & 0777);
+    int result = g_mkdir_with_parents(path, mode) ? errno : 0;
+
+    (void)umask(mask);
+    return !result || error_set_errno(err, result, "unable to create directory '%s'", path);
+}
+
+enum pool_daemon_status pool_daemon_make_folders(const struct pool_daemon_options *options, struct error **err)
+{
+    const char *directory = options->config->unix_sock_dir;
+    mode_t mode = options->privileged ? 0755 : 0700;
+
+    if (!make_directory(options->paths->socket_directory, mode, err) ||
+        (directory && !make_directory(directory, mode, err)))
+        return POOL_DAEMON_RUN_DIRECTORY;
+    return POOL_DAEMON_OK;
 }
 
 /* The token by which the daemons of a system know each other: whoever starts first makes it. */
@@ -243,7 +259,7 @@ static void CO_FN co_make_token(const char *path)
     AUTO(pool_error) error = NULL;
     uint8_t bytes[TOKEN_BYTES];
 
-    if (!access(path, F_OK) || g_mkdir_with_parents(folder, 0755))
+    if (!access(path, F_OK) || g_mkdir_with_parents(folder, 0700))
         return;
     loop_random_bytes(bytes, sizeof(bytes));
     for (int i = 0; i < TOKEN_BYTES; i++)
@@ -282,15 +298,11 @@ enum pool_daemon_status co_pool_daemon_start(struct pool_daemon *daemon, const s
                                              struct error **err)
 {
     const struct pool_config *config = options->config;
-    const char *directory = config->unix_sock_dir ? config->unix_sock_dir : options->paths->socket_directory;
 
     daemon->privileged = options->privileged;
     daemon->timeout_s = options->timeout_s;
     if (!set_polling(config, err))
         return POOL_DAEMON_INIT;
-    if (!make_directory(options->paths->socket_directory, daemon->privileged ? 0755 : 0700, err) ||
-        !make_directory(directory, daemon->privileged ? 0755 : 0700, err))
-        return POOL_DAEMON_RUN_DIRECTORY;
     daemon->objects = object_registry_new();
     daemon->graph = graph_new(daemon->objects, NULL);
     daemon->events = remote_events_new();

@@ -66,7 +66,10 @@ enum pool_daemon_status {
     POOL_DAEMON_DRIVER = 11,
 };
 
-/* Makes everything and begins to serve. On failure what is there is to be freed all the same. */
+/* Makes the folders of the sockets and of the user's PID file, which come before everything else. */
+enum pool_daemon_status pool_daemon_make_folders(const struct pool_daemon_options *options, struct error **err);
+
+/* Makes everything else and begins to serve. On failure what is there is to be freed all the same. */
 enum pool_daemon_status CO_FN co_pool_daemon_start(struct pool_daemon *daemon,
                                                    const struct pool_daemon_options *options,
                                                    struct error **err) MUST_CHECK;

@@ -85,7 +85,7 @@ def test_autostart_once_a_boot(pool_daemon, tmp_path):
 
 def test_one_daemon_for_the_same_pools(pool_daemon):
     pool_daemon.start()
-    command = [program('ashlar-poold')]
+    command = [program('ashlar-poold'), '-p', str(pool_daemon.folder / 'other.pid')]
     environment = {**os.environ, **pool_daemon.environment()}
     if pool_daemon.privileged:
         command = ['nsenter', '--mount', f'--target={pool_daemon.process.pid}', *command]

@@ -179,6 +179,27 @@ def test_second_daemon_of_the_same_pid_file(pool):
     assert 'cannot create PID file' in other.log.read_text()
 
 
+def test_pid_file_of_who_stays_in_the_foreground(pool):
+    path = pool.folder / 'run' / ('virtstoraged.pid' if pool.privileged else 'libvirt/virtstoraged.pid')
+    pool.start()
+    assert path.read_text() == f'{pool.process.pid}\n'
+    assert path.stat().st_mode & 0o777 == 0o644
+    other = start_in_own_folders(pool, program('ashlar-poold'), stderr=subprocess.PIPE, text=True)
+    assert 'cannot create PID file: Cannot lock pid file' in other.communicate(timeout=PATIENCE_S)[1]
+    assert other.returncode == 1
+    pool.stop()
+    assert not path.exists()
+
+
+def test_others_reach_the_sockets_whatever_the_mask(pool):
+    mask = os.umask(0o077)
+    try:
+        pool.start()
+    finally:
+        os.umask(mask)
+    assert pool.socket.parent.stat().st_mode & 0o777 == (0o755 if pool.privileged else 0o700)
+
+
 def test_second_daemon_of_the_same_state(pool):
     pool.start()
     elsewhere = pool.folder / 'other.conf'
@@ -186,7 +207,7 @@ def test_second_daemon_of_the_same_state(pool):
     other = PoolDaemon(pool.folder)
     other.socket = pool.folder / 's2' / 'virtstoraged-sock'
     with pytest.raises(AssertionError, match='has ended with 11'):
-        other.start('-f', elsewhere)
+        other.start('-f', elsewhere, '-p', pool.folder / 'other.pid')
 
 
 def start_in_own_folders(pool, *command, **kwargs):
