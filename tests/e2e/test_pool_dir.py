@@ -120,6 +120,39 @@ def test_options_of_qcow2(pool_daemon):
     run('qemu-img', 'check', '-f', 'qcow2', pool_daemon.images / 'old.qcow2')
 
 
+def test_size_of_what_is_below(pool_daemon):
+    """Without a size of its own a volume has that of what is below it, read as its format says: raw, where none is given."""
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    base = pool.createXML(volume_xml('base.qcow2', 8 * MIB, 'qcow2'))
+    sizes = {'': (pool_daemon.images / 'base.qcow2').stat().st_size, "<format type='qcow2'/>": 8 * MIB}
+    for number, (kind, size) in enumerate(sizes.items()):
+        xml = (f"<volume><name>over{number}</name><target><format type='qcow2'/></target><backingStore><path>{base.path()}</path>"
+               f'{kind}</backingStore></volume>')
+        pool.createXML(xml)
+        pool.refresh()
+        found = pool.storageVolLookupByName(f'over{number}').info()[1]
+        assert size <= found < size + 1024, (kind, found)
+
+
+def test_copies_name_what_is_below(pool_daemon):
+    """What was below the original may be named, though the copy has nothing below it; something else may not."""
+    connection = pool_daemon.start().connect()
+    pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
+    base = pool.createXML(volume_xml('base.qcow2', MIB, 'qcow2'))
+
+    def below(path):
+        return f"<backingStore><path>{path}</path><format type='qcow2'/></backingStore>"
+
+    over = pool.createXML(volume_xml('over.qcow2', MIB, 'qcow2', below(base.path())))
+    pool.createXMLFrom(volume_xml('a', MIB, 'qcow2', below(base.path())), over)
+    pool.createXMLFrom(volume_xml('b', MIB, 'qcow2', below(base.path())), base)
+    assert error_of(pool.createXMLFrom, volume_xml('c', MIB, 'qcow2', below(over.path())), over)[1] == \
+        'internal error: a different backing store cannot be specified.'
+    pool.refresh()
+    assert all('<backingStore>' not in pool.storageVolLookupByName(name).XMLDesc() for name in 'ab')
+
+
 def test_copies_between_formats(pool_daemon, tmp_path):
     connection = pool_daemon.start().connect()
     pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)

@@ -163,7 +163,7 @@ static bool check_copy(const struct volume *volume, const struct volume *source,
     if (volume->type == VOLUME_DIR || source->type == VOLUME_DIR)
         return pool_error_set(err, POOL_ERROR_INTERNAL, "cannot copy from or to the directory volume '%s'",
                               volume->type == VOLUME_DIR ? volume->name : source->name);
-    if (volume->backing && (!source->backing || strcmp(volume->backing->path, source->backing->path) != 0))
+    if (volume->backing && source->backing && strcmp(volume->backing->path, source->backing->path) != 0)
         return pool_error_set(err, POOL_ERROR_INTERNAL, "a different backing store cannot be specified.");
     if (flags & VOLUME_CREATE_REFLINK && (is_image(volume) || is_image(source)))
         return pool_error_check_flags(err, flags, VOLUME_CREATE_PREALLOC_METADATA, "storageBackendCreateQemuImg");

@@ -161,9 +161,19 @@ static bool check_options(const struct pool *pool, const struct volume *volume, 
     return true;
 }
 
+/* The format by which the image below is read. */
+static const char *backing_format(const struct pool *pool, const struct volume *volume)
+{
+    const char *format =
+        pool_type_info(pool->def->type)->volume_features ? volume_format_names[volume->backing->format] : "raw";
+
+    return strcmp(format, "iso") ? format : "raw";
+}
+
 /* A look at the image below. */
 struct backing_look {
     const char *path;
+    bool raw; /* whatever is in it, it is all data */
     uint64_t capacity;
     struct stat status;
 };
@@ -180,7 +190,7 @@ static int look_at_backing(void *opaque)
     ret = image_header_read(fd, &header);
     if (ret)
         return ret;
-    look->capacity = header.has_capacity ? header.capacity : (uint64_t)look->status.st_size;
+    look->capacity = header.has_capacity && !look->raw ? header.capacity : (uint64_t)look->status.st_size;
     image_header_clear(&header);
     return 0;
 }
@@ -195,7 +205,7 @@ static bool CO_FN co_check_backing(const struct pool *pool, struct volume *volum
         return true;
     path = *volume->backing->path == '/' ? g_strdup(volume->backing->path)
                                          : g_build_filename(pool->def->target_path, volume->backing->path, NULL);
-    look = (struct backing_look){.path = path};
+    look = (struct backing_look){.path = path, .raw = !strcmp(backing_format(pool, volume), "raw")};
     ret = co_worker_run(look_at_backing, &look);
     if (ret)
         return pool_error_set_errno(err, ret, "inaccessible backing store volume %s", volume->backing->path);
@@ -257,15 +267,10 @@ static void set_cipher(struct json *options, const struct volume_encryption *enc
 
 static void set_backing(struct json *options, const struct pool *pool, const struct volume *volume)
 {
-    const char *format;
-
     if (!volume->backing)
         return;
-    format = pool_type_info(pool->def->type)->volume_features ? volume_format_names[volume->backing->format] : "raw";
-    if (!strcmp(format, "iso"))
-        format = "raw";
     json_set(options, "backing-file", json_string(volume->backing->path));
-    json_set(options, "backing-fmt", json_string(format));
+    json_set(options, "backing-fmt", json_string(backing_format(pool, volume)));
 }
 
 static struct json *qcow2_options(const struct pool *pool, const struct volume *volume, unsigned flags, const char *key)
