@@ -23,7 +23,7 @@ enum create_flags {
 };
 /* When so many volumes are forgotten at once, their memory goes back to the system. */
 enum { MANY_VOLUMES = 1024 };
-enum { DEFINE_VALIDATE = 1, XML_INACTIVE = 1, BUILD_ALL = 15, DELETE_ALL = 1 };
+enum { DEFINE_VALIDATE = 1, XML_INACTIVE = 1 };
 
 /* --- refreshing --- */
 
@@ -417,8 +417,6 @@ bool CO_FN co_storage_pool_build(struct storage *storage, const struct pool_id *
     struct pool *pool;
     bool ok;
 
-    if (!pool_error_check_flags(err, flags, BUILD_ALL, "storagePoolBuild"))
-        return false;
     pool = co_begin(storage, id, err);
     if (!pool)
         return false;
@@ -468,13 +466,9 @@ static bool CO_FN co_delete(struct pool *pool, unsigned flags, struct pool_error
 bool CO_FN co_storage_pool_delete(struct storage *storage, const struct pool_id *id, unsigned flags,
                                   struct pool_error **err)
 {
-    struct pool *pool;
-    bool ok;
+    struct pool *pool = co_begin(storage, id, err);
+    bool ok = pool && co_delete(pool, flags, err);
 
-    if (!pool_error_check_flags(err, flags, DELETE_ALL, "storagePoolDelete"))
-        return false;
-    pool = co_begin(storage, id, err);
-    ok = pool && co_delete(pool, flags, err);
     if (pool)
         end(pool);
     return ok;

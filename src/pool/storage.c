@@ -292,7 +292,10 @@ struct pool_id *storage_pool_by_target_path(struct storage *storage, const char 
         if (pool->active && pool->def->target_path && !strcmp(pool->def->target_path, clean))
             return pool_get_id(pool);
     }
-    pool_error_set(err, POOL_ERROR_NO_POOL, "no storage pool with matching target path '%s'", path);
+    if (strcmp(path, clean) != 0)
+        pool_error_set(err, POOL_ERROR_NO_POOL, "no storage pool with matching target path '%s' (%s)", path, clean);
+    else
+        pool_error_set(err, POOL_ERROR_NO_POOL, "no storage pool with matching target path '%s'", path);
     return NULL;
 }
 

@@ -386,7 +386,7 @@ bool CO_FN co_storage_volume_wipe(struct storage *storage, const struct volume_i
     if (!pool_error_check_flags(err, flags, 0, "storageVolWipePattern"))
         return false;
     if (algorithm >= VOLUME_WIPE__MAX)
-        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "wiping algorithm %u not supported", algorithm);
+        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "wiping algorithm %d not supported", (int)algorithm);
     if (!co_volume_begin(storage, id, &job, err))
         return false;
     ok = volume_check_free(job.volume, err);

@@ -62,6 +62,21 @@ static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct
     return !ret || pool_error_set_errno(err, ret, "Unable to open stream for '%s'", path);
 }
 
+/* Whether what is to come can begin there at all: how far that goes is for the file system to say. */
+static bool CO_FN co_go_to(struct volume_stream *stream, uint64_t offset, struct pool_error **err)
+{
+    int64_t ret = offset <= INT64_MAX ? co_file_seek(stream->fd, (int64_t)offset, SEEK_SET) : -EINVAL;
+
+    if (ret >= 0) {
+        stream->position = offset;
+        return true;
+    }
+    pool_error_set_errno(err, (int)ret, "Unable to seek %s to %llu", stream->path, (unsigned long long)offset);
+    if (err)
+        (*err)->domain = POOL_DOMAIN_STREAMS;
+    return false;
+}
+
 static void free_stream(struct volume_stream *stream)
 {
     assert(!stream->writing_back);
@@ -81,12 +96,11 @@ static struct volume_stream *CO_FN co_stream_new(struct volume_job *job, uint64_
     stream->path = g_strdup(job->volume->target.path);
     stream->upload = upload;
     stream->sparse = flags & STREAM_SPARSE;
-    stream->position = offset;
     stream->end = UINT64_MAX;
     if (length && __builtin_add_overflow(offset, length, &stream->end))
         stream->end = UINT64_MAX;
     volume_job_go(job);
-    ok = co_open(stream, stream->path, err);
+    ok = co_open(stream, stream->path, err) && co_go_to(stream, offset, err);
     co_volume_job_return(job);
     if (ok) {
         stream->pool = pool_ref(job->pool);
@@ -112,10 +126,6 @@ static struct volume_stream *CO_FN co_open_stream(struct storage *storage, const
 
     if (!pool_error_check_flags(err, flags, STREAM_SPARSE, upload ? "storageVolUpload" : "storageVolDownload"))
         return NULL;
-    if (offset > INT64_MAX || length > INT64_MAX) {
-        pool_error_set(err, POOL_ERROR_OVERFLOW, "offset or length of the stream is too large");
-        return NULL;
-    }
     if (!co_volume_begin(storage, id, &job, err))
         return NULL;
     /* Reading does not mind others who use it. */

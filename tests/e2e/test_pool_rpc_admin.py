@@ -53,7 +53,7 @@ def test_workers(pool):
 def test_no_worker_at_all(pool):
     assert 'minWorkers cannot be larger than maxWorkers' in admin(pool, 'server-threadpool-set', 'virtstoraged', '--max-workers', '0',
                                                                   check=False)
-    assert 'must be greater than 0' in admin(pool, 'server-threadpool-set', 'virtstoraged', '--min-workers', '0', '--max-workers',
+    assert 'maxWorkers must not be switched from zero to non-zero' in admin(pool, 'server-threadpool-set', 'virtstoraged', '--min-workers', '0', '--max-workers',
                                              '0', check=False)
 
 

@@ -156,12 +156,38 @@ def test_open(pool):
             ('foo', (5, 0, "no connection driver available for URI 'foo' does not include a driver name")),
             ('storage:///foo', (1, 0, f"internal error: unexpected storage URI path '/foo', try storage://{path}")),
             ('storage:///', (1, 0, f"internal error: unexpected storage URI path '/', try storage://{path}")),
+            (f' storage://{path}', (1, 45, f'internal error: Unable to parse URI  storage://{path}')),
+            (f'storage://{path}\n', (1, 45, f'internal error: Unable to parse URI storage://{path}\n')),
+            ('storage:///%zz', (1, 45, 'internal error: Unable to parse URI storage:///%zz')),
+            ('://', (1, 45, 'internal error: Unable to parse URI ://')),
     ]:
         assert raw.open(uri).error() == error
     assert raw.open(f'storage://host{path}').status == ERROR
     assert raw.open(f'storage://{path}?foo=bar').status == OK
     assert raw.open(f'storage://{path}').error() == (1, 7, 'internal error: connection already open')
     assert raw.call(110).body == string(f'storage://{path}?foo=bar')
+
+
+def typed(name, kind, value):
+    return string(name) + words(kind) + value
+
+
+USER, PROCESS = typed('user-name', 7, string('joe')), typed('process-id', 3, struct.pack('>q', 5))
+
+
+@pytest.mark.parametrize('params,error', [
+    ([], None),
+    ([USER, PROCESS, typed('unix-user-id', 4, struct.pack('>Q', 7)), typed('system.token', 7, string('x'))], None),
+    ([typed('zork', 7, string('x'))], (74, 0, "argument unsupported: parameter 'zork' not supported")),
+    ([typed('unix-user-id', 7, string('0'))],
+     (8, 0, "invalid argument: invalid type 'string' for parameter 'unix-user-id', expected 'ullong'")),
+    ([typed('system.token', 1, words(5))],
+     (8, 0, "invalid argument: invalid type 'int' for parameter 'system.token', expected 'string'")),
+    ([USER, PROCESS, USER], (8, 0, "invalid argument: parameter 'user-name' occurs multiple times")),
+])
+def test_speaking_for_somebody(raw, params, error):
+    reply = raw.call(419, words(len(params)) + b''.join(params) + words(0))
+    assert reply.status == OK if error is None else reply.error() == error
 
 
 @pytest.mark.parametrize('feature,answer', [(1, 0), (2, 0), (8, 1), (9, 0), (10, 1), (14, 1), (15, 1), (16, 0), (99, 0)])
@@ -179,10 +205,68 @@ def test_other_families(raw, number, domain, function):
         3, domain, f'this function is not supported by the connection driver: {function}')
 
 
-def test_limits_of_name_lists(raw):
+def test_limits_of_name_lists(pool, raw):
     assert raw.call(72, words(-1)).error() == (39, 7, 'maxnames must be non-negative')
     assert raw.call(72, words(16385)).error() == (39, 7, 'maxnames > REMOTE_STORAGE_POOL_LIST_MAX')
     assert raw.call(72, words(16384)).body == words(0)
+    secrets = Raw(pool.socket)
+    secrets.open(pool.uri('secret').split('?')[0])
+    assert secrets.call(140, words(-1)).error() == (39, 7, 'maxuuids must be non-negative')
+    assert secrets.call(140, words(16385)).error() == (39, 7, 'maxuuids > REMOTE_SECRET_LIST_MAX')
+
+
+@pytest.fixture
+def images(pool):
+    """A running pool "images" and its packet."""
+    connection = pool.connect()
+    one = connection.storagePoolDefineXML(pool_xml('images', pool.images))
+    one.create()
+    yield string('images') + one.UUID()
+    one.destroy()
+    one.undefine()
+
+
+def test_path_that_is_written_otherwise(pool, images, raw):
+    path = f'{pool.images}//'
+    assert raw.call(391, string(path)).body == images
+    assert raw.call(391, string(f'{path}x')).error() == (
+        49, 18, f"Storage pool not found: no storage pool with matching target path '{path}x' ({pool.images}/x)")
+
+
+def test_state_comes_before_flags(pool, images, raw):
+    """What a running pool cannot do, it cannot do with flags of the future either; those are for the type to know."""
+    busy = "Requested operation is not valid: storage pool 'images' is {} active"
+    assert raw.call(79, images + words(64)).error() == (55, 18, busy.format('already'))
+    assert raw.call(81, images + words(64)).error() == (55, 18, busy.format('still'))
+    raw.call(80, images)
+    assert raw.call(79, images + words(64)).error() == (
+        8, 18, 'unsupported flags (0x40) in function virStorageBackendFileSystemBuild')
+    assert raw.call(81, images + words(64)).error() == (
+        8, 18, 'unsupported flags (0x40) in function virStorageBackendDeleteLocal')
+    raw.call(78, images + words(0))
+
+
+def test_wipe_of_unknown_kind(images, raw):
+    assert raw.call(259, string('images') + string('v') + string('') + words(-1, 0)).error() == (
+        8, 18, 'invalid argument: wiping algorithm -1 not supported')
+
+
+@pytest.mark.parametrize('procedure', [208, 209])
+def test_streams_far_out(pool, images, raw, procedure):
+    """A beginning that no file can have is an error at once; a length that none can have is as good as none."""
+    raw.call(93, images + string(volume_xml('v', 4096)) + words(0))
+    volume = string('images') + string('v') + string('')
+    far = (1 << 63) + 5
+    assert raw.call(procedure, volume + struct.pack('>QQI', far, 0, 0)).error() == (
+        38, 38, f'Unable to seek {pool.images}/v to {far}: Invalid argument')
+    serial = raw.send(procedure, volume + struct.pack('>QQI', 1, (1 << 64) - 1, 0))
+    assert raw.receive().status == OK
+    if procedure == 209:
+        assert len(raw.receive().body) == 4095
+        assert raw.receive().body == b''
+    raw.send(procedure, type=STREAM, serial=serial)
+    assert raw.receive().status == OK
+    raw.call(94, volume + words(0))
 
 
 def test_event_registrations(pool, raw):

@@ -98,11 +98,16 @@ static unsigned number_or(const struct typed_params *params, const char *name, u
 
 static bool set_workers(struct rpc_workers *workers, const struct typed_params *params, struct pool_error **err)
 {
-    static const char *const names[] = {"minWorkers", "maxWorkers", "prioWorkers", NULL};
+    static const struct typed_param_rule rules[] = {
+        {"minWorkers", TYPED_PARAM_UINT},
+        {"maxWorkers", TYPED_PARAM_UINT},
+        {"prioWorkers", TYPED_PARAM_UINT},
+        {NULL, TYPED_PARAM_UINT},
+    };
     unsigned min;
     unsigned max;
 
-    if (!typed_params_check_uint(params, names, err))
+    if (!typed_params_check(params, rules, err))
         return false;
     min = number_or(params, "minWorkers", workers->min);
     max = number_or(params, "maxWorkers", workers->max);
@@ -111,7 +116,7 @@ static bool set_workers(struct rpc_workers *workers, const struct typed_params *
                                      "minWorkers cannot be larger than maxWorkers");
     if (!max)
         return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_INVALID_ARG,
-                                     "maxWorkers must be greater than 0");
+                                     "maxWorkers must not be switched from zero to non-zero and vice versa");
     rpc_workers_configure(workers, min, max, number_or(params, "prioWorkers", workers->priority_max));
     return true;
 }
@@ -299,14 +304,18 @@ bool co_admin_get_client_limits(struct rpc_call *call, struct pool_error **err)
 
 bool co_admin_set_client_limits(struct rpc_call *call, struct pool_error **err)
 {
-    static const char *const names[] = {"nclients_max", "nclients_unauth_max", NULL};
+    static const struct typed_param_rule rules[] = {
+        {"nclients_max", TYPED_PARAM_UINT},
+        {"nclients_unauth_max", TYPED_PARAM_UINT},
+        {NULL, TYPED_PARAM_UINT},
+    };
     const struct typed_params *params = call->args[1].params;
     struct rpc_server *server;
 
     if (!admin_check_flags(call->args[2].u, 0, "adminServerSetClientLimits", err))
         return false;
     server = must_find_server(call, call->args[0].string, err);
-    if (!server || !typed_params_check_uint(params, names, err))
+    if (!server || !typed_params_check(params, rules, err))
         return false;
     return rpc_server_set_client_limits(server, number_or(params, "nclients_max", server->clients_max),
                                         number_or(params, "nclients_unauth_max", server->anonymous_max), err);

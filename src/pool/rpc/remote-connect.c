@@ -29,6 +29,21 @@ static bool no_driver(const char *detail, struct pool_error **err)
     return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_NO_CONNECT, "%s", detail);
 }
 
+/* Whether `text` has only what RFC 3986 lets stand in a URI: other characters are to be written as %XX. */
+static bool is_uri(const char *text)
+{
+    static const char marks[] = "-._~:/?#[]@!$&'()*+,;=";
+
+    if (*text == ':')
+        return false;
+    for (; *text; text++) {
+        if (*text == '%' ? !g_ascii_isxdigit(text[1]) || !g_ascii_isxdigit(text[2])
+                         : !g_ascii_isalnum(*text) && !strchr(marks, *text))
+            return false;
+    }
+    return true;
+}
+
 /* Which driver serves connections to `uri`; the path of the URI has to be that of this daemon. */
 static bool choose_driver(const struct rpc_call *call, const char *uri, enum remote_driver *ret,
                           struct pool_error **err)
@@ -38,6 +53,8 @@ static bool choose_driver(const struct rpc_call *call, const char *uri, enum rem
     const char *own_path = privileged ? "/system" : "/session";
     g_autoptr(GUri) parsed = NULL;
 
+    if (!is_uri(uri))
+        return pool_error_set_domain(err, POOL_DOMAIN_URI, POOL_ERROR_INTERNAL, "Unable to parse URI %s", uri);
     if (!scheme) {
         g_autofree char *detail = g_strdup_printf("URI '%s' does not include a driver name", uri);
         return no_driver(detail, err);
@@ -154,11 +171,27 @@ bool co_remote_close_callback(struct rpc_call *call, struct pool_error **err)
  */
 bool co_remote_set_identity(struct rpc_call *call, struct pool_error **err)
 {
-    const struct typed_param *name = typed_params_find(call->args[0].params, "unix-user-name");
+    static const struct typed_param_rule rules[] = {
+        {"user-name", TYPED_PARAM_STRING},
+        {"unix-user-id", TYPED_PARAM_ULLONG},
+        {"group-name", TYPED_PARAM_STRING},
+        {"unix-group-id", TYPED_PARAM_ULLONG},
+        {"process-id", TYPED_PARAM_LLONG},
+        {"process-time", TYPED_PARAM_ULLONG},
+        {"sasl-user-name", TYPED_PARAM_STRING},
+        {"x509-distinguished-name", TYPED_PARAM_STRING},
+        {"selinux-context", TYPED_PARAM_STRING},
+        {"system.token", TYPED_PARAM_STRING},
+        {NULL, TYPED_PARAM_STRING},
+    };
+    const struct typed_param *name;
 
     if (call->args[0].params->count > IDENTITY_PARAMS_MAX)
         return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "Unable to decode message payload");
-    if (name && name->string)
+    if (!typed_params_check(call->args[0].params, rules, err))
+        return false;
+    name = typed_params_find(call->args[0].params, "user-name");
+    if (name)
         pool_log_debug("rpc.remote", "client %" PRIu64 " speaks for user %s", call->client->id, name->string);
     return co_remote_access_identify(call, err);
 }

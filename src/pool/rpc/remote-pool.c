@@ -28,7 +28,7 @@ bool co_remote_pool_names(struct rpc_call *call, struct pool_error **err)
 {
     AUTO(pool_id_array) pools = NULL;
 
-    if (!remote_check_max_names(call->args[0].i, "REMOTE_STORAGE_POOL_LIST_MAX", err))
+    if (!remote_check_max("maxnames", call->args[0].i, "REMOTE_STORAGE_POOL_LIST_MAX", err))
         return false;
     pools = list_for(call, err);
     if (!pools)

@@ -18,7 +18,7 @@ bool co_remote_secret_uuids(struct rpc_call *call, struct pool_error **err)
 {
     struct secret_id_array *secrets;
 
-    if (!remote_check_max_names(call->args[0].i, "REMOTE_SECRET_LIST_MAX", err))
+    if (!remote_check_max("maxuuids", call->args[0].i, "REMOTE_SECRET_LIST_MAX", err))
         return false;
     secrets = pool_secrets_list(remote_secrets(call), 0, err);
     call->result[0].strings = g_ptr_array_new_with_free_func(g_free);

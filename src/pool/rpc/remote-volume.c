@@ -22,7 +22,7 @@ bool co_remote_volume_names(struct rpc_call *call, struct pool_error **err)
 {
     AUTO(volume_id_array) volumes = NULL;
 
-    if (!remote_check_max_names(call->args[1].i, "REMOTE_STORAGE_VOL_LIST_MAX", err))
+    if (!remote_check_max("maxnames", call->args[1].i, "REMOTE_STORAGE_VOL_LIST_MAX", err))
         return false;
     volumes = storage_volume_list(remote_storage(call), call->args[0].pool, 0, err);
     if (!volumes)

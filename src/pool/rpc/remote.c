@@ -120,12 +120,12 @@ struct remote_session *remote_session(const struct rpc_call *call)
     return call->client->session;
 }
 
-bool remote_check_max_names(int32_t count, const char *limit, struct pool_error **err)
+bool remote_check_max(const char *what, int32_t count, const char *limit, struct pool_error **err)
 {
     if (count < 0)
-        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "maxnames must be non-negative");
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "%s must be non-negative", what);
     if (count > STORAGE_LIST_MAX)
-        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "maxnames > %s", limit);
+        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "%s > %s", what, limit);
     return true;
 }
 

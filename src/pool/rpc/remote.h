@@ -36,8 +36,8 @@ struct storage *remote_storage(const struct rpc_call *call);
 struct pool_secrets *remote_secrets(const struct rpc_call *call);
 struct remote_session *remote_session(const struct rpc_call *call);
 
-/* A list call may be answered with so many names. `limit` as clients know it. */
-bool remote_check_max_names(int32_t count, const char *limit, struct pool_error **err);
+/* A list call may be answered with so many names. `what` and `limit` as clients know them. */
+bool remote_check_max(const char *what, int32_t count, const char *limit, struct pool_error **err);
 
 /* The handlers, by file. */
 

@@ -78,18 +78,27 @@ const struct typed_param *typed_params_find(const struct typed_params *params, c
     return NULL;
 }
 
-bool typed_params_check_uint(const struct typed_params *params, const char *const *names, struct pool_error **err)
+static const struct typed_param_rule *find_rule(const struct typed_param_rule *rules, const char *name)
+{
+    while (rules->name && strcmp(rules->name, name) != 0)
+        rules++;
+    return rules->name ? rules : NULL;
+}
+
+bool typed_params_check(const struct typed_params *params, const struct typed_param_rule *rules,
+                        struct pool_error **err)
 {
     for (size_t i = 0; i < params->count; i++) {
         const struct typed_param *param = &params->items[i];
+        const struct typed_param_rule *rule = find_rule(rules, param->name);
 
-        if (!g_strv_contains(names, param->name))
+        if (!rule)
             return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_ARGUMENT_UNSUPPORTED,
                                          "parameter '%s' not supported", param->name);
-        if (param->type != TYPED_PARAM_UINT)
+        if (param->type != rule->type)
             return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_INVALID_ARG,
-                                         "invalid type '%s' for parameter '%s', expected 'uint'",
-                                         type_names[param->type], param->name);
+                                         "invalid type '%s' for parameter '%s', expected '%s'", type_names[param->type],
+                                         param->name, type_names[rule->type]);
         if (typed_params_find(params, param->name) != param)
             return pool_error_set_domain(err, POOL_DOMAIN_NONE, POOL_ERROR_INVALID_ARG,
                                          "parameter '%s' occurs multiple times", param->name);

@@ -52,9 +52,15 @@ void typed_params_add_string(struct typed_params *params, const char *name, cons
 /* The one of that name, borrowed; NULL: there is none. */
 const struct typed_param *typed_params_find(const struct typed_params *params, const char *name);
 
-/* Whether all are of type unsigned and of `names` (NULL-terminated), none twice; else the error of the admin program.
- */
-bool typed_params_check_uint(const struct typed_params *params, const char *const *names, struct pool_error **err);
+/* One that may be there; a list of them ends with one without a name. */
+struct typed_param_rule {
+    const char *name;
+    enum typed_param_type type;
+};
+
+/* Whether all are in `rules`, of the type that they have there, and none twice; else libvirt's error about it. */
+bool typed_params_check(const struct typed_params *params, const struct typed_param_rule *rules,
+                        struct pool_error **err);
 
 bool typed_params_decode(struct xdr_reader *reader, struct typed_params **ret);
 void typed_params_encode(const struct typed_params *params, GByteArray *to);
