@@ -21,17 +21,24 @@ void command_result_clear(struct command_result *result)
     *result = (struct command_result){0};
 }
 
-/* Our own PATH, and behind it the places of administrators' tools. */
+static bool is_program(const char *path)
+{
+    return g_file_test(path, G_FILE_TEST_IS_EXECUTABLE) && !g_file_test(path, G_FILE_TEST_IS_DIR);
+}
+
+/* Our own PATH, and behind it the places of administrators' tools; a path is as it is. */
 static char *find_program(const char *name)
 {
     const char *path = getenv("PATH");
     g_autofree char *places = g_strconcat(path ? path : "", path ? ":" : "", SYSTEM_PATH, NULL);
     g_auto(GStrv) folders = g_strsplit(places, ":", -1);
 
+    if (*name == '/')
+        return is_program(name) ? g_strdup(name) : NULL;
     for (char **folder = folders; *folder; folder++) {
         g_autofree char *program = **folder == '/' ? g_build_filename(*folder, name, NULL) : NULL;
 
-        if (program && g_file_test(program, G_FILE_TEST_IS_EXECUTABLE) && !g_file_test(program, G_FILE_TEST_IS_DIR))
+        if (program && is_program(program))
             return TAKE(program);
     }
     return NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Running other programs: found in PATH, with a clean environment (PATH, LC_ALL=C, HOME), no input, and a bounded
- * output. A program runs while its coroutine waits; others go on. Main loop or any other loop's coroutine.
+ * Running other programs: found in PATH, or by an absolute path, with a clean environment (PATH, LC_ALL=C, HOME), no
+ * input, and a bounded output. A program runs while its coroutine waits; others go on. Main loop or any other loop's
+ * coroutine.
  */
 #pragma once
 
