@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/cdrom.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,14 @@ struct device_look {
     char *label;
 };
 
+/* An empty drive can be opened, and has the size of the largest disc. */
+static bool is_empty_drive(int fd)
+{
+    int status = ioctl(fd, CDROM_DRIVE_STATUS, CDSL_CURRENT);
+
+    return status == CDS_NO_DISC || status == CDS_TRAY_OPEN;
+}
+
 static int look(void *opaque)
 {
     struct device_look *look = opaque;
@@ -51,6 +60,8 @@ static int look(void *opaque)
         return -errno;
     if (!S_ISBLK(look->status.st_mode))
         return -ENOTBLK;
+    if (is_empty_drive(fd))
+        return -ENOMEDIUM;
     if (ioctl(fd, BLKGETSIZE64, &look->size))
         return -errno;
     look->label = file_label(look->path);
