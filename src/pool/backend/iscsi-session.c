@@ -2,22 +2,50 @@
 #include "pool/backend/iscsi-session.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-char *iscsi_session_find(const char *text, const char *target)
+#include "base/cleanup.h"
+
+/* One line of what the kernel shows of a session; owned, NULL: it does not tell. */
+static char *session_says(const char *sysfs, const char *number, const char *file)
+{
+    g_autofree char *name = g_strconcat("session", number, NULL);
+    g_autofree char *path = g_build_filename(sysfs, "class", "iscsi_session", name, file, NULL);
+    char *text = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return NULL;
+    return g_strchomp(text);
+}
+
+static bool is_for(const char *sysfs, const char *number, const char *initiator)
+{
+    g_autofree char *said = session_says(sysfs, number, initiator ? "initiatorname" : "ifacename");
+
+    if (!said)
+        return true;
+    return initiator ? !strcmp(said, initiator) : !g_str_has_prefix(said, ISCSI_OWN_INTERFACE);
+}
+
+char *iscsi_session_find(const char *sysfs, const char *text, const char *target, const char *initiator)
 {
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
     for (char **line = lines; *line; line++) {
         g_auto(GStrv) words = g_strsplit(*line, " ", -1);
+        g_autofree char *number = NULL;
         size_t length;
 
         if (g_strv_length(words) < 4 || strcmp(words[3], target) != 0)
             continue;
         length = strlen(words[1]);
-        if (length > 2 && words[1][0] == '[' && words[1][length - 1] == ']')
-            return g_strndup(words[1] + 1, length - 2);
+        if (length <= 2 || words[1][0] != '[' || words[1][length - 1] != ']')
+            continue;
+        number = g_strndup(words[1] + 1, length - 2);
+        if (is_for(sysfs, number, initiator))
+            return TAKE(number);
     }
     return NULL;
 }

@@ -7,6 +7,7 @@
 #include "loop/loop.h"
 #include "pool/backend.h"
 #include "pool/backend/command.h"
+#include "pool/backend/iscsi-record.h"
 #include "pool/backend/iscsi-session.h"
 #include "pool/backend/portal.h"
 #include "pool/backend/scsi-scan.h"
@@ -14,6 +15,7 @@
 #include "pool/pool-error.h"
 #include "pool/pool-secret.h"
 #include "pool/storage-internal.h"
+#include "pool/xml/document.h"
 
 static const char *target_of(const struct pool *pool)
 {
@@ -32,36 +34,57 @@ static bool check_source(const struct pool *pool, struct pool_error **err)
            pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is not the name of a target", target_of(pool));
 }
 
-/* --- sessions --- */
+/* --- interfaces --- */
 
-/* The number of the session with the pool's target, owned; NULL: there is none. Its exit status does not tell. */
-static char *CO_FN co_find_session(const struct pool *pool, struct pool_error **err)
+/*
+ * What open-iscsi calls an interface says by which name this host logs in. A pool that has a name of its own gets an
+ * interface of its own: while it runs, and while its targets are being looked for. Others have the usual one. Owned.
+ */
+static char *interface_of(const struct pool_def *def)
 {
-    const char *argv[] = {"iscsiadm", "--mode", "session", NULL};
+    char uuid[XML_UUID_TEXT];
+
+    if (!def->source.initiator)
+        return g_strdup("default");
+    uuid_format(def->uuid, uuid);
+    return g_strconcat(ISCSI_OWN_INTERFACE, uuid, NULL);
+}
+
+/* One that a dead daemon has left is as good as a new one. */
+static bool CO_FN co_make_interface(const char *interface, const char *initiator, struct pool_error **err)
+{
+    const char *make[] = {"iscsiadm", "--mode", "iface", "--interface", interface, "--op", "new", NULL};
+    const char *name[] = {"iscsiadm", "--mode", "iface",  "--interface",         interface,
+                          "--op",     "update", "--name", "iface.initiatorname", "--value",
+                          initiator,  NULL};
     struct command_result result = {0};
-    char *session = NULL;
+    bool ok = co_command_try(make, &result, err) && co_command_run(name, NULL, err);
 
-    if (co_command_try(argv, &result, err))
-        session = iscsi_session_find(result.output, target_of(pool));
     command_result_clear(&result);
-    return session;
+    return ok;
 }
 
-static bool CO_FN iscsi_co_check(struct pool *pool, bool *ret_active, struct pool_error **err)
+/* Whoever looks for targets would get a record for each interface that there is. */
+static void CO_FN co_remove_interface(const char *interface)
 {
-    g_autofree char *session = check_source(pool, NULL) ? co_find_session(pool, NULL) : NULL;
+    const char *argv[] = {"iscsiadm", "--mode", "iface", "--interface", interface, "--op", "delete", NULL};
+    struct command_result result = {0};
 
-    *ret_active = session;
-    return true;
+    (void)co_command_try(argv, &result, NULL);
+    command_result_clear(&result);
 }
+
+/* --- records of targets --- */
 
 /* Runs iscsiadm on the record of the pool's target: `words`, ended by NULL, follow. */
 static bool CO_FN co_on_node(struct pool *pool, const char *const *words, struct pool_error **err)
 {
     g_autofree char *portal = portal_of(&pool->def->source);
     g_autofree char *group = g_strconcat(portal, ",1", NULL);
-    const char *argv[16] = {"iscsiadm", "--mode", "node", "--portal", group, "--targetname", target_of(pool)};
-    size_t count = 7;
+    g_autofree char *interface = interface_of(pool->def);
+    const char *argv[18] = {"iscsiadm",     "--mode",        "node",        "--portal", group,
+                            "--targetname", target_of(pool), "--interface", interface};
+    size_t count = 9;
 
     while (*words && count < G_N_ELEMENTS(argv) - 1)
         argv[count++] = *words++;
@@ -75,13 +98,22 @@ static bool CO_FN co_set(struct pool *pool, const char *name, const char *value,
     return co_on_node(pool, words, err);
 }
 
-/* iscsiadm takes the password as a word only: whoever may look at root's processes sees it for a moment. */
+static bool CO_FN co_set_password(struct pool *pool, const struct secret_value *value, struct pool_error **err)
+{
+    g_autofree char *portal = portal_of(&pool->def->source);
+    g_autofree char *interface = interface_of(pool->def);
+    char *password = g_strndup((const char *)value->data, value->size);
+    bool ok = co_iscsi_record_set(target_of(pool), portal, interface, "node.session.auth.password", password, err);
+
+    explicit_bzero(password, strlen(password));
+    g_free(password);
+    return ok;
+}
+
 static bool CO_FN co_set_secret(struct pool *pool, struct pool_error **err)
 {
     const struct pool_auth *auth = &pool->def->source.auth;
     AUTO(secret_value) value = NULL;
-    char *password;
-    bool ok;
 
     if (auth->type == POOL_AUTH_NONE)
         return true;
@@ -92,26 +124,75 @@ static bool CO_FN co_set_secret(struct pool *pool, struct pool_error **err)
         return pool_error_set(err, POOL_ERROR_NO_SECRET, "for user '%s'", auth->username);
     value = co_pool_secret_get(pool->storage->secrets, auth->secret.has_uuid ? auth->secret.uuid : NULL,
                                SECRET_USAGE_ISCSI, auth->secret.usage, err);
-    if (!value)
-        return false;
-    password = g_strndup((const char *)value->data, value->size);
-    ok = co_set(pool, "node.session.auth.authmethod", "CHAP", err) &&
-         co_set(pool, "node.session.auth.username", auth->username, err);
-    if (ok && !co_set(pool, "node.session.auth.password", password, NULL))
-        /* The command line, which the usual error shows, has the password. */
-        ok = pool_error_set(err, POOL_ERROR_INTERNAL, "iscsiadm does not take the password of user '%s'",
-                            auth->username);
-    explicit_bzero(password, strlen(password));
-    g_free(password);
-    return ok;
+    return value && co_set(pool, "node.session.auth.authmethod", "CHAP", err) &&
+           co_set(pool, "node.session.auth.username", auth->username, err) && co_set_password(pool, value, err);
+}
+
+/* --- sessions --- */
+
+struct session_search {
+    const struct pool *pool;
+    const char *text;
+    char *session;
+};
+
+static int find_session(void *opaque)
+{
+    struct session_search *search = opaque;
+
+    search->session =
+        iscsi_session_find("/sys", search->text, target_of(search->pool), search->pool->def->source.initiator);
+    return 0;
+}
+
+/* The number of the session with the pool's target, owned; NULL: there is none. Its exit status does not tell. */
+static char *CO_FN co_find_session(const struct pool *pool, struct pool_error **err)
+{
+    const char *argv[] = {"iscsiadm", "--mode", "session", NULL};
+    struct session_search search = {.pool = pool};
+    struct command_result result = {0};
+
+    if (co_command_try(argv, &result, err)) {
+        search.text = result.output;
+        (void)co_worker_run(find_session, &search);
+    }
+    command_result_clear(&result);
+    return search.session;
+}
+
+static bool CO_FN iscsi_co_check(struct pool *pool, bool *ret_active, struct pool_error **err)
+{
+    g_autofree char *session = check_source(pool, NULL) ? co_find_session(pool, NULL) : NULL;
+
+    *ret_active = session;
+    return true;
+}
+
+static bool CO_FN co_log_in(struct pool *pool, struct pool_error **err)
+{
+    const char *make[] = {"--op", "new", NULL};
+    const char *login[] = {"--login", NULL};
+
+    return co_on_node(pool, make, err) && co_set_secret(pool, err) && co_on_node(pool, login, err);
+}
+
+/* Of an interface of the pool's own nothing stays behind. */
+static void CO_FN co_forget(struct pool *pool)
+{
+    const char *forget[] = {"--op", "delete", NULL};
+    g_autofree char *interface = interface_of(pool->def);
+
+    if (!pool->def->source.initiator)
+        return;
+    (void)co_on_node(pool, forget, NULL);
+    co_remove_interface(interface);
 }
 
 static bool CO_FN iscsi_co_start(struct pool *pool, struct pool_error **err)
 {
-    const char *make[] = {"--op", "new", NULL};
-    const char *login[] = {"--login", NULL};
     AUTO(pool_error) error = NULL;
     g_autofree char *session = NULL;
+    g_autofree char *interface = interface_of(pool->def);
 
     if (!check_source(pool, err))
         return false;
@@ -120,20 +201,28 @@ static bool CO_FN iscsi_co_start(struct pool *pool, struct pool_error **err)
         return pool_error_move(err, TAKE(error));
     if (session)
         return true;
-    return co_on_node(pool, make, err) && co_set_secret(pool, err) &&
-           (!pool->def->source.initiator || co_set(pool, "iface.initiatorname", pool->def->source.initiator, err)) &&
-           co_on_node(pool, login, err);
+    if (pool->def->source.initiator && !co_make_interface(interface, pool->def->source.initiator, err))
+        return false;
+    if (co_log_in(pool, err))
+        return true;
+    co_forget(pool);
+    return false;
 }
 
+/* Others may have sessions with the same target. */
 static bool CO_FN iscsi_co_stop(struct pool *pool, struct pool_error **err)
 {
-    const char *logout[] = {"--logout", NULL};
+    const char *logout[] = {"iscsiadm", "--mode", "session", "-r", NULL, "--logout", NULL};
     g_autofree char *session = NULL;
 
     if (!check_source(pool, err))
         return false;
     session = co_find_session(pool, NULL);
-    return !session || co_on_node(pool, logout, err);
+    logout[4] = session;
+    if (session && !co_command_run(logout, NULL, err))
+        return false;
+    co_forget(pool);
+    return true;
 }
 
 /* --- units --- */
@@ -174,21 +263,18 @@ static bool CO_FN iscsi_co_refresh(struct pool *pool, struct pool_scan *scan, st
 
 /* --- finding --- */
 
-static bool CO_FN iscsi_co_find_sources(struct storage *storage, const struct pool_source *source, GPtrArray *sources,
-                                        struct pool_error **err)
+/* `interface`: NULL is the usual one. */
+static bool CO_FN co_discover(const struct pool_source *source, const char *interface, GPtrArray *sources,
+                              struct pool_error **err)
 {
-    const char *argv[] = {"iscsiadm", "--mode", "discovery", "--type",        "sendtargets",
-                          "--portal", NULL,     "--op",      "nonpersistent", NULL};
+    g_autofree char *portal = portal_of(source);
+    const char *argv[] = {"iscsiadm", "--mode", "discovery",     "--type",      "sendtargets", "--portal",
+                          portal,     "--op",   "nonpersistent", "--interface", interface,     NULL};
     struct command_result result = {0};
-    g_autofree char *portal = NULL;
     g_autoptr(GPtrArray) targets = NULL;
 
-    if (!source)
-        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "hostname must be specified for iscsi sources");
-    if (!portal_check_host(source, err))
-        return false;
-    portal = portal_of(source);
-    argv[6] = portal;
+    if (!interface)
+        argv[9] = NULL;
     if (!co_command_run(argv, &result, err))
         return false;
     targets = iscsi_session_targets(result.output);
@@ -196,6 +282,29 @@ static bool CO_FN iscsi_co_find_sources(struct storage *storage, const struct po
         portal_add_found(sources, POOL_ISCSI, source, targets->pdata[i]);
     command_result_clear(&result);
     return true;
+}
+
+static bool CO_FN co_discover_as(const struct pool_source *source, GPtrArray *sources, struct pool_error **err)
+{
+    g_autofree char *interface = NULL;
+    uint64_t number;
+    bool ok;
+
+    loop_random_bytes(&number, sizeof(number));
+    interface = g_strdup_printf("%sfind-%016llx", ISCSI_OWN_INTERFACE, (unsigned long long)number);
+    ok = co_make_interface(interface, source->initiator, err) && co_discover(source, interface, sources, err);
+    co_remove_interface(interface);
+    return ok;
+}
+
+static bool CO_FN iscsi_co_find_sources(struct storage *storage, const struct pool_source *source, GPtrArray *sources,
+                                        struct pool_error **err)
+{
+    if (!source)
+        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "hostname must be specified for iscsi sources");
+    if (!portal_check_host(source, err))
+        return false;
+    return source->initiator ? co_discover_as(source, sources, err) : co_discover(source, NULL, sources, err);
 }
 
 static const struct pool_backend_volume iscsi_volume_operations = {

@@ -68,6 +68,12 @@ static void make_tree(void)
     put("class/fc_host/host8/port_state", "Online\n");
 
     put("class/iscsi_session/session7/device/target9:0:0/x", "");
+    put("class/iscsi_session/session11/ifacename", "ashlar-0123\n");
+    put("class/iscsi_session/session11/initiatorname", "iqn.other\n");
+    put("class/iscsi_session/session12/ifacename", "default\n");
+    put("class/iscsi_session/session12/initiatorname", "iqn.host\n");
+    put("class/iscsi_session/session13/ifacename", "eth1\n");
+    put("class/iscsi_session/session13/initiatorname", "iqn.third\n");
     put("block/dm-3/dm/uuid", "mpath-360000000000000000e00000000010001\n");
     put("block/dm-3/dm/name", "mpatha\n");
     put("block/dm-12/dm/uuid", "LVM-abcdef\n");
@@ -162,18 +168,33 @@ static void test_sessions(void)
                                "tcp: [7] 192.0.2.1:3260,1 iqn.2024-01.example:two (non-flash)\nodd line\n";
     static const char targets[] =
         "192.0.2.1:3260,1 iqn.a:1\n[2001:db8::1]:3260,1 iqn.a:1\n192.0.2.1:3260,1 iqn.a:2\n\n";
-    g_autofree char *two = iscsi_session_find(text, "iqn.2024-01.example:two");
+    g_autofree char *two = iscsi_session_find(tree, text, "iqn.2024-01.example:two", NULL);
     g_autoptr(GPtrArray) found = iscsi_session_targets(targets);
     unsigned host;
 
     g_assert_cmpstr(two, ==, "7");
-    g_assert_null(iscsi_session_find(text, "iqn.2024-01.example:tw"));
-    g_assert_null(iscsi_session_find("", "x"));
+    g_assert_null(iscsi_session_find(tree, text, "iqn.2024-01.example:tw", NULL));
+    g_assert_null(iscsi_session_find(tree, "", "x", NULL));
     g_assert_cmpint(iscsi_session_host(tree, two, &host), ==, 0);
     g_assert_cmpuint(host, ==, 9);
     g_assert_cmpint(iscsi_session_host(tree, "8", &host), ==, -ENOENT);
     g_assert_cmpuint(found->len, ==, 2);
     g_assert_cmpstr(found->pdata[1], ==, "iqn.a:2");
+}
+
+/* Of three sessions with a target: that of the host, that of a pool with a name of its own, and an administrator's. */
+static void test_initiators(void)
+{
+    static const char text[] = "tcp: [11] 192.0.2.1:3260,1 iqn.a:1 (non-flash)\ntcp: [12] 192.0.2.1:3260,1 iqn.a:1 "
+                               "(non-flash)\ntcp: [13] 192.0.2.1:3260,1 iqn.a:1 (non-flash)\n";
+    g_autofree char *host = iscsi_session_find(tree, text, "iqn.a:1", NULL);
+    g_autofree char *same = iscsi_session_find(tree, text, "iqn.a:1", "iqn.host");
+    g_autofree char *others = iscsi_session_find(tree, text, "iqn.a:1", "iqn.other");
+
+    g_assert_cmpstr(host, ==, "12");
+    g_assert_cmpstr(same, ==, "12");
+    g_assert_cmpstr(others, ==, "11");
+    g_assert_null(iscsi_session_find(tree, text, "iqn.a:1", "iqn.nobody"));
 }
 
 static void test_multipath(void)
@@ -199,6 +220,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pool/sysfs/hosts", test_hosts);
     g_test_add_func("/pool/sysfs/parents", test_parents);
     g_test_add_func("/pool/sysfs/sessions", test_sessions);
+    g_test_add_func("/pool/sysfs/initiators", test_initiators);
     g_test_add_func("/pool/sysfs/multipath", test_multipath);
     ret = g_test_run();
     words[2] = tree;
