@@ -36,26 +36,31 @@ LINKS = {
     'lvm': ('pvs', 'vgs', 'lvs', 'pvcreate', 'pvremove', 'vgcreate', 'vgremove', 'vgchange', 'vgextend', 'vgreduce', 'vgscan', 'pvscan',
             'lvcreate', 'lvremove', 'lvchange', 'lvresize', 'lvrename', 'lvconvert'),
 }
+# Found by the names that the configuration has for them.
+PLUGINS = tuple(pathlib.Path(f'/lib/multipath/{name}.so') for name in ('libchecktur', 'libprioconst', 'libpriosysfs', 'libprioalua'))
 RULES = ('50-udev-default', '55-dm', '60-block', '60-persistent-storage', '60-persistent-storage-dm', '80-drivers', '95-dm-notify')
 FILES = {
     'etc/passwd': 'root:x:0:0:root:/:/bin/sh\n_rpc:x:101:65534::/run/rpcbind:/bin/false\nstatd:x:102:65534::/var/lib/nfs:/bin/false\n'
                   'somebody:x:1000:1000::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n',
     'etc/group': 'root:x:0:\ndisk:x:6:\ncdrom:x:24:\nkvm:x:104:\ntty:x:5:\nsomebody:x:1000:\nnogroup:x:65534:\n',
     'etc/nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\nrpc: files\n',
+    'etc/exports': '',
+    'var/lib/nfs/etab': '',
+    'var/lib/nfs/rmtab': '',
     'etc/hosts': '127.0.0.1 localhost storage.example\n::1 localhost6\n',
     # What watches volumes for filling up, and what checks thin pools before they are used, is not here.
     'etc/lvm/lvm.conf': 'activation { monitoring = 0 }\nglobal { thin_check_executable = "" }\n',
-    'etc/multipath.conf': 'defaults { find_multipaths no\n user_friendly_names no\n }\n',
+    'etc/multipath.conf': 'defaults {\nfind_multipaths no\nuser_friendly_names no\n}\n',
     # Nobody here is far away: so who does not answer is given up sooner than usually.
     'etc/iscsi/iscsid.conf': 'node.startup = manual\nnode.session.initial_login_retry_max = 1\nnode.conn[0].timeo.login_timeout = 5\n'
-                             'node.session.timeo.replacement_timeout = 10\nnode.session.cmds_max = 32\nnode.session.queue_depth = 8\n',
+                             'node.session.timeo.replacement_timeout = 10\nnode.session.cmds_max = 32\nnode.session.queue_depth = 8\n'
+                             'discovery.sendtargets.reopen_max = 1\n',
     'etc/iscsi/initiatorname.iscsi': 'InitiatorName=iqn.2024-01.org.example:host\n',
 }
 START = '''export PATH=/sbin:/bin
 modprobe -a virtio_pci virtio_rng virtio_net loop
 mkdir -p /run/udev /run/lock /run/rpcbind /var/lib/nfs/sm /var/lib/nfs/v4recovery /srv
 ln -s /run /var/run
-mount -t configfs config /sys/kernel/config
 mount -t tmpfs -o mode=1777 tmp /tmp
 systemd-udevd --daemon --resolve-names=never --children-max=4
 dmesg -n 1
@@ -97,7 +102,7 @@ def _fill(root):
     for path in programs:
         put(root, f'bin/{path.name}', path.read_bytes(), 0o755)
     put(root, helper, helper.read_bytes(), 0o755)
-    for library in {library for path in (*programs, helper) for library in libraries(path)}:
+    for library in {library for path in (*programs, helper, *PLUGINS) for library in libraries(path)}.union(PLUGINS):
         put(root, library, library.read_bytes(), 0o755)
     for name in RULES:
         put(root, f'lib/udev/rules.d/{name}.rules', pathlib.Path(f'/lib/udev/rules.d/{name}.rules').read_bytes())

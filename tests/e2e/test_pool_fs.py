@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 Pools of file systems on loop devices; and of other hosts: a server of NFS in user space, in a network of its own, whose
-exports are found by every kernel, and mounted by those that can. What is asked of mount is in test_pool_stand_ins.py.
+exports are found. They are mounted in test_pool_guest_netfs.py, as vfat is in test_pool_guest_fs.py: not every kernel can.
 """
 import os
 import pathlib
@@ -43,7 +43,7 @@ def fs_xml(device, kind, target):
 
 
 @pytest.mark.skipif(not can_loop(), reason='needs loop devices')
-@pytest.mark.parametrize('kind', [pytest.param(kind, marks=needs(kind)) for kind in ('ext4', 'xfs', 'vfat')])
+@pytest.mark.parametrize('kind', [pytest.param(kind, marks=needs(kind)) for kind in ('ext4', 'xfs')])
 def test_file_system_of_a_device(pool_daemon, tmp_path, device, kind):
     connection = pool_daemon.start().connect()
     pool = connection.storagePoolDefineXML(fs_xml(device, kind, tmp_path / 'fsp'))
@@ -158,11 +158,6 @@ def nfs_server(tmp_path):
     process.wait(PATIENCE_S)
 
 
-def nfs_xml(target):
-    return ("<pool type='netfs'><name>nf</name><source><host name='127.0.0.1'/><dir path='/exported'/><format type='nfs'/>"
-            f"<protocol ver='3'/></source><target><path>{target}</path></target></pool>")
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason='makes a network')
 def test_exports_of_a_server(pool_daemon, nfs_server):
     pool_daemon.network = nfs_server
@@ -170,17 +165,3 @@ def test_exports_of_a_server(pool_daemon, nfs_server):
     found = connection.findStoragePoolSources('netfs', "<source><host name='127.0.0.1'/></source>")
     assert found.count('<source>') == 1
     assert "<host name='127.0.0.1'/>" in found and "<dir path='/exported'/>" in found and "<format type='nfs'/>" in found
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason='makes a network')
-@needs('nfs')
-def test_directory_of_a_server(pool_daemon, nfs_server, tmp_path):
-    pool_daemon.network = nfs_server
-    pool = pool_daemon.start().connect().storagePoolDefineXML(nfs_xml(tmp_path / 'far'))
-    pool.build()
-    pool.create()
-    pool.createXML(volume_xml('a.qcow2', 10 << 20, 'qcow2'))
-    assert (tmp_path / 'exported' / 'a.qcow2').exists()
-    pool.refresh()
-    assert pool.listVolumes() == ['a.qcow2']
-    pool.destroy()

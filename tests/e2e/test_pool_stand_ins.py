@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Pools of what this machine's kernel may lack, by stand-ins: SCSI hosts, iSCSI sessions and multipath maps by a tree that
-looks like the kernel's below /sys, their units being loop devices; iscsiadm, mount and showmount by scripts that note what
-they are called with. What is real where it can be is in test_pool_fs.py, test_pool_devices.py and
-test_pool_iscsi.py.
+Pools of what is not to be had, by stand-ins: SCSI hosts and multipath maps that look odd, by a tree like the kernel's below
+/sys, their units being loop devices; mounting CIFS and glusterfs, by scripts that note what they are called with. The real
+ones are in test_pool_guest_*.py, in a machine with a whole kernel.
 """
 import os
 import subprocess
@@ -16,7 +15,6 @@ from pool_daemon import error_of
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason='makes loop devices')
 
 MIB = 1 << 20
-TARGET = 'iqn.2024-01.org.example:disk1'
 
 
 @pytest.fixture
@@ -109,71 +107,6 @@ def test_hosts_that_are_not_there(pool_daemon, kernel):
     assert connection.listAllStoragePools() == []
 
 
-# --- iSCSI by the kernel ---
-
-ISCSIADM = r'''
-case "$*" in
-"--mode session") [ -e {0}/session ] && echo "tcp: [7] 127.0.0.1:3260,1 {1} (non-flash)" || exit 21 ;;
-*--login) touch {0}/session ;;
-*--logout) rm {0}/session ;;
-*discovery*) echo "127.0.0.1:3260,1 {1}"; echo "127.0.0.1:3260,1 {1}2" ;;
-*password*) [ -e {0}/refuse ] && exit 6; exit 0 ;;
-esac'''
-
-
-def iscsi_xml(more=''):
-    return (f"<pool type='iscsi'><name>target</name><source><host name='127.0.0.1'/><device path='{TARGET}'/>{more}</source>"
-            '<target><path>/dev</path></target></pool>')
-
-
-def test_sessions_with_a_target(pool_daemon, kernel, script, tmp_path, unit):
-    calls = script('iscsiadm', ISCSIADM.format(tmp_path, TARGET))
-    kernel.add_host(5)
-    kernel.file('class/iscsi_session/session7/device/target5:0:0/x')
-    kernel.add_unit('5:0:0:1', unit)
-    connection = pool_daemon.start().connect()
-    pool = connection.storagePoolDefineXML(iscsi_xml())
-    pool.create()
-    node = f'--mode node --portal 127.0.0.1:3260,1 --targetname {TARGET}'
-    assert calls()[-4:] == [f'{node} --op new', f'{node} --login', '--mode session', '--mode session -r 7 -R']
-    assert [volume.name() for volume in pool.listAllVolumes()] == ['unit:0:0:1']
-    pool.destroy()
-    assert calls()[-1] == f'{node} --logout'
-    # A session that is there already is taken as it is.
-    (tmp_path / 'session').touch()
-    pool.create()
-    assert f'{node} --login' not in calls()[-3:]
-    (tmp_path / 'session').unlink()
-    assert 'cannot find iscsiadm session' in error_of(pool.refresh)[1]
-    assert not pool.isActive()
-
-    found = connection.findStoragePoolSources('iscsi', "<source><host name='127.0.0.1'/></source>")
-    assert found.count('<source>') == 2 and f"<device path='{TARGET}2'/>" in found
-    assert f"<device path='{TARGET}2'/>" in pool_daemon.virsh('find-storage-pool-sources-as', 'iscsi', '127.0.0.1', '3260')
-    for spec in "<source><host name='-x'/></source>", "<source><host name='a'/><host name='b'/></source>":
-        assert error_of(connection.findStoragePoolSources, 'iscsi', spec)[0] in (
-            libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_CONFIG_UNSUPPORTED)
-
-
-def test_password_is_not_in_errors(pool_daemon, kernel, script, tmp_path):
-    calls = script('iscsiadm', ISCSIADM.format(tmp_path, TARGET))
-    kernel.add_host(5)
-    connection = pool_daemon.start().connect()
-    secret = pool_daemon.connect('secret').secretDefineXML("<secret><usage type='iscsi'><target>t</target></usage></secret>")
-    secret.setValue(b'not-to-be-shown')
-    pool = connection.storagePoolDefineXML(iscsi_xml("<auth type='chap' username='me'><secret usage='t'/></auth>"
-                                                     "<initiator><iqn name='--iqn.x'/></initiator>"))
-    (tmp_path / 'refuse').touch()
-    code, message = error_of(pool.create)
-    assert code == libvirt.VIR_ERR_INTERNAL_ERROR and "password of user 'me'" in message
-    assert 'not-to-be-shown' not in message + pool_daemon.log.read_text()
-    assert any(call.endswith('--name node.session.auth.username --value me') for call in calls())
-    (tmp_path / 'refuse').unlink()
-    error_of(pool.create)  # there is no host
-    # Whatever the XML has is the value of an option.
-    assert any(call.endswith('--name iface.initiatorname --value --iqn.x') for call in calls())
-
-
 # --- multipath ---
 
 def test_multipath_maps(pool_daemon, kernel, unit):
@@ -203,8 +136,6 @@ exec /bin/mount --bind {} "$target"'''
 
 
 @pytest.mark.parametrize('kind, more, words', [
-    ('nfs', "<protocol ver='4.1'/>", '-o nodev,nosuid,noexec,nfsvers=4.1 -t nfs -- server:/exports/a '),
-    ('auto', '', '-o nodev,nosuid,noexec -- server:/exports/a '),
     ('cifs', '', '-o nodev,nosuid,noexec,guest -t cifs -- //server/exports/a '),
     ('glusterfs', '', '-o nodev,nosuid,noexec,direct-io-mode=1 -t glusterfs -- server:/exports/a '),
 ])
