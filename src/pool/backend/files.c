@@ -27,6 +27,7 @@
 #include "pool/pool-error.h"
 #include "pool/watch.h"
 #include "pool/xml/document.h"
+#include "schema/json.h"
 
 enum {
     SCAN_WORKERS = 4,
@@ -102,12 +103,46 @@ static int take_sizes(struct volume *volume, int fd, const struct stat *status, 
     return ret;
 }
 
+static const char *text_in(const struct json *object, const char *key)
+{
+    const struct json *value = object && json_get_kind(object) == JSON_OBJECT ? json_get(object, key) : NULL;
+
+    return value && json_get_kind(value) == JSON_STRING ? json_get_string(value) : NULL;
+}
+
+/* What "json:" is followed by, options of the block library: {"driver": "file", "filename": PATH}, or that below
+ * "file", where the first is for a format. NULL: it is no file of this host. Owned. */
+static char *path_in_json(const char *text)
+{
+    AUTO(json) options = json_parse(text, strlen(text), NULL);
+    const struct json *object = options;
+    const struct json *below = options;
+    const char *driver;
+    const char *path;
+
+    while (below && json_get_kind(below) == JSON_OBJECT) {
+        object = below;
+        below = json_get(object, "file");
+    }
+    driver = text_in(object, "driver");
+    path = text_in(object, "filename");
+    if (!path) {
+        driver = text_in(object, "file.driver");
+        path = text_in(object, "file.filename");
+    }
+    if (!driver || !path || *path != '/')
+        return NULL;
+    return !strcmp(driver, "file") || !strcmp(driver, "host_device") ? g_strdup(path) : NULL;
+}
+
 /* Where the image below lies; NULL: not in a file of this host. Owned. */
 static char *local_path(const char *name, const char *image)
 {
     g_autofree char *folder = NULL;
     const char *colon = strpbrk(name, ":/");
 
+    if (g_str_has_prefix(name, "json:"))
+        return path_in_json(name + strlen("json:"));
     if (g_str_has_prefix(name, "file:")) {
         name += strlen("file:");
         if (g_str_has_prefix(name, "///"))
