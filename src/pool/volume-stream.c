@@ -17,6 +17,7 @@
 #include "loop/file.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
+#include "pool/backend/wipe.h"
 #include "pool/pool-error.h"
 #include "pool/replace-file.h"
 #include "pool/storage-internal.h"
@@ -24,7 +25,6 @@
 
 enum {
     STREAM_SPARSE = 1,
-    ZEROES_BYTES = 256 * 1024,
     WRITE_BACK_BYTES = 8 * 1024 * 1024, /* so much written: it is sent to the disk */
 };
 
@@ -263,23 +263,6 @@ bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iov
     return true;
 }
 
-static int CO_FN co_write_zeroes(const struct volume_stream *stream, uint64_t length)
-{
-    size_t piece = ZEROES_BYTES;
-    void *zeroes = loop_buffer_get(piece);
-    int ret = zeroes ? 0 : -ENOMEM;
-
-    if (zeroes)
-        memset(zeroes, 0, piece);
-    for (uint64_t done = 0; !ret && done < length; done += piece)
-        ret = stream->pool->storage->closing
-                  ? -ECANCELED
-                  : co_file_write_exact(stream->fd, zeroes, MIN(piece, length - done), stream->position + done);
-    if (zeroes)
-        loop_buffer_put(zeroes, piece);
-    return ret;
-}
-
 /* A file ends with the hole, as libvirt's does: cutting it before the hole first makes sure that it reads as zeroes. */
 static int CO_FN co_cut(const struct volume_stream *stream, uint64_t length)
 {
@@ -299,7 +282,8 @@ bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t le
                               (unsigned long long)length);
     if (!check_room(stream, length, err))
         return false;
-    ret = stream->is_device ? co_write_zeroes(stream, length) : co_cut(stream, length);
+    ret = stream->is_device ? co_wipe_range(stream->fd, stream->position, length, &stream->pool->storage->closing)
+                            : co_cut(stream, length);
     if (ret)
         return pool_error_set_errno(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
     stream->position += length;

@@ -14,10 +14,11 @@
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/backend/files.h"
+#include "pool/backend/wipe.h"
 #include "pool/pool-error.h"
 #include "pool/replace-file.h"
 
-enum { USUAL_MODE = 0600, ZEROES_BYTES = 1024 * 1024 };
+enum { USUAL_MODE = 0600 };
 
 static const char passing_prefix[] = ".ashlar-new-";
 
@@ -222,26 +223,11 @@ static bool set_error(const struct making *making, int result, struct pool_error
     return pool_error_set_errno(err, result, "cannot %s path '%s'", making->failed, path);
 }
 
-static int CO_FN co_fill_with_zeroes(int fd, uint64_t bytes, const bool *stop)
-{
-    size_t piece = ZEROES_BYTES;
-    void *zeroes = loop_buffer_get(piece);
-    int ret = zeroes ? 0 : -ENOMEM;
-
-    if (zeroes)
-        memset(zeroes, 0, piece);
-    for (uint64_t done = 0; !ret && done < bytes; done += piece)
-        ret = stop && *stop ? -ECANCELED : co_file_write_exact(fd, zeroes, MIN(piece, bytes - done), done);
-    if (zeroes)
-        loop_buffer_put(zeroes, piece);
-    return ret;
-}
-
 /* What the worker could not do. */
 static bool CO_FN co_finish(struct volume *volume, const struct new_file_options *options, int fd,
                             struct pool_error **err)
 {
-    int ret = co_fill_with_zeroes(fd, options->allocated, options->stop);
+    int ret = co_wipe_range(fd, 0, options->allocated, options->stop);
 
     if (ret)
         pool_error_set_errno(err, ret, "cannot allocate %llu bytes in file '%s'",

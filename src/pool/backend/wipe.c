@@ -18,7 +18,7 @@
 #include "pool/pool-error.h"
 
 /* Divisible by three, so that patterns of three bytes go on from piece to piece. */
-enum { PIECE_BYTES = 3 * 512 * 1024, BLOCK = 512 };
+enum { PIECE_BYTES = 3 * 512 * 1024, BLOCK = 512, ZEROES_BYTES = 1024 * 1024 };
 
 /* --- patterns --- */
 
@@ -219,6 +219,21 @@ static int CO_FN co_wipe(struct wiping *wiping, enum volume_wipe_algorithm algor
         loop_buffer_put(wiping->buffer, PIECE_BYTES);
     if (wiping->expected)
         loop_buffer_put(wiping->expected, PIECE_BYTES);
+    return ret;
+}
+
+int co_wipe_range(int fd, uint64_t offset, uint64_t bytes, const bool *stop)
+{
+    size_t piece = ZEROES_BYTES;
+    void *zeroes = loop_buffer_get(piece);
+    int ret = zeroes ? 0 : -ENOMEM;
+
+    if (zeroes)
+        memset(zeroes, 0, piece);
+    for (uint64_t done = 0; !ret && done < bytes; done += piece)
+        ret = stop && *stop ? -ECANCELED : co_file_write_exact(fd, zeroes, MIN(piece, bytes - done), offset + done);
+    if (zeroes)
+        loop_buffer_put(zeroes, piece);
     return ret;
 }
 

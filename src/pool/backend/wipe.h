@@ -14,6 +14,9 @@
 bool CO_FN co_wipe_path(const char *path, enum volume_wipe_algorithm algorithm, const bool *stop,
                         struct pool_error **err);
 
+/* Zeroes over a part; 0 or -errno, -ECANCELED when `*stop` has become true (NULL: it never does). May suspend. */
+int CO_FN co_wipe_range(int fd, uint64_t offset, uint64_t bytes, const bool *stop);
+
 /* One time over the whole: with random bytes, or with `count` bytes repeated, or reading back that all are such. */
 struct wipe_pass {
     enum wipe_kind { WIPE_RANDOM, WIPE_BYTES, WIPE_VERIFY } kind;
