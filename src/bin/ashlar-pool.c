@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* ashlar pool: its commands, their options, and from a command line to a call. */
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,13 +193,22 @@ static bool wants_help(const struct option_list *options)
     return false;
 }
 
+/* What has been printed is where it should go. */
+static bool flush_output(struct error **err)
+{
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout))
+        return true;
+    return error_set_errno(err, errno ? errno : EIO, "cannot write to the standard output");
+}
+
 static int CO_FN co_main(struct tool *tool, void *opaque)
 {
     struct pool_program *program = opaque;
     AUTO(error) error = NULL;
 
     program->terminal = terminal_look();
-    if (program->command->co_run(program, &error))
+    if (program->command->co_run(program, &error) && flush_output(&error))
         return EXIT_SUCCESS;
     tool_report(error);
     return EXIT_FAILURE;

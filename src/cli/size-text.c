@@ -10,7 +10,7 @@ char *size_text(uint64_t bytes)
     unsigned unit = 0;
 
     /* What three digits would show as 1000 or more goes by the next unit. */
-    while (value >= 1000.0 && unit + 1 < G_N_ELEMENTS(units)) {
+    while (value >= 999.5 && unit + 1 < G_N_ELEMENTS(units)) {
         value /= 1024.0;
         unit++;
     }

@@ -30,6 +30,13 @@ static void bars(void)
     check_bar(&colours, 95, 100, "\033[31m#########-\033[0m");
 }
 
+static void no_bar(void)
+{
+    g_autofree char *bar = usage_bar(&colours, 10, 100, 0);
+
+    g_assert_cmpstr(bar, ==, "");
+}
+
 static void check_percent(uint64_t used, uint64_t total, const char *expected)
 {
     g_autofree char *percent = usage_percent(used, total);
@@ -85,6 +92,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/terminal/bars", bars);
+    g_test_add_func("/terminal/no-bar", no_bar);
     g_test_add_func("/terminal/percents", percents);
     g_test_add_func("/terminal/texts-that-fit", texts_that_fit);
     g_test_add_func("/terminal/texts-that-would-control", texts_that_would_control);

@@ -94,14 +94,14 @@ char *usage_bar(const struct terminal *terminal, uint64_t used, uint64_t total, 
     const char *empty = terminal->unicode ? "░" : "-";
     int percent = MAX(percent_of(used, total), 0);
     unsigned marks = (unsigned)percent * columns / 100;
-    GString *bar = g_string_new(terminal->colour ? colour_of(percent) : NULL);
+    GString *bar = g_string_new(terminal->colour && columns ? colour_of(percent) : NULL);
 
     if (!marks && used && total && columns)
         marks = 1; /* something is not nothing */
     assert(marks <= columns);
     for (unsigned i = 0; i < columns; i++)
         g_string_append(bar, i < marks ? full : empty);
-    if (terminal->colour)
+    if (terminal->colour && columns)
         g_string_append(bar, "\033[0m");
     return g_string_free(bar, FALSE);
 }

@@ -149,6 +149,14 @@ def test_terminals(pools):
     assert max(map(len, on_terminal(pools, 60, 'tree', NO_COLOR='1').splitlines())) <= 60
 
 
+def test_output_that_goes_nowhere(pools):
+    for command in 'list', 'tree':
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run([program('ashlar'), 'pool', command, '--socket', str(pools.daemon.socket)], stdout=full,
+                                  stderr=subprocess.PIPE, text=True, env=UTF8, timeout=PATIENCE_S, check=False)
+        assert (done.returncode, done.stderr) == (1, 'ashlar: cannot write to the standard output: No space left on device\n')
+
+
 def test_names_that_would_control_the_terminal(pools):
     (pools.images / 'red\u009b31m').write_bytes(b'')
     pools.pool.refresh()
