@@ -33,12 +33,25 @@ def qemu_nbd(path, *words):
 
 
 @contextlib.contextmanager
-def scripted_server(path, converse):
-    """A server that does to each connection what converse(sock) does; its failures other than a hangup are raised."""
-    failures = []
+def scripted_server(path, converse, at_once=False):
+    """
+    A server that does to each connection what converse(sock) does, one after the other or all at once; its failures other than a hangup
+    are raised.
+    """
+    failures, talks = [], []
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
+
+    def talk(sock):
+        with sock:
+            sock.settimeout(PATIENCE_S)
+            try:
+                converse(sock)
+            except (EOFError, OSError):
+                pass
+            except Exception as failure:  # pylint: disable=broad-except
+                failures.append(failure)
 
     def serve():
         while True:
@@ -46,14 +59,11 @@ def scripted_server(path, converse):
                 sock = listener.accept()[0]
             except OSError:
                 return
-            with sock:
-                sock.settimeout(PATIENCE_S)
-                try:
-                    converse(sock)
-                except (EOFError, OSError):
-                    pass
-                except Exception as failure:  # pylint: disable=broad-except
-                    failures.append(failure)
+            if at_once:
+                talks.append(threading.Thread(target=talk, args=(sock,), daemon=True))
+                talks[-1].start()
+            else:
+                talk(sock)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -62,7 +72,8 @@ def scripted_server(path, converse):
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(PATIENCE_S)
+        for one in thread, *talks:
+            one.join(PATIENCE_S)
         assert not failures, failures
 
 
