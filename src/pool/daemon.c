@@ -138,30 +138,44 @@ static struct socket_listener *CO_FN co_open_socket(const struct pool_daemon_opt
     const char *directory =
         options->config->unix_sock_dir ? options->config->unix_sock_dir : options->paths->socket_directory;
     g_autofree char *path = g_build_filename(directory, socket_files[which], NULL);
-    int *fd = &options->sockets->fds[which];
 
-    if (*fd >= 0) {
-        struct socket_endpoint endpoint = {.family = SOCKET_FD, .fd = *fd};
-        struct socket_listener *listener = co_socket_listen(&endpoint, 1, err);
-
-        if (listener)
-            *fd = -1;
-        return listener;
-    }
     return co_make_socket(options, which, path, err);
+}
+
+/* `*fd` is taken. */
+static struct socket_listener *CO_FN co_take_socket(int *fd, struct error **err)
+{
+    struct socket_endpoint endpoint = {.family = SOCKET_FD, .fd = *fd};
+    struct socket_listener *listener = co_socket_listen(&endpoint, 1, err);
+
+    if (listener)
+        *fd = -1;
+    return listener;
+}
+
+static bool CO_FN co_take_sockets(struct pool_daemon *daemon, struct supervisor_sockets *sockets, struct error **err)
+{
+    for (int which = 0; which < POOL_SOCKET__MAX; which++) {
+        for (unsigned i = 0; i < sockets->counts[which]; i++) {
+            daemon->listeners[which][i] = co_take_socket(&sockets->fds[which][i], err);
+            if (!daemon->listeners[which][i])
+                return false;
+        }
+    }
+    return true;
 }
 
 /* Where the supervisor has made sockets, those are all. */
 static bool CO_FN co_open_sockets(struct pool_daemon *daemon, const struct pool_daemon_options *options,
                                   struct error **err)
 {
+    if (options->sockets->used)
+        return co_take_sockets(daemon, options->sockets, err);
     for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++) {
-        if (options->sockets->used && options->sockets->fds[which] < 0)
-            continue;
         if (which == POOL_SOCKET_READ_ONLY && !options->privileged)
             continue;
-        daemon->listeners[which] = co_open_socket(options, which, err);
-        if (!daemon->listeners[which])
+        daemon->listeners[which][0] = co_open_socket(options, which, err);
+        if (!daemon->listeners[which][0])
             return false;
     }
     return true;
@@ -214,9 +228,11 @@ static void serve(struct pool_daemon *daemon, const struct pool_daemon_options *
         struct rpc_socket_options socket = {.auth = socket_auth(options, which),
                                             .read_only = which == POOL_SOCKET_READ_ONLY};
 
-        if (daemon->listeners[which])
-            rpc_server_listen(which == POOL_SOCKET_ADMIN ? daemon->admin : daemon->main, TAKE(daemon->listeners[which]),
-                              &socket);
+        for (int i = 0; i < SUPERVISOR_SAME_MAX; i++) {
+            if (daemon->listeners[which][i])
+                rpc_server_listen(which == POOL_SOCKET_ADMIN ? daemon->admin : daemon->main,
+                                  TAKE(daemon->listeners[which][i]), &socket);
+        }
     }
 }
 
@@ -386,8 +402,10 @@ void co_pool_daemon_reload(struct pool_daemon *daemon)
 void co_pool_daemon_done(struct pool_daemon *daemon)
 {
     cut_short(daemon);
-    for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++)
-        socket_listener_free(daemon->listeners[which]);
+    for (enum pool_socket which = 0; which < POOL_SOCKET__MAX; which++) {
+        for (int i = 0; i < SUPERVISOR_SAME_MAX; i++)
+            socket_listener_free(daemon->listeners[which][i]);
+    }
     if (daemon->main)
         co_rpc_server_stop(daemon->main);
     if (daemon->admin)

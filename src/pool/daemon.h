@@ -38,7 +38,7 @@ struct pool_daemon {
     const char *token_path; /* of the system's token; borrowed */
     struct rpc_server *main;
     struct rpc_server *admin;
-    struct socket_listener *listeners[POOL_SOCKET__MAX]; /* that have no server yet */
+    struct socket_listener *listeners[POOL_SOCKET__MAX][SUPERVISOR_SAME_MAX]; /* that have no server yet */
 
     bool serving;
     bool quit;

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "loop/file.h"
 
-enum { FIRST_FD = 3, FDS = 4 };
+enum { FIRST_FD = 3, FDS = 17 };
 
 static void offer(const char *pid, const char *count, const char *names)
 {
@@ -45,9 +45,9 @@ static void test_named(void)
     offer(NULL, "3", "virtstoraged-admin.socket:ashlar-poold.socket:virtstoraged-ro.socket");
     g_assert_true(take(true, &sockets, NULL));
     g_assert_true(sockets.used);
-    g_assert_cmpint(sockets.fds[POOL_SOCKET_ADMIN], ==, 3);
-    g_assert_cmpint(sockets.fds[POOL_SOCKET_MAIN], ==, 4);
-    g_assert_cmpint(sockets.fds[POOL_SOCKET_READ_ONLY], ==, 5);
+    g_assert_cmpint(sockets.fds[POOL_SOCKET_ADMIN][0], ==, 3);
+    g_assert_cmpint(sockets.fds[POOL_SOCKET_MAIN][0], ==, 4);
+    g_assert_cmpint(sockets.fds[POOL_SOCKET_READ_ONLY][0], ==, 5);
     for (int fd = FIRST_FD; fd < FIRST_FD + 3; fd++)
         g_assert_cmpint(fcntl(fd, F_GETFD) & FD_CLOEXEC, ==, FD_CLOEXEC);
 }
@@ -71,19 +71,37 @@ static void test_not_for_us(void)
         g_assert_true(take(true, &sockets, NULL));
         g_assert_false(sockets.used);
         for (int j = 0; j < POOL_SOCKET__MAX; j++)
-            g_assert_cmpint(sockets.fds[j], ==, -1);
+            g_assert_cmpuint(sockets.counts[j], ==, 0);
     }
+}
+
+/* A unit that listens in several places. */
+static void test_same_name(void)
+{
+    struct supervisor_sockets sockets;
+
+    offer(NULL, "3", "virtstoraged.socket:virtstoraged-ro.socket:virtstoraged.socket");
+    g_assert_true(take(true, &sockets, NULL));
+    g_assert_cmpuint(sockets.counts[POOL_SOCKET_MAIN], ==, 2);
+    g_assert_cmpint(sockets.fds[POOL_SOCKET_MAIN][0], ==, 3);
+    g_assert_cmpint(sockets.fds[POOL_SOCKET_MAIN][1], ==, 5);
+    g_assert_cmpuint(sockets.counts[POOL_SOCKET_READ_ONLY], ==, 1);
 }
 
 static void test_refused(void)
 {
+    static const char many[] =
+        "virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:"
+        "virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:"
+        "virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:virtstoraged.socket:"
+        "virtstoraged.socket:virtstoraged.socket";
     static const struct {
         const char *count, *names;
         bool privileged;
         const char *message;
     } cases[] = {
         {"1", "libvirtd.socket", true, "unclaimed: 'libvirtd.socket'"},
-        {"2", "virtstoraged.socket:ashlar-poold.socket", true, "unclaimed: 'ashlar-poold.socket'"},
+        {"17", many, true, "unclaimed: 'virtstoraged.socket'"},
         {"1", "virtstoraged-ro.socket", false, "unclaimed: 'virtstoraged-ro.socket'"},
         {"2", "virtstoraged.socket:", true, "unclaimed: ''"},
     };
@@ -143,6 +161,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/pool/supervisor/named", test_named);
     g_test_add_func("/pool/supervisor/not-for-us", test_not_for_us);
+    g_test_add_func("/pool/supervisor/same-name", test_same_name);
     g_test_add_func("/pool/supervisor/refused", test_refused);
     g_test_add_func("/pool/supervisor/told", test_told);
     return g_test_run();

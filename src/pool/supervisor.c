@@ -32,10 +32,12 @@ static bool number_of(const char *variable, guint64 max, guint64 *ret)
 static bool claim(struct supervisor_sockets *sockets, const char *name, int fd)
 {
     for (int i = 0; i < POOL_SOCKET__MAX; i++) {
-        if (sockets->fds[i] < 0 && (!strcmp(name, names[i][0]) || !strcmp(name, names[i][1]))) {
-            sockets->fds[i] = fd;
-            return true;
-        }
+        if (strcmp(name, names[i][0]) != 0 && strcmp(name, names[i][1]) != 0)
+            continue;
+        if (sockets->counts[i] == SUPERVISOR_SAME_MAX)
+            return false;
+        sockets->fds[i][sockets->counts[i]++] = fd;
+        return true;
     }
     return false;
 }
@@ -55,7 +57,7 @@ static bool claim_all(bool privileged, guint64 count, struct supervisor_sockets 
             return error_set(err, "Some activation file descriptors are unclaimed: '%s'", words[i]);
     }
     ret->used = count;
-    if (!privileged && ret->fds[POOL_SOCKET_READ_ONLY] >= 0)
+    if (!privileged && ret->counts[POOL_SOCKET_READ_ONLY])
         return error_set(err, "Some activation file descriptors are unclaimed: '%s'", names[POOL_SOCKET_READ_ONLY][0]);
     return true;
 }
@@ -66,7 +68,8 @@ bool supervisor_take_sockets(bool privileged, struct supervisor_sockets *ret, st
     guint64 pid;
     bool ok = true;
 
-    *ret = (struct supervisor_sockets){.fds = {-1, -1, -1}};
+    *ret = (struct supervisor_sockets){0};
+    memset(ret->fds, -1, sizeof(ret->fds));
     if (number_of("LISTEN_PID", INT32_MAX, &pid) && (pid_t)pid == getpid() &&
         number_of("LISTEN_FDS", FDS_MAX, &count) && count)
         ok = claim_all(privileged, count, ret, err);

@@ -10,10 +10,13 @@ struct error;
 
 enum pool_socket { POOL_SOCKET_MAIN, POOL_SOCKET_READ_ONLY, POOL_SOCKET_ADMIN, POOL_SOCKET__MAX };
 
-/* Descriptors by enum pool_socket, -1: none. */
+enum { SUPERVISOR_SAME_MAX = 16 };
+
+/* Descriptors by enum pool_socket: a unit may listen in several places, and all of its sockets have one name. */
 struct supervisor_sockets {
     bool used; /* at least one was handed over */
-    int fds[POOL_SOCKET__MAX];
+    unsigned counts[POOL_SOCKET__MAX];
+    int fds[POOL_SOCKET__MAX][SUPERVISOR_SAME_MAX]; /* -1: none, or taken */
 };
 
 /*

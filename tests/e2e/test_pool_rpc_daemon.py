@@ -10,7 +10,7 @@ import pytest
 
 from harness import BUILD, PATIENCE_S, program, run, wait_for
 from pool_daemon import OWN_FOLDERS, PoolDaemon
-from pool_raw import OK, Raw
+from pool_raw import ADMIN, OK, Raw
 
 HELP = '''
 Usage:
@@ -260,6 +260,16 @@ def test_sockets_of_a_supervisor(pool):
         assert not pool.socket.exists()
         pool.stop()
     assert path.exists()
+
+
+def test_unit_that_listens_in_several_places(pool):
+    paths = [pool.folder / name for name in ('one', 'two', 'admin')]
+    with listening(paths[0]) as one, listening(paths[1]) as two, listening(paths[2]) as admin:
+        names = ['virtstoraged.socket', 'virtstoraged.socket', 'virtstoraged-admin.socket']
+        pool.process = activated(pool, names, [one, two, admin])
+        assert Raw(paths[0]).call(66).status == OK and Raw(paths[1]).call(66).status == OK
+        assert Raw(paths[2], ADMIN).call(3).status == OK
+        pool.stop()
 
 
 def test_sockets_that_nobody_wants(pool):
