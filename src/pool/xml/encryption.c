@@ -22,7 +22,7 @@ static bool parse_secret(const xmlNode *node, struct volume_encryption *encrypti
     if (!type)
         return pool_error_set(err, POOL_ERROR_XML, "unknown volume encryption secret type");
     if (strcmp(type, "passphrase") != 0)
-        return pool_error_set(err, POOL_ERROR_XML, "unknown volume encryption secret type %s", type);
+        return pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "unknown volume encryption secret type %s", type);
     encryption->secrets = g_renew(struct secret_reference, encryption->secrets, encryption->secret_count + 1);
     memset(&encryption->secrets[encryption->secret_count], 0, sizeof(*encryption->secrets));
     return xml_get_secret_reference(node, &encryption->secrets[encryption->secret_count++], err);
@@ -66,7 +66,7 @@ struct volume_encryption *encryption_parse(const xmlNode *node, struct pool_erro
     }
     value = format_value(format_names, format);
     if (value < 0) {
-        pool_error_set(err, POOL_ERROR_XML, "unknown volume encryption format type %s", format);
+        pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "unknown volume encryption format type %s", format);
         return NULL;
     }
     encryption = g_new0(struct volume_encryption, 1);

@@ -260,6 +260,11 @@ static void bad_volumes(void)
          "XML error: forbidden characters in 'compat' attribute"},
         {"<volume><name>a</name><capacity>1</capacity><target><features><zork/></features></target></volume>",
          POOL_ERROR_CONFIG_UNSUPPORTED, "unsupported configuration: unsupported feature zork"},
+        {"<volume><name>a</name><capacity>1</capacity><target><encryption format='zork'/></target></volume>",
+         POOL_ERROR_CONFIG_UNSUPPORTED, "unsupported configuration: unknown volume encryption format type zork"},
+        {"<volume><name>a</name><capacity>1</capacity><target><encryption format='luks'><secret type='zork'/>"
+         "</encryption></target></volume>",
+         POOL_ERROR_CONFIG_UNSUPPORTED, "unsupported configuration: unknown volume encryption secret type zork"},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
