@@ -145,6 +145,40 @@ def test_directory_that_is_moved_or_replaced(pool, pool_daemon, tmp_path):
     wait_for(lambda: names(pool) == ['new', 'newer'], 'the new directory to be watched')
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason='mounts')
+def test_directory_that_is_mounted_over(pool, pool_daemon):
+    images = pool_daemon.images
+    inside = ['nsenter', '--mount', f'--target={pool_daemon.process.pid}']
+    (images / 'below').write_bytes(b'')
+    wait_for(lambda: names(pool) == ['below'], 'the file')
+    run(*inside, 'mount', '-t', 'tmpfs', 'none', images)
+    pool.refresh()
+    assert names(pool) == []
+    run(*inside, 'touch', images / 'above')
+    wait_for(lambda: names(pool) == ['above'], 'what is mounted there to be watched')
+    wait_for(lambda: run(*inside, 'umount', images, check=False).returncode == 0, 'nobody to look at it')
+    wait_for(lambda: names(pool) == ['below'], 'what is below it to be seen again')
+    (images / 'later').write_bytes(b'')
+    wait_for(lambda: names(pool) == ['below', 'later'], 'that to be watched')
+
+
+def test_links_to_files_elsewhere(pool, pool_daemon, tmp_path):
+    """No event tells of a change of theirs, but a refresh sees it."""
+    (tmp_path / 'far').write_bytes(bytes(MIB))
+    (pool_daemon.images / 'link').symlink_to(tmp_path / 'far')
+    (pool_daemon.images / 'circle').symlink_to('circle')
+    wait_for(lambda: names(pool) == ['link'], 'the link')
+    settle(pool_daemon.images)
+    settle(tmp_path)
+    pool.refresh()
+    os.truncate(tmp_path / 'far', 3 * MIB)
+    pool.refresh()
+    assert pool.storageVolLookupByName('link').info()[1] == 3 * MIB
+    (tmp_path / 'far').unlink()
+    pool.refresh()
+    assert names(pool) == []
+
+
 def test_stopped_pools_are_left_alone(pool_daemon):
     connection = pool_daemon.start().connect()
     pool = connection.storagePoolDefineXML(pool_xml('demo', pool_daemon.images))
