@@ -123,6 +123,7 @@ static bool CO_FN co_send_some(struct rpc_client *client)
         client->output_bytes -= outputs[i]->size;
         outputs[i]->sent(client, outputs[i]);
     }
+    rpc_server_told(client->server);
     return ok;
 }
 
@@ -279,8 +280,6 @@ void rpc_client_request_end(struct rpc_client *client)
     assert(client->requests > 0);
     client->requests--;
     co_condition_signal(&client->room);
-    if (client->server->stopping)
-        co_condition_broadcast(&client->server->ended);
 }
 
 /* --- signs of life --- */
@@ -505,6 +504,7 @@ void rpc_client_return_packet(struct rpc_client *client, uint8_t *data, size_t s
 
 void rpc_client_stream_ended(struct rpc_client *client)
 {
+    rpc_server_told(client->server);
     if (!client->streams->len)
         forget_spares(&client->input);
 }

@@ -625,6 +625,30 @@ static void co_test_stop(void *opaque)
     stop(&bench);
 }
 
+/* So it is with streams, in both directions; one that is not read is not waited for. */
+static void co_test_stop_streams(void *opaque)
+{
+    static const int32_t procedures[] = {UPLOAD, DOWNLOAD};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(procedures); i++) {
+        struct bench bench;
+        struct co_task *task;
+
+        begin(&bench);
+        open_stream(&bench, procedures[i], 0, 0);
+        task = co_task_start(loop_current(), co_stop_server, bench.daemon.main);
+        do
+            receive(&bench);
+        while (bench.header.status == RPC_CONTINUE);
+        g_assert_cmpuint(bench.header.type, ==, RPC_STREAM);
+        expect_error(&bench, 78, 7, "operation aborted: the daemon is about to end");
+        g_assert_true(is_closed(&bench));
+        co_task_join(task);
+        g_assert_cmpuint(storage_of(&bench)->closed, ==, 1);
+        stop(&bench);
+    }
+}
+
 /* The value of a secret is not in the connection's memory once the call has been read. */
 static void co_test_confidential(void *opaque)
 {
@@ -704,6 +728,7 @@ int main(int argc, char **argv)
     add("vanish", co_test_vanish);
     add("streams-at-once", co_test_streams_at_once);
     add("stop", co_test_stop);
+    add("stop-streams", co_test_stop_streams);
     add("confidential", co_test_confidential);
     add("lengths", co_test_lengths);
     return g_test_run();

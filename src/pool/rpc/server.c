@@ -12,6 +12,7 @@
 #include "pool/pool-error.h"
 #include "pool/rpc/client.h"
 #include "pool/rpc/program.h"
+#include "pool/rpc/stream.h"
 
 /* How long to wait where the system has no descriptor for another client. */
 static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
@@ -168,16 +169,26 @@ static bool has_calls(const struct rpc_server *server)
     return server->calls->len;
 }
 
-/* Whether a client is owed something. What its streams have in flight is its own affair: it is not through. */
+/* Whether a client is still to be told something. */
 static bool has_replies(const struct rpc_server *server)
 {
     for (guint i = 0; i < server->clients->len; i++) {
         const struct rpc_client *client = server->clients->pdata[i];
 
-        if (client->requests && !client->streams->len)
+        if (client->streams->len || client->output_bytes)
             return true;
     }
     return false;
+}
+
+static void stop_streams(struct rpc_server *server)
+{
+    for (guint i = 0; i < server->clients->len; i++) {
+        const struct rpc_client *client = server->clients->pdata[i];
+
+        for (guint j = 0; j < client->streams->len; j++)
+            rpc_stream_stop(client->streams->pdata[j]);
+    }
 }
 
 /* Waits while there are such, but not for long. */
@@ -217,6 +228,7 @@ void co_rpc_server_stop(struct rpc_server *server)
     cancel_calls(server, 0);
     while (has_calls(server))
         co_condition_wait_always(&server->ended, NULL);
+    stop_streams(server);
     co_wait_while(server, has_replies, replies_patience_ns);
     while (server->clients->len)
         rpc_client_drop(server->clients->pdata[0]);
@@ -275,6 +287,12 @@ void rpc_server_call_end(struct rpc_server *server, struct rpc_call *call)
 
     assert(found);
     co_condition_broadcast(&server->ended);
+}
+
+void rpc_server_told(struct rpc_server *server)
+{
+    if (server->stopping)
+        co_condition_broadcast(&server->ended);
 }
 
 void rpc_server_begin(struct rpc_server *server)

@@ -67,7 +67,7 @@ struct rpc_server {
     GPtrArray *accepting;      /* struct rpc_accept */
     bool stopping;             /* calls that come now are refused */
     struct co_condition room;  /* for another client, maybe */
-    struct co_condition ended; /* a coroutine, a call, or while it stops: a reply is sent, a client goes */
+    struct co_condition ended; /* a coroutine, a call; or while it stops, a client has been told something, or goes */
 };
 
 struct rpc_server *rpc_server_new(const struct rpc_server_options *options);
@@ -77,8 +77,9 @@ void rpc_server_listen(struct rpc_server *server, struct socket_listener *listen
                        const struct rpc_socket_options *options);
 
 /*
- * Takes nobody in any more, waits until the calls under way have ended and their replies are sent, and drops all
- * clients. Calls that take longer than a few seconds are cancelled; who does not read is not waited for.
+ * Takes nobody in any more, waits until the calls under way have ended, tells clients with streams that these have, and
+ * drops all when they have read it. Calls that take longer than a few seconds are cancelled; who does not read is not
+ * waited for.
  */
 void CO_FN co_rpc_server_stop(struct rpc_server *server);
 
@@ -95,6 +96,9 @@ struct rpc_client *rpc_server_find_client(struct rpc_server *server, uint64_t id
 /* For calls: one is under way, or has ended. */
 void rpc_server_call_begin(struct rpc_server *server, struct rpc_call *call);
 void rpc_server_call_end(struct rpc_server *server, struct rpc_call *call);
+
+/* Something has been sent to a client, or one of its streams has ended. */
+void rpc_server_told(struct rpc_server *server);
 
 /* For clients: a coroutine for them begins and ends; a client comes, says who it is, goes. */
 void rpc_server_begin(struct rpc_server *server);

@@ -37,6 +37,7 @@ struct rpc_stream {
     bool finish; /* the client says that this is all */
     bool abort;  /* ... that it does not want to go on */
     bool bad_hole;
+    bool stop;   /* the daemon is about to end */
     bool failed; /* the client has been told; it gets no confirmation */
     bool ended;  /* no packet of it is looked at any more */
     GQueue data; /* uploads: of struct stream_data */
@@ -110,6 +111,12 @@ void rpc_stream_wake(struct rpc_stream *stream)
     co_condition_broadcast(&stream->wake);
 }
 
+void rpc_stream_stop(struct rpc_stream *stream)
+{
+    stream->stop = true;
+    rpc_stream_wake(stream);
+}
+
 /* --- what both directions share --- */
 
 static void send_status(struct rpc_stream *stream, enum rpc_status status)
@@ -134,6 +141,14 @@ static void fail_hole(struct rpc_stream *stream)
     struct pool_error *error = NULL;
 
     pool_error_set_domain(&error, POOL_DOMAIN_RPC, POOL_ERROR_RPC, "Unexpected stream hole");
+    fail(stream, error);
+}
+
+static void fail_stopped(struct rpc_stream *stream)
+{
+    struct pool_error *error = NULL;
+
+    pool_error_set_domain(&error, POOL_DOMAIN_RPC, POOL_ERROR_ABORTED, "the daemon is about to end");
     fail(stream, error);
 }
 
@@ -195,7 +210,9 @@ static void CO_FN co_upload(struct rpc_stream *stream)
     while (!is_over(stream)) {
         struct pool_error *error = NULL;
 
-        if (!g_queue_is_empty(&stream->data)) {
+        if (stream->stop) {
+            fail_stopped(stream);
+        } else if (!g_queue_is_empty(&stream->data)) {
             if (!(has_packet(stream) ? co_write_packets(stream, &error) : co_write_hole(stream, &error)))
                 fail(stream, error);
         } else if (stream->bad_hole) {
@@ -291,7 +308,9 @@ static void CO_FN co_download(struct rpc_stream *stream)
     while (!is_over(stream) && !stream->finish) {
         struct stream_chunk *chunk = free_chunk(stream);
 
-        if (stream->bad_hole) {
+        if (stream->stop) {
+            fail_stopped(stream);
+        } else if (stream->bad_hole) {
             fail_hole(stream);
         } else if (!more || !chunk) {
             co_condition_wait_always(&stream->wake, NULL);

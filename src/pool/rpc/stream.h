@@ -30,5 +30,8 @@ bool rpc_stream_may_open(const struct rpc_client *client, struct pool_error **er
 void rpc_stream_accept(struct rpc_client *client, const struct rpc_header *header, const uint8_t *packet,
                        size_t length);
 
+/* The daemon is about to end: the stream fails, and its client is told. */
+void rpc_stream_stop(struct rpc_stream *stream);
+
 /* The connection has ended. */
 void rpc_stream_wake(struct rpc_stream *stream);
