@@ -27,6 +27,25 @@ static void test_template_both_sides(void)
     g_assert_cmpstr(error->str1, ==, "storage volume %1$s exists already");
 }
 
+/* A text without end, as a client may send it, comes back cut; not amid a character. */
+static void test_long(void)
+{
+    g_autofree char *text = g_strnfill(1 << 20, 'x');
+
+    for (int shift = 0; shift < 4; shift++) {
+        AUTO(pool_error) error = NULL;
+
+        for (size_t i = (size_t)shift; i < (1 << 20) - 4; i += 4)
+            memcpy(text + i, "\xf0\x9f\x90\xa7", 4);
+        pool_error_set(&error, POOL_ERROR_NO_POOL, "%s", text);
+        g_assert_cmpuint(strlen(error->str2), >=, (64 << 10) - 3);
+        g_assert_cmpuint(strlen(error->str2), <=, (64 << 10) + 3);
+        g_assert_true(g_str_has_prefix(error->message, "Storage pool not found: "));
+        g_assert_true(g_str_has_suffix(error->message, "..."));
+        g_assert_true(g_utf8_validate(error->message + strlen("Storage pool not found: ") + (size_t)shift, -1, NULL));
+    }
+}
+
 static void test_errno(void)
 {
     AUTO(pool_error) error = NULL;
@@ -83,6 +102,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/pool-error/template", test_template);
     g_test_add_func("/pool-error/template-both-sides", test_template_both_sides);
+    g_test_add_func("/pool-error/long", test_long);
     g_test_add_func("/pool-error/errno", test_errno);
     g_test_add_func("/pool-error/flags", test_flags);
     g_test_add_func("/pool-error/from", test_from);

@@ -56,6 +56,27 @@ static const struct error_template *template_of(enum pool_error_code code)
     return NULL;
 }
 
+/*
+ * What clients have sent comes back in errors. They can ask for more of them than they read, and take no text of more
+ * than four MiB; nobody reads so much of one either.
+ */
+enum { DETAIL_MAX = 64 << 10 };
+
+/* `text` (taken), or its beginning. */
+static char *limited(char *text)
+{
+    static const char more[] = "...";
+    size_t end = DETAIL_MAX;
+
+    if (strlen(text) <= DETAIL_MAX)
+        return text;
+    while (end > DETAIL_MAX - 4 && ((uint8_t)text[end] & 0xc0) == 0x80)
+        end--; /* not amid a character */
+    text = g_realloc(text, end + sizeof(more));
+    memcpy(text + end, more, sizeof(more));
+    return text;
+}
+
 /* `detail` is taken. */
 static bool set(struct pool_error **err, enum pool_error_domain domain, enum pool_error_code code, char *detail)
 {
@@ -66,6 +87,7 @@ static bool set(struct pool_error **err, enum pool_error_domain domain, enum poo
         return false;
     }
     assert(!*err);
+    detail = limited(detail);
 
     struct pool_error *error = g_new0(struct pool_error, 1);
     error->code = code;

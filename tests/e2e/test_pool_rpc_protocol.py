@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from harness import wait_for
-from pool_daemon import PoolDaemon, pool_xml, volume_xml
+from pool_daemon import PoolDaemon, error_of, pool_xml, volume_xml
 from pool_raw import (ADMIN, CALL_WITH_FDS, CONTINUE, ERROR, KEEPALIVE, MESSAGE, OK, REMOTE, REPLY, STREAM, Raw, optional,
                       string, words)
 
@@ -327,6 +327,24 @@ def test_many_requests_without_reading(pool):
     other = Raw(pool.socket)
     assert other.open(pool.uri().split('?')[0]).status == OK
     assert rss_kib(pool) < 200 << 10
+
+
+def test_errors_that_nobody_reads(pool, raw):
+    """What comes back of a long name is its beginning: a few who do not read cost no memory to speak of."""
+    greedy = [Raw(pool.socket) for _ in range(5)]
+    name = string(b'm' * ((4 << 20) - 8))
+    before = rss_kib(pool)
+    for client in greedy:
+        client.open(pool.uri().split('?')[0])
+        for _ in range(5):
+            client.send(84, name)
+    # Whoever reads gets an error that a client of libvirt can read, too.
+    code, message = error_of(pool.connect().storagePoolLookupByName, 'm' * ((4 << 20) - 8))
+    assert code == 49 and message.endswith('mmm...')
+    for client in greedy:
+        assert client.receive().error()[0] == 49
+    assert rss_kib(pool) - before < 64 << 10
+    assert Raw(pool.socket).open(f'{pool.uri().split("?")[0]}?{"x" * 70000}').status == ERROR
 
 
 def test_download_that_nobody_reads(pool, raw):

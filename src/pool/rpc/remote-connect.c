@@ -13,6 +13,7 @@
 #include "pool/storage.h"
 
 enum { OPEN_READ_ONLY = 1 }; /* a flag of CONNECT_OPEN */
+enum { URI_MAX = 64 << 10 }; /* it is kept for as long as the connection */
 enum { IDENTITY_PARAMS_MAX = 20 };
 enum { INTERFACE_VERSION = 11 * 1000000 + 3 * 1000 }; /* of libvirt's that we follow: 11.3.0 */
 
@@ -34,7 +35,7 @@ static bool is_uri(const char *text)
 {
     static const char marks[] = "-._~:/?#[]@!$&'()*+,;=";
 
-    if (*text == ':')
+    if (*text == ':' || strlen(text) > URI_MAX)
         return false;
     for (; *text; text++) {
         if (*text == '%' ? !g_ascii_isxdigit(text[1]) || !g_ascii_isxdigit(text[2])
