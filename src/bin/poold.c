@@ -21,6 +21,10 @@
 #include "pool/pool-error.h"
 #include "pool/supervisor.h"
 
+enum { END_MAX_S = 10 };
+
+static const int64_t second_ns = 1000000000;
+
 static const char journal_socket[] = "/run/systemd/journal/socket";
 
 struct program {
@@ -190,10 +194,31 @@ static int CO_FN co_start(struct program *program, struct error **err)
     return POOL_DAEMON_OK;
 }
 
+static void CO_FN co_remove_pid_file(void *opaque)
+{
+    co_pid_file_free(opaque);
+}
+
+/* A thread that the kernel does not give back, of a server or a disk that is dead, ends with the process. If there are
+ * so many that none is left to remove the PID file, that stays. */
+static void CO_FN co_end_without_it(void *opaque)
+{
+    struct program *program = opaque;
+
+    if (co_sleep_ns(END_MAX_S * second_ns))
+        return;
+    pool_log_warning("daemon", "something has not come to its end within %d seconds, and is left", END_MAX_S);
+    co_spawn(loop_current(), co_remove_pid_file, TAKE(program->pid_file));
+    (void)co_sleep_ns(second_ns);
+    pool_log_close();
+    _exit(program->status);
+}
+
 static void CO_FN co_live(void *opaque)
 {
     struct program *program = opaque;
     struct co_task *signals = co_task_start(loop_current(), co_watch_signals, program);
+    struct co_task *limit;
     AUTO(error) error = NULL;
 
     program->status = co_start(program, &error);
@@ -204,12 +229,15 @@ static void CO_FN co_live(void *opaque)
         co_pool_daemon_wait(&program->daemon);
         supervisor_tell_stopping();
     }
+    limit = co_task_start(loop_current(), co_end_without_it, program);
     co_task_cancel(signals);
     co_task_join(signals);
     while (program->reloads)
         co_condition_wait_always(&program->reload_done, NULL);
     co_pool_daemon_done(&program->daemon);
     co_condition_done(&program->reload_done);
+    co_task_cancel(limit);
+    co_task_join(limit);
     co_pid_file_free(program->pid_file);
 }
 

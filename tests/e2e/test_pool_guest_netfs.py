@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Pools of other hosts' directories by NFS: the kernel's client mounts what the kernel's server exports, in one machine."""
+import subprocess
+
 import libvirt
 import pytest
+from harness import background
 from pool_daemon import error_of, volume_xml
 
 pytestmark = pytest.mark.xdist_group('pool guest')
@@ -17,7 +20,7 @@ def server(pool_machine):
     guest = pool_machine
     guest.do('truncate -s 128M /tmp/exported.img && mkfs.ext4 -q /tmp/exported.img && mount /tmp/exported.img /srv')
     guest.do(f'mkdir /srv/plain /srv/squashed "/srv/with blanks" && chown {SOMEBODY}:{SOMEBODY} /srv/squashed && chmod 750 /srv/squashed')
-    guest.do('modprobe nfsd && mount -t nfsd nfsd /proc/fs/nfsd && rpcbind && rpc.statd')
+    guest.do('modprobe lockd nlm_grace_period=1 && modprobe nfsd && mount -t nfsd nfsd /proc/fs/nfsd && rpcbind && rpc.statd')
     guest.do("exportfs -o rw,no_root_squash,insecure,fsid=1 '*:/srv/plain' && exportfs -o rw,root_squash,insecure,fsid=2 '*:/srv/squashed'")
     guest.do("exportfs -o ro,insecure,fsid=3 '*:/srv/with blanks' && rpc.nfsd --grace-time 10 2 2>&1 && rpc.mountd")
     # Nobody has locks from before.
@@ -135,3 +138,36 @@ def test_what_cannot_be_mounted(guest):
         assert code == libvirt.VIR_ERR_INTERNAL_ERROR and f'unexpected exit status 32: {complaint}' in message, message
         assert not pool.isActive() and mounted(guest) is None
         pool.undefine()
+
+
+def test_server_that_is_gone(guest):
+    """Whoever wants its pool waits, nobody else does; the pool can be stopped, and so can the daemon."""
+    connection = guest.connect()
+    pool = connection.storagePoolDefineXML(pool_xml())
+    pool.build()
+    pool.create()
+    guest.do('mkdir -p /tmp/near && touch /tmp/near/a')
+    near = connection.storagePoolDefineXML("<pool type='dir'><name>near</name><target><path>/tmp/near</path></target></pool>")
+    near.create()
+    guest.do('rpc.nfsd 0')
+    try:
+        # Neither being started nor stopping a pool asks the server for anything.
+        guest.restart_daemon('KILL')
+        connection = guest.connect()
+        pool = connection.storagePoolLookupByName('far')
+        assert pool.isActive() and connection.storagePoolLookupByName('near').listVolumes() == ['a']
+        with background('virsh', '-c', guest.uri(), 'pool-refresh', 'far', stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL) as refresh:
+            guest.wait('grep -q -E "nfs|rpc" /proc/$(cat /tmp/poold.pid)/task/*/wchan')
+            near = connection.storagePoolLookupByName('near')
+            near.refresh()
+            near.createXML(volume_xml('b.qcow2', 4 * MIB, 'qcow2')).delete()
+            assert refresh.poll() is None
+        guest.stop_daemon()
+        guest.start_daemon()
+    finally:
+        guest.do('rpc.nfsd 2 && echo Y >/proc/fs/nfsd/v4_end_grace; rm -rf /tmp/near')
+    pool = guest.connect().storagePoolLookupByName('far')
+    pool.refresh()
+    pool.destroy()
+    assert mounted(guest) is None

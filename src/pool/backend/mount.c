@@ -43,12 +43,25 @@ static int do_mount(void *opaque)
     return failed ? -1 : 0;
 }
 
+/* By that very name. */
+static bool is_in_table(const char *target)
+{
+    struct libmnt_table *table = mnt_new_table_from_file("/proc/self/mountinfo");
+    bool found = table && mnt_table_find_target(table, target, MNT_ITER_BACKWARD);
+
+    mnt_unref_table(table);
+    return found;
+}
+
 static int do_unmount(void *opaque)
 {
     struct mount_call *call = opaque;
     struct libmnt_context *context = mnt_new_context();
     int failed = -1;
 
+    /* What is mounted there may not answer, so it is better not to look at it. */
+    if (context && is_in_table(call->request->target))
+        (void)mnt_context_disable_canonicalize(context, 1);
     if (context && !mnt_context_set_target(context, call->request->target)) {
         int ret = mnt_context_umount(context);
 
@@ -88,24 +101,41 @@ static char *resolve(const char *path)
     return copy;
 }
 
-static int look_for_mount(void *opaque)
+static bool is_mount_of(struct libmnt_fs *fs, const char *source, const char *target, bool resolved)
 {
-    const struct mount_call *call = opaque;
-    g_autofree char *source = resolve(call->request->source);
-    g_autofree char *target = resolve(call->request->target);
-    struct libmnt_table *table = mnt_new_table_from_file("/proc/self/mountinfo");
+    const char *fs_source = mnt_fs_get_source(fs);
+    const char *fs_target = mnt_fs_get_target(fs);
+    g_autofree char *real = fs_source && resolved ? resolve(fs_source) : g_strdup(fs_source);
+
+    return real && fs_target && !strcmp(fs_target, target) && !strcmp(real, source);
+}
+
+static bool has_mount(struct libmnt_table *table, const char *source, const char *target, bool resolved)
+{
     struct libmnt_iter *iterator = mnt_new_iter(MNT_ITER_BACKWARD);
     struct libmnt_fs *fs;
-    int found = 0;
+    bool found = false;
 
-    while (table && iterator && !found && !mnt_table_next_fs(table, iterator, &fs)) {
-        const char *fs_source = mnt_fs_get_source(fs);
-        const char *fs_target = mnt_fs_get_target(fs);
-        g_autofree char *real_source = fs_source ? resolve(fs_source) : NULL;
-
-        found = real_source && fs_target && !strcmp(fs_target, target) && !strcmp(real_source, source);
-    }
+    while (table && iterator && !found && !mnt_table_next_fs(table, iterator, &fs))
+        found = is_mount_of(fs, source, target, resolved);
     mnt_free_iter(iterator);
+    return found;
+}
+
+/* By the names first: to resolve a place where a server's directory is mounted waits for that server, however long it
+ * does not answer. */
+static int look_for_mount(void *opaque)
+{
+    const struct mount_request *request = ((const struct mount_call *)opaque)->request;
+    struct libmnt_table *table = mnt_new_table_from_file("/proc/self/mountinfo");
+    bool found = has_mount(table, request->source, request->target, false);
+
+    if (!found) {
+        g_autofree char *source = resolve(request->source);
+        g_autofree char *target = resolve(request->target);
+
+        found = has_mount(table, source, target, true);
+    }
     mnt_unref_table(table);
     return found;
 }
