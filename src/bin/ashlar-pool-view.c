@@ -30,6 +30,9 @@ enum {
     SECRET_BY_USAGE = 147,
 };
 
+/* For each answer: the daemon may be busy, but one that hangs does not hang us. */
+static const int64_t patience_ns = 60 * INT64_C(1000000000);
+
 static const char *const state_words[] = {"inactive", "building", "running", "degraded", "inaccessible"};
 
 const char *pool_state_word(enum pool_state state)
@@ -91,6 +94,7 @@ static struct rpc_caller *CO_FN co_connect(const char *socket, const char *drive
         .session = geteuid() != 0,
         .either = true,
         .read_only = read_only,
+        .patience_ns = patience_ns,
     };
     AUTO(pool_error) error = NULL;
     struct rpc_caller *caller = co_rpc_caller_new(&options, &error);

@@ -167,8 +167,10 @@ static bool CO_FN co_greet(struct qmp_client *client, struct error **err)
     co_deadline_begin(&deadline, patience_ns);
     greeting = co_receive(client, err);
     co_deadline_end(&deadline);
-    if (!greeting)
+    if (!greeting) {
+        error_hint(err, "A monitor serves one client at a time: maybe another one is connected.");
         return false;
+    }
     if (!json_get(greeting, "QMP"))
         return error_set(err, "who listens there does not speak QMP");
     return co_qmp_client_do(client, "qmp_capabilities", NULL, err);

@@ -5,9 +5,11 @@ import json
 import os
 import pty
 import re
+import socket
 import struct
 import subprocess
 import termios
+import threading
 
 import nbd
 import pytest
@@ -224,6 +226,19 @@ def test_fuse(pools, storaged, tmp_path):
     assert path.stat().st_size == 0 and left(storaged) == [[], [], []]
     assert run(program('ashlar-io'), '-r', '-c', 'read -v 0 7', pools.images / 'top.qcow2').stdout.startswith(
         '00000000:  74 68 72 6f 75 67 68')
+
+
+def test_monitor_that_does_not_greet(pools, tmp_path):
+    """It may be another's."""
+    path = tmp_path / 'q'
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        hangs_up = threading.Thread(target=lambda: listener.accept()[0].close())
+        hangs_up.start()
+        errors = pools.fail('export', 'demo', 'base.raw', '--nbd', '--qmp', path)
+        hangs_up.join(PATIENCE_S)
+    assert f'{path}: ' in errors and 'A monitor serves one client at a time' in errors
 
 
 def test_two_ways_at_once(pools, storaged, tmp_path):

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "loop/coroutine.h"
 #include "loop/socket.h"
 #include "loop/stream.h"
 #include "pool/pool-error.h"
@@ -22,7 +23,8 @@ enum { OPEN_READ_ONLY = 1 };
 struct rpc_caller {
     struct stream *stream;
     char *peer;
-    uint32_t serial; /* of the last call */
+    int64_t patience_ns; /* 0: without end */
+    uint32_t serial;     /* of the last call */
 };
 
 static bool broken(const struct rpc_caller *caller, int result, struct pool_error **err)
@@ -93,6 +95,33 @@ static int CO_FN co_send(struct rpc_caller *caller, const struct rpc_procedure *
     return co_stream_write(caller->stream, packet->data, packet->len);
 }
 
+/* The packet that answers, owned; NULL: *err. */
+static uint8_t *CO_FN co_ask(struct rpc_caller *caller, const struct rpc_procedure *procedure,
+                             const union rpc_value *args, struct rpc_header *ret, struct pool_error **err)
+{
+    int result = co_send(caller, procedure, args);
+
+    if (!result)
+        return co_receive(caller, ret, err);
+    broken(caller, result, err);
+    return NULL;
+}
+
+/* The same, for as long as the caller is patient; somebody who has to find a password takes as long as that takes. */
+static uint8_t *CO_FN co_ask_patiently(struct rpc_caller *caller, const struct rpc_procedure *procedure,
+                                       const union rpc_value *args, struct rpc_header *ret, struct pool_error **err)
+{
+    struct co_deadline deadline;
+    uint8_t *reply;
+
+    if (!caller->patience_ns || procedure->number == PROCEDURE_AUTH_POLKIT)
+        return co_ask(caller, procedure, args, ret, err);
+    co_deadline_begin(&deadline, caller->patience_ns);
+    reply = co_ask(caller, procedure, args, ret, err);
+    co_deadline_end(&deadline);
+    return reply;
+}
+
 bool co_rpc_call(struct rpc_caller *caller, int32_t procedure, const union rpc_value *args, union rpc_value *results,
                  struct pool_error **err)
 {
@@ -100,15 +129,11 @@ bool co_rpc_call(struct rpc_caller *caller, int32_t procedure, const union rpc_v
     struct rpc_header header = {0};
     g_autofree uint8_t *reply = NULL;
     struct xdr_reader reader;
-    int result;
     bool ok;
 
     assert(entry);
     assert(results || !*entry->result);
-    result = co_send(caller, entry, args);
-    if (result)
-        return broken(caller, result, err);
-    reply = co_receive(caller, &header, err);
+    reply = co_ask_patiently(caller, entry, args, &header, err);
     if (!reply)
         return false;
     reader = (struct xdr_reader){.at = reply + RPC_HEADER_SIZE, .left = header.length - RPC_HEADER_SIZE};
@@ -172,6 +197,7 @@ struct rpc_caller *co_rpc_caller_new(const struct rpc_caller_options *options, s
         pool_error_from(err, error);
         return NULL;
     }
+    caller->patience_ns = options->patience_ns;
     caller->stream = stream_new_socket(fd);
     if (!co_authenticate(caller, err))
         return NULL;

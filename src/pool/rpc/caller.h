@@ -22,6 +22,7 @@ struct rpc_caller_options {
     bool session;       /* a user's daemon: DRIVER:///session; else DRIVER:///system */
     bool either;        /* the other one is tried, too */
     bool read_only;
+    int64_t patience_ns; /* for each answer, but that to a question to a person; 0: without end */
 };
 
 /* Connected, authenticated as far as the daemon asks for it, and opened. Strings are copied. NULL: *err. */
