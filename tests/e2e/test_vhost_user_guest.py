@@ -2,11 +2,12 @@
 """A real guest in a real machine uses the vhost-user-blk export."""
 import hashlib
 import os
+import socket
 
 import pytest
 
 from guest import Guest
-from harness import Qmp, listens, wait_for
+from harness import PATIENCE_S, Qmp, listens, wait_for
 from test_vhost_user import MIB, Served
 
 
@@ -81,55 +82,69 @@ def test_rebooted_and_replaced(tmp_path):
             guest.power_off()
 
 
+def forward(source, target, is_enough=lambda: False):
+    """Takes bytes from one socket to the other until it is enough, or there are no more."""
+    while not is_enough():
+        data = source.recv(1 << 16)
+        if not data:
+            target.shutdown(socket.SHUT_WR)
+            return
+        target.sendall(data)
+
+
 def test_migration(tmp_path):
     """
-    A running machine moves to another one, and from a daemon's disks to another's, with a split ring and a packed one. What the disks
-    have written into its memory meanwhile comes along: the other daemon's disks are empty, so it can be from nowhere else.
+    A running machine moves to another one, and from a daemon's disks to another's, with a split ring and a packed one. What it reads of
+    its disks meanwhile comes along: the other daemon's disks are empty, so that it can be from nowhere else.
     """
     data = [os.urandom(6 * MIB), os.urandom(6 * MIB)]
-    sides = []
-    for side in 'here', 'there':
+    images = 'disk.img', 'second.img'
+
+    def serve(side, contents):
         folder = tmp_path / side
         folder.mkdir()
-        (folder / 'disk.img').write_bytes(data[0] if side == 'here' else bytes(6 * MIB))
-        (folder / 'second.img').write_bytes(data[1] if side == 'here' else bytes(6 * MIB))
+        for name, content in zip(images, contents):
+            (folder / name).write_bytes(content)
         second = ['--blockdev', f'driver=file,node-name=two,filename={folder}/second.img', '--export',
                   f'type=vhost-user-blk,id=vub1,node-name=two,writable=on,addr.type=unix,addr.path={folder}/second.sock']
-        sides.append(Served(folder, first=second))
-    here, there = sides
+        return Served(folder, first=second)
 
-    def machine(served, **kwargs):
+    def machine(served, *more, **kwargs):
         folder = served.tmp_path
-        more = ['-chardev', f'socket,id=second,path={folder}/second.sock', '-device', 'vhost-user-blk-pci,chardev=second,packed=on,num-queues=1',
-                '-qmp', f'unix:{folder}/machine.qmp,server=on,wait=off']
-        return Guest(folder, served.socket, ',num-queues=1', more=more + kwargs.pop('more', []), **kwargs)
+        more = ['-chardev', f'socket,id=second,path={folder}/second.sock', '-device',
+                'vhost-user-blk-pci,chardev=second,packed=on,num-queues=1', '-qmp', f'unix:{folder}/machine.qmp,server=on,wait=off', *more]
+        return Guest(folder, served.socket, ',num-queues=1', more=more, **kwargs)
 
-    def control(served):
-        path = served.tmp_path / 'machine.qmp'
-        wait_for(lambda: listens(path), 'the machine to listen')
-        return Qmp.connect(path)
-
-    incoming = tmp_path / 'migration.sock'
-    with here, there, machine(here) as source:
+    incoming = tmp_path / 'incoming.sock'
+    with serve('here', data) as here, serve('there', [bytes(6 * MIB)] * 2) as there, machine(here) as source, \
+            socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as onward:
         os.symlink(tmp_path / 'here' / 'initramfs.cpio', tmp_path / 'there' / 'initramfs.cpio')
-        with machine(there, waits=True, more=['-incoming', f'unix:{incoming}']) as target:
+        with machine(there, '-incoming', f'unix:{incoming}', waits=True) as target:
             wait_for(lambda: listens(incoming), 'the other machine to listen')
-            monitor = control(here)
-            # So slowly that it does not end before it may.
-            monitor.command('migrate-set-parameters', max_bandwidth=4 * MIB)
-            monitor.command('migrate', uri=f'unix:{incoming}')
-            wait_for(lambda: monitor.command('query-migrate').get('ram', {}).get('transferred', 0) > MIB, 'the migration to begin')
-            # Who has a disk open keeps what has been read of it.
+            monitor = Qmp.connect(tmp_path / 'here' / 'machine.qmp')
+            listener.bind(str(tmp_path / 'outgoing.sock'))
+            listener.listen()
+            listener.settimeout(PATIENCE_S)
+            monitor.command('migrate', uri=f'unix:{tmp_path}/outgoing.sock')
+            outgoing, _ = listener.accept()
+            onward.connect(str(incoming))
+
+            def half_is_there():
+                ram = monitor.command('query-migrate').get('ram')
+                return ram and ram['remaining'] < ram['total'] // 2
+
+            # Nobody takes the rest along before the disks have been read. Who has one open keeps what has been read of it.
+            forward(outgoing, onward, half_is_there)
             source.do('exec 4</dev/vda 5</dev/vdb; cat /dev/vda /dev/vdb > /dev/null')
             assert monitor.command('query-migrate')['status'] == 'active'
-            monitor.command('migrate-set-parameters', max_bandwidth=1 << 40)
+            with outgoing:
+                forward(outgoing, onward)
             wait_for(lambda: monitor.command('query-migrate')['status'] != 'active', 'the migration to end')
             assert monitor.command('query-migrate')['status'] == 'completed'
-            monitor.command('quit')
-            for disk, wanted, image in zip(('vda', 'vdb'), data, ('disk.img', 'second.img')):
+            monitor.sock.close()
+            for disk, wanted, image in zip(('vda', 'vdb'), data, images):
                 assert target.do(f'sha256sum < /dev/{disk}').split()[0] == sha(wanted)
                 assert target.do(f'dd if=/dev/{disk} bs=1M iflag=direct 2>/dev/null | sha256sum').split()[0] == sha(bytes(6 * MIB))
-                target.do(f'dd if=/dev/zero bs=64k count=1 2>/dev/null | tr "\\0" x > /tmp/x; dd if=/tmp/x of=/dev/{disk} bs=64k oflag=direct '
-                          '2>/dev/null')
-                assert (tmp_path / 'there' / image).read_bytes()[:65536] == b'x' * 65536
+                target.do(f'dd if=/bin/busybox of=/dev/{disk} bs=64k count=1 oflag=direct 2>/dev/null')
+                assert any((tmp_path / 'there' / image).read_bytes()[:65536])
             target.power_off()

@@ -254,14 +254,6 @@ static unsigned begin(struct pair *pair, unsigned kind)
     return vring_outstanding(pair->driver);
 }
 
-/* What the device does until it is killed. */
-static void serve(struct pair *pair, unsigned kind)
-{
-    pop_all(pair);
-    while (pair->out_count)
-        push(pair, kind & IN_ORDER ? 0 : pair->out_count - 1);
-}
-
 /* What front ends can know: of a split ring what was given back, of a packed one where it once began. Where there is no
  * table, they must know what they have had back: `count` requests since begin(). */
 static uint32_t base_after(const struct pair *pair, unsigned kind, unsigned count)
@@ -274,6 +266,18 @@ static uint32_t base_after(const struct pair *pair, unsigned kind, unsigned coun
         return kind & TABLE ? 0 : (uint32_t)place << 16 | place;
     memcpy(&used, pair->memory + vring_layout(SIZE, false).device_offset + USED_INDEX, sizeof(used));
     return used;
+}
+
+/* What the device does until it is killed; `again`: after another one that was. */
+static void serve(struct pair *pair, unsigned kind, bool again)
+{
+    if (again) {
+        virtqueue_free(pair->device);
+        pair->device = new_device(pair, kind, base_after(pair, kind, 0));
+    }
+    pop_all(pair);
+    while (pair->out_count)
+        push(pair, kind & IN_ORDER ? 0 : pair->out_count - 1);
 }
 
 /* The memory as a device has left it: each request gets to the driver, once, and the ring and the table are whole. */
@@ -306,7 +310,7 @@ static void check_successor(unsigned kind, const uint8_t *memory)
 }
 
 /* A process that does serve(), and stops before it. */
-static pid_t start_device(struct pair *pair, unsigned kind)
+static pid_t start_device(struct pair *pair, unsigned kind, bool again)
 {
     pid_t child = fork();
     int status;
@@ -316,7 +320,7 @@ static pid_t start_device(struct pair *pair, unsigned kind)
         if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
             _exit(1);
         (void)raise(SIGSTOP);
-        serve(pair, kind);
+        serve(pair, kind, again);
         _exit(0);
     }
     g_assert_cmpint(waitpid(child, &status, 0), ==, child);
@@ -339,29 +343,57 @@ static bool step(pid_t child)
     return false;
 }
 
-/* After each instruction that has changed the ring or the table, a successor takes over. */
+/*
+ * After each instruction that has changed the ring or the table, a successor takes over. How many those are; the memory
+ * after number `wanted` in *ret.
+ */
+static unsigned kill_everywhere(struct pair *pair, unsigned kind, bool again, unsigned wanted, uint8_t *ret)
+{
+    g_autofree uint8_t *memory = g_memdup2(pair->memory, MEMORY_BYTES);
+    pid_t child = start_device(pair, kind, again);
+    unsigned states = 0;
+
+    check_successor(kind, memory);
+    while (step(child)) {
+        if (!memcmp(memory, pair->memory, TABLES) &&
+            !memcmp(memory + IN_FLIGHT, pair->memory + IN_FLIGHT, inflight_region_size(SIZE, kind & PACKED)))
+            continue;
+        memcpy(memory, pair->memory, MEMORY_BYTES);
+        check_successor(kind, memory);
+        if (++states == wanted)
+            memcpy(ret, memory, MEMORY_BYTES);
+    }
+    return states;
+}
+
 static void test_killed(gconstpointer opaque)
 {
     unsigned kind = GPOINTER_TO_UINT(opaque);
-    g_autofree uint8_t *memory = g_malloc(MEMORY_BYTES);
-    unsigned states = 0;
     struct pair pair;
-    pid_t child;
 
     begin(&pair, kind);
-    memcpy(memory, pair.memory, MEMORY_BYTES);
-    check_successor(kind, memory);
-    child = start_device(&pair, kind);
-    while (step(child)) {
-        if (!memcmp(memory, pair.memory, TABLES) &&
-            !memcmp(memory + IN_FLIGHT, pair.memory + IN_FLIGHT, inflight_region_size(SIZE, kind & PACKED)))
-            continue;
-        memcpy(memory, pair.memory, MEMORY_BYTES);
-        check_successor(kind, memory);
-        states++;
-    }
-    g_assert_cmpuint(states, >=, kind & TABLE ? 10 : 2);
+    g_assert_cmpuint(kill_everywhere(&pair, kind, false, 0, NULL), >=, kind & TABLE ? 10 : 2);
     pair_done(&pair);
+}
+
+/* One that is killed while it gives back its last request, and then its successor, while it finds that out. */
+static void test_killed_again(gconstpointer opaque)
+{
+    unsigned kind = GPOINTER_TO_UINT(opaque);
+    g_autofree uint8_t *memory = g_malloc(MEMORY_BYTES);
+    struct pair pair;
+    unsigned states;
+
+    begin(&pair, kind);
+    states = kill_everywhere(&pair, kind, false, 0, NULL);
+    pair_done(&pair);
+    for (unsigned before_end = 1; before_end <= 3; before_end++) {
+        begin(&pair, kind);
+        kill_everywhere(&pair, kind, false, states - before_end, memory);
+        memcpy(pair.memory, memory, MEMORY_BYTES);
+        g_assert_cmpuint(kill_everywhere(&pair, kind, true, 0, NULL), >=, 1);
+        pair_done(&pair);
+    }
 }
 
 /* --- who writes into the table beside us --- */
@@ -469,6 +501,8 @@ int main(int argc, char **argv)
         if (kind & IN_ORDER && !(kind & EVENT_INDEX))
             g_test_add_data_func(without, GUINT_TO_POINTER(kind), test_killed);
     }
+    g_test_add_data_func("/virtio-rings/killed-again/split", GUINT_TO_POINTER(TABLE), test_killed_again);
+    g_test_add_data_func("/virtio-rings/killed-again/packed", GUINT_TO_POINTER(PACKED | TABLE), test_killed_again);
     g_test_add_func("/virtio-rings/table-begins", test_table_begins);
     g_test_add_func("/virtio-rings/table-changes", test_table_changes);
     g_test_add_data_func("/virtio-rings/table-is-not-believed/split", GUINT_TO_POINTER(TABLE),
