@@ -246,6 +246,19 @@ def test_state_comes_before_flags(pool, images, raw):
     raw.call(78, images + words(0))
 
 
+def test_finding_sources_of_a_type(raw):
+    """First whether the type can, then flags, then what to look for."""
+    def find(kind, spec, flags):
+        return raw.call(75, string(kind) + optional(spec) + words(flags)).error()
+
+    assert find('zork', None, 1) == (1, 18, 'internal error: unknown storage pool type zork')
+    assert find('dir', '<x', 1) == (3, 18, "this function is not supported by the connection driver: pool type 'dir' does not "
+                                    'support source discovery')
+    assert find('netfs', '<x', 2) == (8, 18, 'unsupported flags (0x2) in function virStorageBackendFileSystemNetFindPoolSources')
+    assert find('netfs', None, 0) == (8, 18, 'invalid argument: hostname must be specified for netfs sources')
+    assert find('netfs', '', 0)[:2] == (35, 18)
+
+
 def test_wipe_of_unknown_kind(images, raw):
     assert raw.call(259, string('images') + string('v') + string('') + words(-1, 0)).error() == (
         8, 18, 'invalid argument: wiping algorithm -1 not supported')
