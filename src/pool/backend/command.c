@@ -109,7 +109,8 @@ bool CO_FN co_command_run(const char *const *argv, struct command_result *ret, s
     struct command_result *result = ret ? ret : &own;
     bool ok = co_command_try(argv, result, err) && check_status(argv, result, err);
 
-    command_result_clear(&own);
+    if (!ok || !ret)
+        command_result_clear(result);
     return ok;
 }
 

@@ -32,7 +32,7 @@ void command_result_clear(struct command_result *result);
 
 /*
  * Runs `argv` (ended by NULL). False: it could not be started ("Cannot find 'x' in path", POOL_ERROR_SYSTEM) or did not
- * end with status 0 ("Child process (x y) unexpected exit status 1: text"). `ret` may be NULL.
+ * end with status 0 ("Child process (x y) unexpected exit status 1: text"), and `ret` is empty. `ret` may be NULL.
  */
 bool CO_FN co_command_run(const char *const *argv, struct command_result *ret, struct pool_error **err);
 
