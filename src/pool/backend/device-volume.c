@@ -119,8 +119,9 @@ bool CO_FN co_device_volume_build(struct pool *pool, struct volume *volume, stru
         return false;
     if (source && !co_image_copy(pool, volume, source_pool, source, err))
         return false;
-    /* Whenever somebody who could write has closed a device, udev gives its node the owner and mode that it knows. */
-    co_command_settle();
+    /* When somebody who could write has closed a device, udev gives its node the owner and mode that it knows. */
+    if (source || volume->target.encryption)
+        co_command_settle();
     ret = co_worker_run(set_owner_and_mode, &volume->target);
     return !ret || pool_error_set_errno(err, ret, "cannot set the owner or mode of '%s'", volume->target.path);
 }

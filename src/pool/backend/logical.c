@@ -273,7 +273,8 @@ static bool CO_FN co_list_volumes(const struct pool *pool, struct volume_report 
                           "-O",
                           "lv_name,seg_start",
                           "-o",
-                          "lv_name,origin,lv_uuid,devices,segtype,stripes,seg_size,vg_extent_size,lv_size,lv_attr",
+                          "lv_name,origin,lv_uuid,devices,segtype,stripes,seg_size,vg_extent_size,lv_size,lv_attr,"
+                          "vg_size,vg_free",
                           group_of(pool),
                           NULL};
 
@@ -389,33 +390,43 @@ static bool CO_FN logical_co_volume_refresh(struct pool *pool, struct volume *vo
     return true;
 }
 
-static bool CO_FN co_count_group(const struct pool *pool, struct pool_scan *scan, struct pool_error **err)
+static void take_numbers(const struct json *row, struct pool_scan *scan)
+{
+    scan->capacity = report_number(row, "vg_size");
+    scan->available = MIN(report_number(row, "vg_free"), scan->capacity);
+    scan->allocation = scan->capacity - scan->available;
+}
+
+/* A report on volumes, if there are any, has the group's numbers as well. */
+static bool CO_FN co_count_group(const struct pool *pool, const struct volume_report *volumes, struct pool_scan *scan,
+                                 struct pool_error **err)
 {
     const char *argv[] = {"vgs", "--config",   REPORT_CONFIG, "--reportformat",  "json",         "--units",
                           "b",   "--nosuffix", "-o",          "vg_size,vg_free", group_of(pool), NULL};
-    AUTO(json) report = co_command_json(argv, err);
-    const struct json *row;
+    AUTO(json) report = NULL;
 
+    if (volumes && row_count(volumes) && *report_text(row_at(volumes, 0), "vg_size")) {
+        take_numbers(row_at(volumes, 0), scan);
+        return true;
+    }
+    report = co_command_json(argv, err);
     if (!report)
         return false;
     if (!report_count(report, "vg"))
         return pool_error_set(err, POOL_ERROR_INTERNAL, "'vgs' says nothing of volume group '%s'", group_of(pool));
-    row = report_row(report, "vg", 0);
-    scan->capacity = report_number(row, "vg_size");
-    scan->available = MIN(report_number(row, "vg_free"), scan->capacity);
-    scan->allocation = scan->capacity - scan->available;
+    take_numbers(report_row(report, "vg", 0), scan);
     return true;
 }
 
 /* The pool's numbers after a volume has come or gone: a mirror takes up more than its size, a thin volume nothing, and
  * with an origin its snapshots go. What the pool had stands where LVM does not say. */
-static void CO_FN co_count_anew(struct pool *pool)
+static void CO_FN co_count_anew(struct pool *pool, const struct volume_report *volumes)
 {
     AUTO(pool_error) error = NULL;
     struct pool_scan scan;
 
     pool_scan_init(&scan);
-    if (co_count_group(pool, &scan, &error)) {
+    if (co_count_group(pool, volumes, &scan, &error)) {
         pool->def->capacity = scan.capacity;
         pool->def->available = scan.available;
         pool->def->allocation = scan.allocation;
@@ -434,7 +445,7 @@ static bool CO_FN logical_co_refresh(struct pool *pool, struct pool_scan *scan, 
     co_command_settle();
     if (!co_list_volumes(pool, &report, err))
         return false;
-    if (!co_count_group(pool, scan, err)) {
+    if (!co_count_group(pool, &report, scan, err)) {
         volume_report_clear(&report);
         return false;
     }
@@ -497,7 +508,7 @@ static bool CO_FN co_run_create(struct pool *pool, const struct volume *volume, 
     return co_command_run((const char *const *)argv->pdata, NULL, err);
 }
 
-/* LVM gave it a uuid, which is its key. */
+/* LVM gave it a uuid, which is its key; and the pool's numbers are others now. */
 static bool CO_FN co_find_made(struct pool *pool, struct volume *volume, struct pool_error **err)
 {
     struct volume_report report;
@@ -516,6 +527,8 @@ static bool CO_FN co_find_made(struct pool *pool, struct volume *volume, struct 
         volume->allocation = report_number(row, "lv_size");
         take_segment(volume, &report, row, 0);
     }
+    if (volume->key)
+        co_count_anew(pool, &report);
     volume_report_clear(&report);
     return volume->key ||
            pool_error_set(err, POOL_ERROR_INTERNAL, "LVM does not know the new volume '%s'", volume->name);
@@ -569,7 +582,7 @@ static bool CO_FN logical_co_volume_delete(struct pool *pool, struct volume *vol
         (!co_command_run(deactivate, NULL, err) || !co_command_run(remove, NULL, err)))
         return false;
     forget_snapshots(pool, volume);
-    co_count_anew(pool);
+    co_count_anew(pool, NULL);
     return true;
 }
 
@@ -597,12 +610,10 @@ static bool CO_FN logical_co_volume_create(struct pool *pool, struct volume *vol
     if (!co_run_create(pool, volume, err))
         return false;
     co_command_settle();
-    if (!co_find_made(pool, volume, err)) {
-        (void)logical_co_volume_delete(pool, volume, 0, NULL);
-        return false;
-    }
-    co_count_anew(pool);
-    return true;
+    if (co_find_made(pool, volume, err))
+        return true;
+    (void)logical_co_volume_delete(pool, volume, 0, NULL);
+    return false;
 }
 
 static bool CO_FN logical_co_volume_build(struct pool *pool, struct volume *volume, unsigned flags,
