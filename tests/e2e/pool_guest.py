@@ -18,7 +18,8 @@ from pool_daemon import PoolServer
 
 MODULES = (
     'virtio_pci', 'virtio_net', 'virtio_rng', 'loop', 'sd_mod', 'scsi_debug',
-    'dm_mod', 'dm_multipath', 'dm_round_robin', 'dm_service_time', 'dm_snapshot', 'dm_thin_pool', 'dm_mirror', 'dm_raid', 'raid1',
+    'dm_mod', 'dm_multipath', 'dm_round_robin', 'dm_service_time', 'dm_snapshot', 'dm_thin_pool', 'dm_zero', 'dm_mirror',
+    'dm_raid', 'raid1',
     'iscsi_tcp', 'target_core_mod', 'target_core_file', 'iscsi_target_mod', 'tcm_loop',
     'nfs', 'nfsv3', 'nfsv4', 'nfsd', 'vfat', 'nls_cp437', 'nls_ascii', 'nls_iso8859_1', 'nls_utf8', 'virtio_scsi', 'sr_mod',
 )
@@ -33,12 +34,13 @@ LINKS = {
     'udevadm': ('systemd-udevd',),
     'mke2fs': ('mkfs.ext2', 'mkfs.ext3', 'mkfs.ext4'),
     'mount.nfs': ('mount.nfs4', 'umount.nfs', 'umount.nfs4'),
-    'lvm': ('pvs', 'vgs', 'lvs', 'pvcreate', 'pvremove', 'vgcreate', 'vgremove', 'vgchange', 'vgextend', 'vgreduce', 'vgscan', 'pvscan',
-            'lvcreate', 'lvremove', 'lvchange', 'lvresize', 'lvrename', 'lvconvert'),
+    'lvm': ('pvs', 'vgs', 'lvs', 'pvcreate', 'pvremove', 'pvscan', 'vgcreate', 'vgremove', 'vgchange', 'vgextend', 'vgreduce',
+            'vgrename', 'vgscan', 'lvcreate', 'lvremove', 'lvchange', 'lvresize', 'lvrename', 'lvconvert'),
 }
 # Found by the names that the configuration has for them.
 PLUGINS = tuple(pathlib.Path(f'/lib/multipath/{name}.so') for name in ('libchecktur', 'libprioconst', 'libpriosysfs', 'libprioalua'))
-RULES = ('50-udev-default', '55-dm', '60-block', '60-persistent-storage', '60-persistent-storage-dm', '80-drivers', '95-dm-notify')
+RULES = ('50-udev-default', '55-dm', '56-lvm', '60-block', '60-persistent-storage', '60-persistent-storage-dm', '80-drivers',
+         '95-dm-notify')
 FILES = {
     'etc/passwd': 'root:x:0:0:root:/:/bin/sh\n_rpc:x:101:65534::/run/rpcbind:/bin/false\nstatd:x:102:65534::/var/lib/nfs:/bin/false\n'
                   'somebody:x:1000:1000::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n',
@@ -48,8 +50,8 @@ FILES = {
     'var/lib/nfs/etab': '',
     'var/lib/nfs/rmtab': '',
     'etc/hosts': '127.0.0.1 localhost storage.example\n::1 localhost6\n',
-    # What watches volumes for filling up, and what checks thin pools before they are used, is not here.
-    'etc/lvm/lvm.conf': 'activation { monitoring = 0 }\nglobal { thin_check_executable = "" }\n',
+    # What watches volumes for filling up, and what checks thin pools before they are used, is not here; nor is a lasting disk.
+    'etc/lvm/lvm.conf': 'activation { monitoring = 0 }\nglobal { thin_check_executable = "" }\nbackup { backup = 0\n archive = 0 }\n',
     'etc/multipath.conf': 'defaults {\nfind_multipaths no\nuser_friendly_names no\n}\n',
     # Nobody here is far away: so who does not answer is given up sooner than usually.
     'etc/iscsi/iscsid.conf': 'node.startup = manual\nnode.session.initial_login_retry_max = 1\nnode.conn[0].timeo.login_timeout = 5\n'
