@@ -24,6 +24,12 @@ static const unsigned long shared_types[] = {
     0x0bd00bd0, /* Lustre */
     0x47504653, /* GPFS */
     0x5346414f, /* AFS */
+    0x6b414653, /* AFS, the kernel's own */
+    0x73757245, /* Coda */
+    0x20030528, /* OrangeFS */
+    0x19830326, /* BeeGFS */
+    0x786f4256, /* folders of VirtualBox's host */
+    0xbacbacbc, /* ... of VMware's */
 };
 
 /*
