@@ -161,12 +161,26 @@ static bool check_volume(const struct volume_view *volume, struct error **err)
            error_set(err, "volume '%s' has format %s, which cannot be exported", volume->name, volume->format);
 }
 
+/* Why the volume cannot be opened; `error` is taken. */
+static bool say_why(const struct pool_program *program, const struct volume_view *volume, struct error *error,
+                    struct error **err)
+{
+    bool in_use = strstr(error_message(error), "\" lock");
+
+    error_move(err, error);
+    error_prefix(err, "volume '%s': ", volume->name);
+    if (in_use && !program->read_only)
+        error_hint(err, "Another image may be based on it, or a machine runs on it; --read-only does without writing.");
+    return false;
+}
+
 /* One that is there already serves another export of the same volume. */
 static bool CO_FN co_make_node(struct export *export, struct error **err)
 {
     const struct pool_program *program = export->program;
     AUTO(rpc_caller) caller = co_pool_connect(program, "storage", true, err);
     AUTO(volume_view) volume = caller ? co_volume_view(caller, program->words[0], program->words[1], err) : NULL;
+    struct error *error = NULL;
     bool there;
 
     if (!volume || !check_volume(volume, err) ||
@@ -177,8 +191,8 @@ static bool CO_FN co_make_node(struct export *export, struct error **err)
     if (volume->encrypted && !co_make_secret(export, volume, err))
         return false;
     export->node_made =
-        co_qmp_client_do(export->qmp, "blockdev-add", node_options(export, volume, driver_of(volume)), err);
-    return export->node_made;
+        co_qmp_client_do(export->qmp, "blockdev-add", node_options(export, volume, driver_of(volume)), &error);
+    return export->node_made || say_why(program, volume, TAKE(error), err);
 }
 
 /* --- NBD's server --- */

@@ -245,6 +245,10 @@ def test_two_ways_at_once(pools, storaged, tmp_path):
     """One node serves both, and stays until the last has gone."""
     uri = pools('export', 'demo', 'top.qcow2', '--nbd').stdout.strip()
     pools('export', 'demo', 'top.qcow2', '--vhost-user', tmp_path / 'v.sock')
+    errors = pools.fail('export', 'demo', 'mid.qcow2', '--nbd')  # that the other one is based on
+    assert "volume 'mid.qcow2': " in errors and '--read-only' in errors
+    pools('export', 'demo', 'mid.qcow2', '--nbd', '--read-only')
+    pools('unexport', 'demo', 'mid.qcow2')
     pools('unexport', 'demo', 'top.qcow2', '--vhost-user')
     assert run('nbdinfo', '--size', uri).stdout.strip() == str(4 * MIB)
     assert [len(found) for found in left(storaged)] == [4, 1, 0] or left(storaged)[1][0]['type'] == 'nbd'
