@@ -135,6 +135,24 @@ def test_config(tmp_path):
         assert queue.call(vu.IN, 8, into=4096)[0] == vu.OK
 
 
+def test_limits_of_discard_and_zeroes(tmp_path):
+    """As much as the configuration says can be asked for in one request, and no more."""
+    with Served(tmp_path, size=4 << 30) as served:
+        front = served.connect()
+        most, ranges, alignment, zeroes_most, zeroes_ranges = struct.unpack_from('<5I', front.config(), 36)
+        assert (most, ranges, zeroes_most, zeroes_ranges, front.config()[56]) == (1 << 22, 32, 1 << 22, 32, 1)
+        assert alignment
+        queue = front.queue()
+        for kind in vu.DISCARD, vu.WRITE_ZEROES:
+            assert queue.call(vu.OUT, 0, [b'x' * 65536]) == vu.OK
+            assert queue.call(kind, out=[struct.pack('<QII', 0, most + alignment, 0)]) == vu.IOERR
+            assert queue.call(kind, out=[33 * struct.pack('<QII', 0, alignment, 0)]) == vu.IOERR
+            assert queue.call(vu.IN, 0, into=65536) == (vu.OK, b'x' * 65536)
+            assert queue.call(kind, out=[b''.join(struct.pack('<QII', n * alignment, alignment, 0) for n in range(ranges))]) == vu.OK
+            assert queue.call(kind, out=[struct.pack('<QII', 0, most, 0)]) == vu.OK
+            assert queue.call(vu.IN, 0, into=65536) == (vu.OK, bytes(65536))
+
+
 def test_read_only(tmp_path):
     with Served(tmp_path) as served:
         served.qmp.command('block-export-add', type='vhost-user-blk', id='ro', node_name='disk',
