@@ -359,7 +359,7 @@ static bool check_conflict(const struct pool_secrets *secrets, const struct secr
                                      same->def->usage ? same->def->usage : "");
     }
     if (same && same->def->private && !def->private)
-        return pool_error_set_domain(err, POOL_DOMAIN_SECRET, POOL_ERROR_OPERATION_DENIED,
+        return pool_error_set_domain(err, POOL_DOMAIN_SECRET, POOL_ERROR_INTERNAL,
                                      "cannot change private flag on existing secret");
     if (other && other != same) {
         uuid_format(other->def->uuid, uuid);

@@ -42,6 +42,21 @@ struct volume_stream {
     struct co_condition written_back;
 };
 
+/* An error of streams, as clients know who says it. */
+static bool fail(struct pool_error **err, int result, const char *format, ...) PRINTF_LIKE(3, 4);
+static bool fail(struct pool_error **err, int result, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *what = g_strdup_vprintf(format, args);
+    va_end(args);
+    pool_error_set_errno(err, result, "%s", what);
+    if (err)
+        (*err)->domain = POOL_DOMAIN_STREAMS;
+    return false;
+}
+
 static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct pool_error **err)
 {
     struct stat status;
@@ -49,7 +64,7 @@ static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct
 
     stream->fd = co_file_open(path, (stream->upload ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_NOCTTY, 0);
     if (stream->fd < 0)
-        return pool_error_set_errno(err, stream->fd, "Unable to open stream for '%s'", path);
+        return fail(err, stream->fd, "Unable to open stream for '%s'", path);
     ret = co_file_stat(stream->fd, &status);
     if (!ret && S_ISDIR(status.st_mode))
         ret = -EISDIR;
@@ -59,7 +74,7 @@ static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct
     if (!ret)
         ret = fd_set_blocking(stream->fd);
     stream->is_device = !ret && S_ISBLK(status.st_mode);
-    return !ret || pool_error_set_errno(err, ret, "Unable to open stream for '%s'", path);
+    return !ret || fail(err, ret, "Unable to open stream for '%s'", path);
 }
 
 /* Whether what is to come can begin there at all: how far that goes is for the file system to say. */
@@ -71,10 +86,7 @@ static bool CO_FN co_go_to(struct volume_stream *stream, uint64_t offset, struct
         stream->position = offset;
         return true;
     }
-    pool_error_set_errno(err, (int)ret, "Unable to seek %s to %llu", stream->path, (unsigned long long)offset);
-    if (err)
-        (*err)->domain = POOL_DOMAIN_STREAMS;
-    return false;
+    return fail(err, (int)ret, "Unable to seek %s to %llu", stream->path, (unsigned long long)offset);
 }
 
 static void free_stream(struct volume_stream *stream)
@@ -203,7 +215,7 @@ int64_t CO_FN co_volume_stream_read(struct volume_stream *stream, void *buffer, 
     }
     got = co_file_preadv(stream->fd, &segment, 1, stream->position, FILE_ENGINE_DEFAULT);
     if (got < 0) {
-        pool_error_set_errno(err, (int)got, "cannot read from stream");
+        fail(err, (int)got, "cannot read from stream");
         return -1;
     }
     stream->position += (uint64_t)got;
@@ -217,7 +229,7 @@ static bool check_room(const struct volume_stream *stream, uint64_t size, struct
 {
     assert(stream->upload);
     return (size <= stream->end - stream->position && stream->position + size <= INT64_MAX) ||
-           pool_error_set_errno(err, ENOSPC, "cannot write to stream");
+           fail(err, ENOSPC, "cannot write to stream");
 }
 
 static void CO_FN co_write_back(void *opaque)
@@ -257,7 +269,7 @@ bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iov
 
         written = co_file_pwritev(stream->fd, rest.segments, (int)rest.count, stream->position, 0, FILE_ENGINE_THREADS);
         if (written <= 0)
-            return pool_error_set_errno(err, written ? (int)written : -ENOSPC, "cannot write to stream");
+            return fail(err, written ? (int)written : -ENOSPC, "cannot write to stream");
         note_written(stream, (uint64_t)written);
     }
     return true;
@@ -285,7 +297,7 @@ bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t le
     ret = stream->is_device ? co_wipe_range(stream->fd, stream->position, length, &stream->pool->storage->closing)
                             : co_cut(stream, length);
     if (ret)
-        return pool_error_set_errno(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
+        return fail(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
     stream->position += length;
     return true;
 }
@@ -298,5 +310,5 @@ bool CO_FN co_volume_stream_finish(struct volume_stream *stream, struct pool_err
     ret = co_file_sync(stream->fd, false);
     if (!ret && !stream->is_device)
         ret = co_sync_name(stream->path);
-    return !ret || pool_error_set_errno(err, ret, "cannot bring '%s' to the disk", stream->path);
+    return !ret || fail(err, ret, "cannot bring '%s' to the disk", stream->path);
 }

@@ -212,6 +212,8 @@ def test_secrets(pool):
         1, f'internal error: a secret with UUID {secret.UUIDString()} already defined for use with /x')
     assert [len(connection.listAllSecrets(flags)) for flags in (0, 1, 2, 4, 8)] == [2, 1, 1, 1, 1]
     assert error_of(connection.listAllStoragePools)[0] == libvirt.VIR_ERR_NO_SUPPORT
+    less = private.XMLDesc().replace("private='yes'", "private='no'")
+    assert error_of(connection.secretDefineXML, less) == (1, 'internal error: cannot change private flag on existing secret')
     secret.undefine()
     private.undefine()
     assert not list(folder.iterdir())

@@ -272,6 +272,11 @@ def test_streams_far_out(pool, images, raw, procedure):
     far = (1 << 63) + 5
     assert raw.call(procedure, volume + struct.pack('>QQI', far, 0, 0)).error() == (
         38, 38, f'Unable to seek {pool.images}/v to {far}: Invalid argument')
+    (pool.images / 'w').mkdir()
+    assert raw.call(83, images + words(0)).status == OK
+    assert raw.call(procedure, string('images') + string('w') + string('') + bytes(20)).error() == (
+        38, 38, f"Unable to open stream for '{pool.images}/w': Is a directory")
+    (pool.images / 'w').rmdir()
     serial = raw.send(procedure, volume + struct.pack('>QQI', 1, (1 << 64) - 1, 0))
     assert raw.receive().status == OK
     if procedure == 209:
