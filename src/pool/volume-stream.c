@@ -25,6 +25,7 @@
 
 enum {
     STREAM_SPARSE = 1,
+    LOOK_BYTES = 256 * 1024,
     WRITE_BACK_BYTES = 8 * 1024 * 1024, /* so much written: it is sent to the disk */
 };
 
@@ -36,6 +37,7 @@ struct volume_stream {
     bool upload;
     bool sparse;
     bool is_device;
+    bool thrifty; /* of a device that has less room than it is long: zeroes that are there already are not written */
     char *path;
     uint64_t written; /* bytes since the last time that they were sent to the disk */
     bool writing_back;
@@ -61,8 +63,9 @@ static bool CO_FN co_open(struct volume_stream *stream, const char *path, struct
 {
     struct stat status;
     int ret;
+    int access = !stream->upload ? O_RDONLY : stream->thrifty ? O_RDWR : O_WRONLY;
 
-    stream->fd = co_file_open(path, (stream->upload ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_NOCTTY, 0);
+    stream->fd = co_file_open(path, access | O_NONBLOCK | O_NOCTTY, 0);
     if (stream->fd < 0)
         return fail(err, stream->fd, "Unable to open stream for '%s'", path);
     ret = co_file_stat(stream->fd, &status);
@@ -108,6 +111,7 @@ static struct volume_stream *CO_FN co_stream_new(struct volume_job *job, uint64_
     stream->path = g_strdup(job->volume->target.path);
     stream->upload = upload;
     stream->sparse = flags & STREAM_SPARSE;
+    stream->thrifty = job->volume->sparse;
     stream->end = UINT64_MAX;
     if (length && __builtin_add_overflow(offset, length, &stream->end))
         stream->end = UINT64_MAX;
@@ -275,6 +279,34 @@ bool CO_FN co_volume_stream_write(struct volume_stream *stream, const struct iov
     return true;
 }
 
+static bool is_zero(const uint8_t *data, size_t size)
+{
+    return !data[0] && !memcmp(data, data + 1, size - 1);
+}
+
+/* A hole of a device: where that is sparse itself, what is zero already takes up no room. */
+static int CO_FN co_clear(const struct volume_stream *stream, uint64_t length)
+{
+    const bool *closing = &stream->pool->storage->closing;
+    void *buffer;
+    int ret = 0;
+
+    if (!stream->thrifty)
+        return co_wipe_range(stream->fd, stream->position, length, closing);
+    buffer = loop_buffer_get(LOOK_BYTES);
+    if (!buffer)
+        return -ENOMEM;
+    for (uint64_t done = 0; !ret && done < length; done += LOOK_BYTES) {
+        size_t size = MIN((uint64_t)LOOK_BYTES, length - done);
+
+        ret = *closing ? -ECANCELED : co_file_read_exact(stream->fd, buffer, size, stream->position + done);
+        if (!ret && !is_zero(buffer, size))
+            ret = co_wipe_range(stream->fd, stream->position + done, size, closing);
+    }
+    loop_buffer_put(buffer, LOOK_BYTES);
+    return ret;
+}
+
 /* A file ends with the hole, as libvirt's does: cutting it before the hole first makes sure that it reads as zeroes. */
 static int CO_FN co_cut(const struct volume_stream *stream, uint64_t length)
 {
@@ -294,8 +326,7 @@ bool CO_FN co_volume_stream_write_hole(struct volume_stream *stream, uint64_t le
                               (unsigned long long)length);
     if (!check_room(stream, length, err))
         return false;
-    ret = stream->is_device ? co_wipe_range(stream->fd, stream->position, length, &stream->pool->storage->closing)
-                            : co_cut(stream, length);
+    ret = stream->is_device ? co_clear(stream, length) : co_cut(stream, length);
     if (ret)
         return fail(err, ret, "cannot make a hole of %llu bytes", (unsigned long long)length);
     stream->position += length;
