@@ -24,6 +24,7 @@
 
 enum {
     QUEUES_MAX = 4,
+    PLACES_USED = 128,
     MIB = 1 << 20,
     DISK_BYTES = 2 * MIB,
     FIRST_COMMIT_ID = 1000,
@@ -354,7 +355,13 @@ static void CO_FN co_finish(struct scene *scene)
 
 /* --- tests --- */
 
-/* Every slot of every queue has one request after the other, of all kinds and up to the largest. */
+/* So many of the places at most, of all queues: machines with many processors have thousands. */
+static unsigned step(void)
+{
+    return 1 + kernel.places->len / PLACES_USED;
+}
+
+/* A slot has one request after the other, of all kinds and up to the largest. */
 static void CO_FN co_use(unsigned index)
 {
     g_autofree uint8_t *data = g_malloc(MIB);
@@ -391,7 +398,7 @@ static void CO_FN co_test_requests(struct graph *graph, unsigned loop_count)
 
     co_begin(&scene, graph, loop_count);
     g_assert_cmpuint(kernel.places->len, ==, kernel.slots);
-    for (unsigned i = 0; i < kernel.places->len; i++)
+    for (unsigned i = 0; i < kernel.places->len; i += step())
         co_use(i);
     co_grow(0);
     co_grow(kernel.places->len - 1);
@@ -462,14 +469,14 @@ static void test_some_refused(struct graph *graph)
     co_begin(&scene, graph, 2);
     g_assert_cmpuint(kernel.places->len, >, 0);
     g_assert_cmpuint(kernel.places->len, <, kernel.slots);
-    for (unsigned i = 0; i < kernel.places->len; i++)
+    for (unsigned i = 0; i < kernel.places->len; i += step())
         co_use(i);
     co_check_device(&scene);
     co_finish(&scene);
     g_assert_cmpuint(scene.unmounts, ==, 0);
 }
 
-/* The file goes while a write is under way in each slot: those end, and nobody waits for what comes of their answers.
+/* The file goes while a write is under way in many slots: those end, and nobody waits for what comes of their answers.
  */
 static void test_end_with_requests(struct graph *graph)
 {
@@ -479,7 +486,7 @@ static void test_end_with_requests(struct graph *graph)
 
     memory_disk_options.yields = true;
     co_begin(&scene, graph, QUEUES_MAX);
-    for (unsigned i = 0; i < kernel.places->len; i++)
+    for (unsigned i = 0; i < kernel.places->len; i += step())
         co_ask(i, FUSE_WRITE, &in, sizeof(in), data, MIB);
     co_finish(&scene);
     g_assert_cmpuint(scene.unmounts, ==, 0);
