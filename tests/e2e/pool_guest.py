@@ -53,10 +53,11 @@ FILES = {
     # What watches volumes for filling up, and what checks thin pools before they are used, is not here; nor is a lasting disk.
     'etc/lvm/lvm.conf': 'activation { monitoring = 0 }\nglobal { thin_check_executable = "" }\nbackup { backup = 0\n archive = 0 }\n',
     'etc/multipath.conf': 'defaults {\nfind_multipaths no\nuser_friendly_names no\n}\n',
-    # Nobody here is far away: so who does not answer is given up sooner than usually.
-    'etc/iscsi/iscsid.conf': 'node.startup = manual\nnode.session.initial_login_retry_max = 1\nnode.conn[0].timeo.login_timeout = 5\n'
-                             'node.session.timeo.replacement_timeout = 10\nnode.session.cmds_max = 32\nnode.session.queue_depth = 8\n'
-                             'discovery.sendtargets.reopen_max = 1\n',
+    # Who answers may take its time on a busy host; where nobody listens it need not be tried often.
+    'etc/iscsi/iscsid.conf': 'node.startup = manual\nnode.session.initial_login_retry_max = 1\nnode.conn[0].timeo.login_timeout = 60\n'
+                             'node.conn[0].timeo.noop_out_interval = 0\nnode.session.timeo.replacement_timeout = 120\n'
+                             'node.session.cmds_max = 32\nnode.session.queue_depth = 8\ndiscovery.sendtargets.reopen_max = 1\n'
+                             'discovery.sendtargets.timeo.login_timeout = 60\n',
     'etc/iscsi/initiatorname.iscsi': 'InitiatorName=iqn.2024-01.org.example:host\n',
 }
 START = '''export PATH=/sbin:/bin

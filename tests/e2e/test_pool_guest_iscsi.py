@@ -24,6 +24,14 @@ def iscsi(pool_guest):
 
 
 @pytest.fixture
+def impatient(iscsi):
+    """What does not answer within two seconds is given up."""
+    iscsi.do('cp /etc/iscsi/iscsid.conf /tmp/iscsid.conf; sed -i "s/login_timeout = .*/login_timeout = 2/" /etc/iscsi/iscsid.conf')
+    yield
+    iscsi.do('mv /tmp/iscsid.conf /etc/iscsi/iscsid.conf')
+
+
+@pytest.fixture
 def target(iscsi):
     """With units 0 and 3."""
     with IscsiTarget(iscsi, TARGET) as one:
@@ -201,7 +209,7 @@ def test_portal_group(iscsi):
         assert sessions(iscsi) == []
 
 
-def test_targets_that_do_not_answer(iscsi, target):
+def test_targets_that_do_not_answer(iscsi, target, impatient):
     """Nobody at the port, and a target that nobody has; what is said is what iscsiadm says. Nothing is left behind."""
     connection = iscsi.connect()
     for xml in pool_xml(port=" port='3999'"), pool_xml(target=f'{TARGET}0'):
