@@ -234,7 +234,7 @@ def test_monitor_that_does_not_greet(pools, tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        hangs_up = threading.Thread(target=lambda: listener.accept()[0].close())
+        hangs_up = threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True)
         hangs_up.start()
         errors = pools.fail('export', 'demo', 'base.raw', '--nbd', '--qmp', path)
         hangs_up.join(PATIENCE_S)

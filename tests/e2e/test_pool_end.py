@@ -86,7 +86,7 @@ class Asking(threading.Thread):
     """A call that is to fail."""
 
     def __init__(self, call, *arguments):
-        super().__init__()
+        super().__init__(daemon=True)
         self.words = (call, *arguments)
         self.result = None
         self.start()
