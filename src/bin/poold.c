@@ -244,8 +244,9 @@ static void CO_FN co_live(void *opaque)
 static bool run(struct program *program, struct error **err)
 {
     static const int signals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, 0};
+    static const struct loop_options loop_options = {.name = "main"}; /* whether it polls, the configuration says */
 
-    return daemonize_run(signals, &program->signals, co_live, program, err);
+    return daemonize_run(&loop_options, signals, &program->signals, co_live, program, err);
 }
 
 /* Everything after the command line. */

@@ -177,8 +177,9 @@ static void CO_FN co_live(void *opaque)
 static bool run(struct program *program, struct error **err)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP, 0};
+    static const struct loop_options loop_options = {.name = "main", .poll_max_ns = LOOP_POLL_MAX_NS_DEFAULT};
 
-    return daemonize_run(signals, &program->signals, co_live, program, err);
+    return daemonize_run(&loop_options, signals, &program->signals, co_live, program, err);
 }
 
 static int report(const struct error *error)

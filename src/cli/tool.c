@@ -39,7 +39,11 @@ static void CO_FN co_run_main(void *opaque)
 
 int tool_run(const char *program, bool may_block, tool_main *co_main, void *opaque)
 {
-    struct loop_options options = {.name = "main", .may_block = may_block};
+    struct loop_options options = {
+        .name = "main",
+        .may_block = may_block,
+        .poll_max_ns = may_block ? 0 : LOOP_POLL_MAX_NS_DEFAULT,
+    };
     struct run run = {.tool = {.program = program}, .co_main = co_main, .opaque = opaque};
     AUTO(error) error = NULL;
     struct loop *loop;

@@ -95,9 +95,9 @@ void daemonize_ensure_streams(void)
     fd_close(fd);
 }
 
-bool daemonize_run(const int *signals, sigset_t *ret_set, co_entry *entry, void *opaque, struct error **err)
+bool daemonize_run(const struct loop_options *options, const int *signals, sigset_t *ret_set, co_entry *entry,
+                   void *opaque, struct error **err)
 {
-    struct loop_options options = {.name = "main"};
     struct loop *loop;
 
     sigemptyset(ret_set);
@@ -105,7 +105,7 @@ bool daemonize_run(const int *signals, sigset_t *ret_set, co_entry *entry, void 
         sigaddset(ret_set, *signals);
     pthread_sigmask(SIG_BLOCK, ret_set, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    loop = loop_new(&options, err);
+    loop = loop_new(options, err);
     if (!loop)
         return false;
     trace_set_clock(loop_wall_time_us);

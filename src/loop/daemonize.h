@@ -12,6 +12,7 @@
 #include "loop/coroutine.h"
 
 struct error;
+struct loop_options;
 
 enum daemonize_side { DAEMONIZE_FAILED, DAEMONIZE_PARENT, DAEMONIZE_CHILD };
 
@@ -32,7 +33,8 @@ bool daemonize_finish(int fd, struct error **err) MUST_CHECK;
 void daemonize_ensure_streams(void);
 
 /*
- * Runs `entry` on a loop that the calling thread gets for it, until it has returned. `signals`, ended by 0, come by
- * co_signal_wait() with *ret_set from now on; SIGPIPE is ignored. False: there is no loop.
+ * Runs `entry` on a loop of these options that the calling thread gets for it, until it has returned. `signals`, ended
+ * by 0, come by co_signal_wait() with *ret_set from now on; SIGPIPE is ignored. False: there is no loop.
  */
-bool daemonize_run(const int *signals, sigset_t *ret_set, co_entry *entry, void *opaque, struct error **err) MUST_CHECK;
+bool daemonize_run(const struct loop_options *options, const int *signals, sigset_t *ret_set, co_entry *entry,
+                   void *opaque, struct error **err) MUST_CHECK;

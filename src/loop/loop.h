@@ -22,6 +22,9 @@ enum loop_backend {
     LOOP_SIM,
 };
 
+/* What loops that serve somebody poll for, unless told otherwise. */
+enum { LOOP_POLL_MAX_NS_DEFAULT = 32768 };
+
 /* Zero is the default of each. */
 struct loop_options {
     enum loop_backend backend;

@@ -12,8 +12,6 @@
 #include "object/object.h"
 #include "schema/json.h"
 
-enum { POLL_MAX_NS_DEFAULT = 32768 };
-
 struct iothread {
     struct loop_thread *thread;
     struct loop_settings settings; /* main loop; the loop has a copy */
@@ -25,7 +23,7 @@ static bool CO_FN iothread_co_create(struct object *object, const struct object_
     const struct iothread_properties *wish = &options->u.iothread;
 
     iothread->settings = (struct loop_settings){
-        .poll_max_ns = wish->has_poll_max_ns ? wish->poll_max_ns : POLL_MAX_NS_DEFAULT,
+        .poll_max_ns = wish->has_poll_max_ns ? wish->poll_max_ns : LOOP_POLL_MAX_NS_DEFAULT,
         .poll_grow = wish->poll_grow,
         .poll_shrink = wish->poll_shrink,
         .aio_max_batch = wish->aio_max_batch,

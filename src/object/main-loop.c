@@ -30,6 +30,7 @@ static bool CO_FN main_loop_co_create(struct object *object, const struct object
         return error_set(err, "only one main-loop instance allowed");
     state->loop = object_registry_loop(object_get_registry(object));
     state->settings = (struct loop_settings){
+        .poll_max_ns = LOOP_POLL_MAX_NS_DEFAULT,
         .aio_max_batch = wish->aio_max_batch,
         .thread_pool_min = wish->thread_pool_min,
         .thread_pool_max = wish->has_thread_pool_max ? wish->thread_pool_max : LOOP_SETTINGS_THREADS_MAX,
