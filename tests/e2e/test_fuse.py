@@ -144,7 +144,8 @@ def test_rings_turned_off_meanwhile(tmp_path, monkeypatch, threads):
             assert os.pwrite(fd, data, 12345) == len(data) and os.pread(fd, len(data), 12345) == data
             os.close(fd)
             assert [export['id'] for export in mounted.qmp.command('query-block-exports')] == ['fuse0']
-            mounted.qmp.command('block-export-del', id='fuse0')
+            # The kernel tells of closing later on.
+            mounted.qmp.command('block-export-del', id='fuse0', mode='hard')
             mounted.qmp.event('BLOCK_EXPORT_DELETED')
             assert mounted.daemon.stderr == ''
 
