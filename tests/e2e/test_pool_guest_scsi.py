@@ -2,7 +2,7 @@
 """Pools of SCSI hosts and of multipath devices: hosts of the kernel's own making, in a machine that has a SCSI card, too."""
 import libvirt
 import pytest
-from harness import raw_image
+from harness import raw_image, wait_for
 from lio_targets import LocalTarget
 from pool_daemon import error_of
 
@@ -42,7 +42,8 @@ def test_units_of_a_host(pool_guest, debug_host):
     assert pool_guest.do(f'[ -b {volume.path()} ] && echo yes') == 'yes' and volume.path().startswith('/dev/sd')
     assert volume.key() == pool_guest.do(f'/lib/udev/scsi_id --replace-whitespace --whitelisted --device {volume.path()}')
     pool_guest.do(f'echo 3 >{DEBUG}/max_luns')
-    pool.refresh()
+    # The kernel has a unit before it has its disk.
+    wait_for(lambda: pool.refresh() == 0 and len(pool.listVolumes()) == 3, 'the disks of the new units')
     assert volumes_of(pool) == {f'unit:0:0:{number}': 8 * MIB for number in range(3)}
     assert pool.info()[1:] == [24 * MIB, 24 * MIB, 0]
     stream = connection.newStream()
