@@ -213,7 +213,7 @@ struct polling {
 
 /*
  * Learns from a wait of `waited_ns`, its polling and its sleep together: one that polling might have bridged makes it
- * poll longer; when most of its polling finds nothing, it stops.
+ * poll longer, up to `max_ns` and what being woken takes; when most of its polling finds nothing, it stops.
  */
 void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns);
 

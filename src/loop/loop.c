@@ -329,8 +329,6 @@ static void loop_sleep(struct loop *loop, int64_t timeout_ns)
         return;
     }
     start_ns = clock_monotonic_ns();
-    if (loop->polling.now_ns > max_ns)
-        loop->polling.now_ns = max_ns;
     if (loop->polling.now_ns && polling_crowded(&loop->polling, start_ns)) {
         loop_block(loop, timeout_ns);
         return;

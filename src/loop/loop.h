@@ -30,7 +30,7 @@ struct loop_options {
     enum loop_backend backend;
     const char *name;            /* of the thread, for debuggers; NULL: "loop" */
     bool may_block;              /* nobody else waits for the thread: see FILE_ENGINE_AT_ONCE (file.h) */
-    uint64_t poll_max_ns;        /* busy polling before sleeping, at most; 0: none */
+    uint64_t poll_max_ns;        /* the waits that busy polling is to bridge; 0: none */
     uint64_t poll_grow;          /* factor; 0: the default */
     uint64_t poll_shrink;        /* divisor; 0: back to nothing at once */
     uint64_t aio_max_batch;      /* I/O requests handed over in one go, at most; 0: the loop's own limit */

@@ -4,7 +4,13 @@
 
 #include "loop/loop-internal.h"
 
-enum { MAX_NS = 32768, FIRST_NS = 4000, JUST_OVER_NS = MAX_NS + 30000, FAR_NS = 1000 * 1000 };
+enum {
+    MAX_NS = 32768,
+    LONGEST_NS = MAX_NS + 50000,
+    FIRST_NS = 4000,
+    JUST_OVER_NS = MAX_NS + 30000,
+    FAR_NS = 1000 * 1000
+};
 
 /* The same wait so often; how much of it was polled for in all, in ns. */
 static uint64_t adapt(struct polling *polling, uint64_t waited_ns, unsigned times)
@@ -32,11 +38,13 @@ static void test_grows(void)
     adapt(&polling, 20000, 1);
     g_assert_cmpuint(polling.now_ns, ==, 6 * FIRST_NS);
     adapt(&polling, 30000, 1);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS);
+    g_assert_cmpuint(polling.now_ns, ==, LONGEST_NS);
     atomic_store(&polling.grow, UINT64_MAX);
     polling.now_ns = 8000;
     adapt(&polling, 30000, 1);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS);
+    g_assert_cmpuint(polling.now_ns, ==, LONGEST_NS);
+    polling_adapt(&polling, 900, 1000); /* the limit has become less */
+    g_assert_cmpuint(polling.now_ns, ==, 1000 + LONGEST_NS - MAX_NS);
 }
 
 static void test_shrinks_as_told(void)
@@ -56,9 +64,29 @@ static void test_tries_what_is_near(void)
     struct polling polling = {0};
 
     adapt(&polling, JUST_OVER_NS, 1);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS);
+    g_assert_cmpuint(polling.now_ns, ==, LONGEST_NS);
     adapt(&polling, 20000, 100);
-    g_assert_cmpuint(polling.now_ns, ==, MAX_NS);
+    g_assert_cmpuint(polling.now_ns, ==, LONGEST_NS);
+}
+
+/*
+ * A client that comes soon when it has been answered before it slept, and late when not: it takes some turns until it
+ * does not sleep any more, and now and then it is late by itself.
+ */
+static void test_wakes_the_client_up(void)
+{
+    struct polling polling = {0};
+    unsigned awake = 0, soon = 0;
+
+    for (unsigned i = 0; i < 10000; i++) {
+        bool in_time = awake >= 8 && i % 20;
+        uint64_t waited_ns = in_time ? 15000 : JUST_OVER_NS;
+
+        soon += in_time;
+        awake = waited_ns <= polling.now_ns ? awake + 1 : 0;
+        polling_adapt(&polling, waited_ns, MAX_NS);
+    }
+    g_assert_cmpuint(soon, >, 9000);
 }
 
 static void test_leaves_alone_what_is_far(void)
@@ -86,7 +114,7 @@ static void test_stops_when_it_does_not_pay(void)
     struct polling polling = {0};
 
     adapt(&polling, 20000, 1000);
-    adapt(&polling, FAR_NS, 8);
+    adapt(&polling, FAR_NS, 16);
     g_assert_cmpuint(polling.now_ns, ==, 0);
 }
 
@@ -107,7 +135,7 @@ static void test_comes_back(void)
     adapt(&polling, JUST_OVER_NS, 20000);
     adapt(&polling, 20000, 5000);
     g_assert_cmpuint(polling.now_ns, >=, 20000);
-    adapt(&polling, JUST_OVER_NS, 10);
+    adapt(&polling, JUST_OVER_NS, 40);
     g_assert_cmpuint(polling.now_ns, ==, 0);
     adapt(&polling, 20000, 30);
     g_assert_cmpuint(polling.now_ns, >=, 20000);
@@ -135,6 +163,7 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/polling/grows", test_grows);
     g_test_add_func("/loop/polling/shrinks-as-told", test_shrinks_as_told);
     g_test_add_func("/loop/polling/tries-what-is-near", test_tries_what_is_near);
+    g_test_add_func("/loop/polling/wakes-the-client-up", test_wakes_the_client_up);
     g_test_add_func("/loop/polling/leaves-alone-what-is-far", test_leaves_alone_what_is_far);
     g_test_add_func("/loop/polling/bears-late-events", test_bears_late_events);
     g_test_add_func("/loop/polling/stops-when-it-does-not-pay", test_stops_when_it_does_not_pay);

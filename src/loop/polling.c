@@ -3,11 +3,13 @@
  * How long a loop looks for events before it sleeps. Sleeping and being woken costs both sides many times what a few
  * looks do, and takes long: a wait that a sleeper measures is longer than the event was away. So who sleeps cannot know
  * what polling would have found; a wait that is not much longer than the limit is taken for one that might have been
- * bridged, and polling is tried.
+ * bridged, and polling is tried. And for whom the limit is not enough it looks longer by what being woken takes: that
+ * time is lost in any case, and who sleeps late once has the other side sleep, too, and is late again.
  *
- * Polling earns credit by what it finds and loses twice as much by what it does not. Without credit it rests, each time
- * twice as long until it has proved good again. So of a client that comes a little later each time than the limit, not
- * one wait in a hundred is polled for in vain; and one that is late now and then is served without sleeping.
+ * Polling earns credit by what it finds within the limit. What it finds later costs as much, what it does not find
+ * twice that. Without credit it rests, each time twice as long until it has proved good again. So of a client that
+ * comes a little later each time than the limit, not one wait in a hundred is polled for in vain; and one that is late
+ * now and then is served without sleeping.
  *
  * Where threads wait for processors, polling takes them from others, very likely from those whose events it looks for.
  * The system counts how long our own thread has been ready without running; while that is much, nobody polls.
@@ -23,9 +25,10 @@ enum {
     FIRST_NS = 4000, /* where growing starts */
     GROW_DEFAULT = 2,
     WAKE_NS = 50 * 1000, /* what being woken may add to a wait: in a virtual machine a processor has to be started */
-    CREDIT_FIRST = 4,
-    CREDIT_MAX = 16,
-    CREDIT_LOST = 2,
+    CREDIT_FIRST = 16,   /* waits that come too late by turns need some time to become short */
+    CREDIT_MAX = 32,
+    LATE_COSTS = 1,
+    MISSED_COSTS = 2,
     REST_MIN = 16, /* waits */
     REST_MAX = 4096,
     WINDOW_NS = 10 * NS_PER_MS, /* so long it is watched how the thread gets on, ... */
@@ -38,9 +41,9 @@ static uint64_t longer(const struct polling *polling, uint64_t max_ns)
     uint64_t grow = atomic_load_explicit(&polling->grow, memory_order_relaxed);
     uint64_t longer_ns;
 
-    if (__builtin_mul_overflow(polling->now_ns, grow ? grow : GROW_DEFAULT, &longer_ns))
-        return max_ns;
-    return MIN(longer_ns, max_ns);
+    if (__builtin_mul_overflow(polling->now_ns, grow ? grow : GROW_DEFAULT, &longer_ns) || longer_ns >= max_ns)
+        return max_ns + WAKE_NS;
+    return longer_ns;
 }
 
 static void begin(struct polling *polling, uint64_t now_ns)
@@ -60,7 +63,7 @@ static void found(struct polling *polling)
         polling->next_rest = REST_MIN;
 }
 
-static void missed(struct polling *polling)
+static void lose(struct polling *polling, int credit)
 {
     uint64_t shrink = atomic_load_explicit(&polling->shrink, memory_order_relaxed);
 
@@ -68,7 +71,7 @@ static void missed(struct polling *polling)
         polling->now_ns /= shrink;
         return;
     }
-    polling->credit -= CREDIT_LOST;
+    polling->credit -= credit;
     if (polling->credit > 0)
         return;
     polling->now_ns = 0;
@@ -80,15 +83,17 @@ void polling_adapt(struct polling *polling, uint64_t waited_ns, uint64_t max_ns)
 {
     bool near = waited_ns <= max_ns || waited_ns - max_ns <= WAKE_NS;
 
+    /* The limit may have been changed. */
+    polling->now_ns = MIN(polling->now_ns, max_ns + WAKE_NS);
     if (!polling->now_ns) {
         if (near)
-            begin(polling, waited_ns <= max_ns ? MIN((uint64_t)FIRST_NS, max_ns) : max_ns);
-    } else if (waited_ns <= polling->now_ns) {
+            begin(polling, waited_ns <= max_ns ? MIN((uint64_t)FIRST_NS, max_ns) : max_ns + WAKE_NS);
+    } else if (waited_ns <= MIN(polling->now_ns, max_ns)) {
         found(polling);
     } else if (near && polling->now_ns < max_ns) {
         polling->now_ns = longer(polling, max_ns);
     } else {
-        missed(polling);
+        lose(polling, near ? LATE_COSTS : MISSED_COSTS);
     }
 }
 
