@@ -4,8 +4,7 @@
 #include <glib.h>
 
 #include "base/error.h"
-
-static const int64_t second_ns = 1000000000;
+#include "base/units.h"
 
 struct flood {
     enum throttle_direction direction;
@@ -57,7 +56,7 @@ static void test_average_holds(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(rates); i++) {
         struct throttle throttle = throttle_of(THROTTLE_IOPS_TOTAL, (struct throttle_rate){rates[i], 0, 1});
-        struct flood flood = {THROTTLE_READ, 512, 0, 10 * second_ns};
+        struct flood flood = {THROTTLE_READ, 512, 0, 10 * NS_PER_S};
 
         /* 64 a second: one request more than 2 % of a second's worth. */
         assert_within((double)flood_run(&throttle, &flood), (double)rates[i] * 10, 0.02);
@@ -71,7 +70,7 @@ static void test_bytes_hold_for_any_size(void)
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
         int64_t rate = sizes[i] == 1 ? 10000 : 100 << 20;
         struct throttle throttle = throttle_of(THROTTLE_BPS_WRITE, (struct throttle_rate){rate, 0, 1});
-        struct flood flood = {THROTTLE_WRITE, sizes[i], 0, 10 * second_ns};
+        struct flood flood = {THROTTLE_WRITE, sizes[i], 0, 10 * NS_PER_S};
 
         assert_within((double)(flood_run(&throttle, &flood) * sizes[i]), (double)rate * 10, 0.02);
     }
@@ -83,7 +82,7 @@ static void test_request_larger_than_a_second(void)
 
     g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 0), ==, 0);
     throttle_account(&throttle, THROTTLE_READ, 10100, 0);
-    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_WRITE, 0), ==, 10 * second_ns);
+    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_WRITE, 0), ==, 10 * NS_PER_S);
 }
 
 static void test_directions_are_apart(void)
@@ -97,7 +96,7 @@ static void test_directions_are_apart(void)
         throttle_account(&throttle, THROTTLE_WRITE, 1, 0);
     }
     g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_WRITE, 0), ==, 0);
-    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 0), ==, (100 - 1) * second_ns / 10);
+    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 0), ==, (100 - 1) * NS_PER_S / 10);
 }
 
 static void test_burst_of_a_second_goes_at_once(void)
@@ -105,7 +104,7 @@ static void test_burst_of_a_second_goes_at_once(void)
     struct throttle throttle = throttle_of(THROTTLE_IOPS_TOTAL, (struct throttle_rate){100, 1000, 1});
 
     g_assert_cmpuint(flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 0, 1}), ==, 1001);
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 1, 10 * second_ns}), 1000, 0.02);
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 1, 10 * NS_PER_S}), 1000, 0.02);
 }
 
 static void test_long_burst_keeps_its_rate(void)
@@ -113,15 +112,15 @@ static void test_long_burst_keeps_its_rate(void)
     struct throttle throttle = throttle_of(THROTTLE_IOPS_TOTAL, (struct throttle_rate){100, 2000, 60});
 
     /* A burst of a minute at 2,000 a second; the 6,000 that leaked out meanwhile last three seconds more. */
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 0, 60 * second_ns}), 120000, 0.02);
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 60 * second_ns, 63 * second_ns}), 6000,
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 0, 60 * NS_PER_S}), 120000, 0.02);
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 60 * NS_PER_S, 63 * NS_PER_S}), 6000,
                   0.02);
-    flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 63 * second_ns, 64 * second_ns});
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 64 * second_ns, 74 * second_ns}), 1000,
+    flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 63 * NS_PER_S, 64 * NS_PER_S});
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 64 * NS_PER_S, 74 * NS_PER_S}), 1000,
                   0.02);
 
     /* Ten idle seconds pay for ten seconds' worth of burst. */
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 84 * second_ns, 85 * second_ns}),
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 84 * NS_PER_S, 85 * NS_PER_S}),
                   1000 + 100, 0.02);
 }
 
@@ -134,9 +133,9 @@ static void test_iops_size_counts_large_requests(void)
     config.rates[THROTTLE_IOPS_TOTAL].average = 1000;
     config.iops_size = 4096;
     throttle_configure(&throttle, &config, 0);
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 6144, 0, 10 * second_ns}), 6666, 0.02);
-    throttle_configure(&throttle, &config, 20 * second_ns);
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 512, 20 * second_ns, 30 * second_ns}),
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 6144, 0, 10 * NS_PER_S}), 6666, 0.02);
+    throttle_configure(&throttle, &config, 20 * NS_PER_S);
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 512, 20 * NS_PER_S, 30 * NS_PER_S}),
                   10000, 0.02);
 }
 
@@ -150,21 +149,21 @@ static void test_change_keeps_what_was_counted(void)
     config.rates[THROTTLE_IOPS_TOTAL] = (struct throttle_rate){200, 0, 1};
     throttle_configure(&throttle, &config, 1);
     /* At the brim: no new burst, and no debt of five seconds either. */
-    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 1, 10 * second_ns}), 2000, 0.02);
+    assert_within((double)flood_run(&throttle, &(struct flood){THROTTLE_READ, 1, 1, 10 * NS_PER_S}), 2000, 0.02);
 
     throttle_config_init(&config);
-    throttle_configure(&throttle, &config, 10 * second_ns);
+    throttle_configure(&throttle, &config, 10 * NS_PER_S);
     g_assert_false(throttle_is_active(&throttle, THROTTLE_READ));
-    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 10 * second_ns), ==, 0);
+    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 10 * NS_PER_S), ==, 0);
 }
 
 static void test_time_that_steps_back_is_harmless(void)
 {
     struct throttle throttle = throttle_of(THROTTLE_IOPS_TOTAL, (struct throttle_rate){10, 0, 1});
 
-    throttle_account(&throttle, THROTTLE_READ, 1, second_ns);
-    throttle_account(&throttle, THROTTLE_READ, 1, second_ns / 2);
-    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 0), ==, second_ns / 10);
+    throttle_account(&throttle, THROTTLE_READ, 1, NS_PER_S);
+    throttle_account(&throttle, THROTTLE_READ, 1, NS_PER_S / 2);
+    g_assert_cmpint(throttle_wait_ns(&throttle, THROTTLE_READ, 0), ==, NS_PER_S / 10);
 }
 
 struct bad_config {

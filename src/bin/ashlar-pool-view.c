@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "bin/ashlar-pool.h"
 #include "pool/paths.h"
 #include "pool/pool-error.h"
@@ -31,7 +32,7 @@ enum {
 };
 
 /* For each answer: the daemon may be busy, but one that hangs does not hang us. */
-static const int64_t patience_ns = 60 * INT64_C(1000000000);
+static const int64_t patience_ns = 60 * NS_PER_S;
 
 static const char *const state_words[] = {"inactive", "building", "running", "degraded", "inaccessible"};
 

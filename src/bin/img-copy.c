@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/io-vector.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "block/handle.h"
 #include "cli/progress.h"
 #include "loop/coroutine.h"
@@ -39,7 +40,6 @@ enum {
 /* Of room that is asked for beforehand. */
 #define RESERVE_BYTES_FIRST (UINT64_C(4) << 20)
 #define RESERVE_BYTES_MAX (UINT64_C(64) << 20)
-#define SECOND_NS UINT64_C(1000000000)
 
 enum piece_kind { PIECE_DATA, PIECE_ZEROES, PIECE_NOTHING };
 
@@ -409,7 +409,7 @@ static bool CO_FN co_do_piece(struct run *run, const struct piece *piece, uint8_
 static void CO_FN co_keep_rate(struct run *run)
 {
     uint64_t done = __atomic_load_n(&run->done, __ATOMIC_RELAXED);
-    double due_ns = (double)done / (double)run->copy->rate * (double)SECOND_NS;
+    double due_ns = (double)done / (double)run->copy->rate * (double)NS_PER_S;
     int64_t ahead_ns = run->started_ns + (int64_t)due_ns - loop_now_ns();
 
     if (ahead_ns > 0)

@@ -18,8 +18,6 @@
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 
-#define NS_PER_MS INT64_C(1000000)
-
 /* --- words --- */
 
 /* Whether it would be a size if it were smaller: digits, perhaps with a fraction of a unit, and perhaps a unit. */

@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "bin/io.h"
 
 enum { DUMP_ROW_BYTES = 16, SECONDS_PER_MINUTE = 60, SECONDS_PER_HOUR = 3600 };
 
-#define NS_PER_SECOND INT64_C(1000000000)
+#define NS_PER_SECOND NS_PER_S
 #define NS_PER_HUNDREDTH (NS_PER_SECOND / 100)
 
 char *io_size_text(double bytes)

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "bin/poold-options.h"
 #include "cli/pid-file.h"
 #include "loop/daemonize.h"
@@ -22,8 +23,6 @@
 #include "pool/supervisor.h"
 
 enum { END_MAX_S = 10 };
-
-static const int64_t second_ns = 1000000000;
 
 static const char journal_socket[] = "/run/systemd/journal/socket";
 
@@ -205,11 +204,11 @@ static void CO_FN co_end_without_it(void *opaque)
 {
     struct program *program = opaque;
 
-    if (co_sleep_ns(END_MAX_S * second_ns))
+    if (co_sleep_ns(END_MAX_S * NS_PER_S))
         return;
     pool_log_warning("daemon", "something has not come to its end within %d seconds, and is left", END_MAX_S);
     co_spawn(loop_current(), co_remove_pid_file, TAKE(program->pid_file));
-    (void)co_sleep_ns(second_ns);
+    (void)co_sleep_ns(NS_PER_S);
     pool_log_close();
     _exit(program->status);
 }

@@ -10,6 +10,7 @@
 
 #include "base/bitmap.h"
 #include "base/checked.h"
+#include "base/units.h"
 #include "block/graph-change.h"
 #include "block/graph-internal.h"
 #include "loop/coroutine.h"

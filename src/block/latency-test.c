@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/units.h"
 #include "block/latency.h"
 
 #include <glib.h>
 
-#define SECOND INT64_C(1000000000)
+#define SECOND NS_PER_S
 
 static void test_histogram(void)
 {

@@ -9,9 +9,8 @@
 #include <glib.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "loop/lock.h"
-
-#define SECOND_NS UINT64_C(1000000000)
 
 struct histogram {
     uint64_t *boundaries; /* owned; NULL: none */
@@ -90,7 +89,7 @@ void latency_set_intervals(struct latency *latency, const uint32_t *seconds, siz
     spin_lock(&latency->spin);
     latency->interval_count = count;
     for (size_t i = 0; i < count; i++) {
-        int64_t length_ns = (int64_t)(seconds[i] * SECOND_NS);
+        int64_t length_ns = (int64_t)(seconds[i] * NS_PER_S);
 
         assert(seconds[i]);
         latency->intervals[i] = (struct interval){.seconds = seconds[i]};
@@ -103,7 +102,7 @@ void latency_set_intervals(struct latency *latency, const uint32_t *seconds, siz
 /* Windows that have ended begin anew, where they would have begun if somebody had looked in time. */
 static void interval_go_on(struct interval *interval, int64_t now_ns)
 {
-    int64_t length_ns = (int64_t)(interval->seconds * SECOND_NS);
+    int64_t length_ns = (int64_t)(interval->seconds * NS_PER_S);
 
     for (unsigned i = 0; i < 2; i++) {
         struct window *window = &interval->windows[i];

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "chardev/chardev-internal.h"
 #include "chardev/socket-layers.h"
 #include "chardev/socket-name.h"
@@ -32,7 +33,6 @@ enum {
     RECONNECT_MAX_S = 86400,
 };
 
-static const int64_t ns_per_s = 1000000000;
 static const int64_t ns_per_ms = 1000000;
 
 struct socket_connection {
@@ -218,7 +218,7 @@ static void CO_FN co_socket_converse(struct chardev *chardev, struct stream *str
     if (connection.users.count) {
         stream_abort(stream);
     } else {
-        co_deadline_begin(&deadline, GOODBYE_TIMEOUT_S * ns_per_s);
+        co_deadline_begin(&deadline, GOODBYE_TIMEOUT_S * NS_PER_S);
         co_stream_shutdown(stream);
         co_deadline_end(&deadline);
     }
@@ -233,7 +233,7 @@ static struct stream *CO_FN co_socket_hello(struct socket_chardev *socket, int f
     struct co_deadline deadline;
     struct stream *stream;
 
-    co_deadline_begin(&deadline, HANDSHAKE_TIMEOUT_S * ns_per_s);
+    co_deadline_begin(&deadline, HANDSHAKE_TIMEOUT_S * NS_PER_S);
     stream = co_socket_layers_new(&socket->layers, fd, err);
     co_deadline_end(&deadline);
     return stream;
@@ -251,7 +251,7 @@ static void CO_FN co_keep_server(void *opaque)
         if (fd == -ECANCELED)
             return;
         if (fd < 0) {
-            if (co_sleep_ns(ACCEPT_PAUSE_S * ns_per_s) < 0)
+            if (co_sleep_ns(ACCEPT_PAUSE_S * NS_PER_S) < 0)
                 return;
             continue;
         }
@@ -417,7 +417,7 @@ static bool CO_FN co_socket_chardev_create(struct chardev *chardev, const struct
     socket->options = chardev_socket_clone(options);
     socket->address = socket_address_from_legacy(options->addr);
     socket->reconnect_ns = options->has_reconnect_ms ? options->reconnect_ms * ns_per_ms
-                           : options->has_reconnect  ? options->reconnect * ns_per_s
+                           : options->has_reconnect  ? options->reconnect * NS_PER_S
                                                      : 0;
     done = socket_address_endpoint(socket->address, &socket->endpoint, err) &&
            socket_layers_init(&socket->layers, chardev, socket->options, err) &&

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/units.h"
 #include "cli/progress.h"
 
 #include <glib.h>
 #include <string.h>
 
-#define SECOND_NS INT64_C(1000000000)
-
 static void expect(const struct progress *progress, int64_t seconds, unsigned columns, const char *want)
 {
-    g_autofree char *line = progress_line(progress, progress->started_ns + seconds * SECOND_NS, columns);
+    g_autofree char *line = progress_line(progress, progress->started_ns + seconds * NS_PER_S, columns);
 
     g_assert_cmpstr(line, ==, want);
     g_assert_cmpuint(strlen(line), <=, columns);
@@ -16,7 +15,7 @@ static void expect(const struct progress *progress, int64_t seconds, unsigned co
 
 static void test_terminal(void)
 {
-    struct progress progress = {.started_ns = 5 * SECOND_NS, .total = 100 << 20, .done = 50 << 20};
+    struct progress progress = {.started_ns = 5 * NS_PER_S, .total = 100 << 20, .done = 50 << 20};
 
     expect(&progress, 10, 200, "[###############---------------]  50.0%  5 MiB/s  0:10 left");
     expect(&progress, 10, 80, "[###############---------------]  50.0%  5 MiB/s  0:10 left");

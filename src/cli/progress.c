@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "cli/size-text.h"
 #include "cli/terminal.h"
 #include "loop/coroutine.h"
@@ -15,8 +16,7 @@
 #include "loop/socket.h"
 
 enum { BAR_COLUMNS_MIN = 8, BAR_COLUMNS_MAX = 30 };
-#define SECOND_NS INT64_C(1000000000)
-#define REDRAW_NS (SECOND_NS / 10)
+#define REDRAW_NS (NS_PER_S / 10)
 
 static double percent_of(const struct progress *progress)
 {
@@ -41,7 +41,7 @@ enum { TEXT_COLUMNS = sizeof("[] 100.0%  0.977 MiB/s  99:59:59 in all") - 1 };
 char *progress_line(const struct progress *progress, int64_t now_ns, unsigned columns)
 {
     double percent = percent_of(progress);
-    double seconds = (double)(now_ns - progress->started_ns) / (double)SECOND_NS;
+    double seconds = (double)(now_ns - progress->started_ns) / (double)NS_PER_S;
     double rate = seconds > 0 ? (double)progress->done / seconds : 0;
     bool through = progress->done >= progress->total;
     double left_seconds = rate > 0 ? (double)(progress->total - MIN(progress->done, progress->total)) / rate : 0;

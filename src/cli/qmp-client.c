@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/socket.h"
 #include "loop/stream.h"
@@ -15,7 +16,7 @@
 enum { READ_SIZE = 16 << 10, EVENTS_MAX = 4096 };
 
 /* A daemon may be busy with what others have asked for; but one that hangs does not hang us. */
-static const int64_t patience_ns = 60 * INT64_C(1000000000);
+static const int64_t patience_ns = 60 * NS_PER_S;
 
 struct qmp_client {
     struct stream *stream;

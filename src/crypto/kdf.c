@@ -7,13 +7,13 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/units.h"
 #include "crypto/algorithm.h"
 #include "crypto/library.h"
 #include "crypto/secure-memory.h"
 #include "loop/loop.h"
 
 enum { KEY_BYTES_MAX = 64, STOP_ITERATIONS = 4096 };
-#define NS_PER_SECOND UINT64_C(1000000000)
 #define MEASURE_MS_MAX 20
 
 static int failure_of(gcry_error_t failure)
@@ -86,7 +86,7 @@ int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_byte
 {
     static const uint8_t sample[32];
     uint8_t key[KEY_BYTES_MAX];
-    uint64_t enough_ns = MIN(time_ms, MEASURE_MS_MAX) * (NS_PER_SECOND / 1000);
+    uint64_t enough_ns = MIN(time_ms, MEASURE_MS_MAX) * (NS_PER_S / 1000);
 
     assert(key_bytes <= sizeof(key));
     for (uint32_t iterations = KDF_ITERATIONS_MIN;; iterations *= 2) {
@@ -106,7 +106,7 @@ int kdf_iterations_per_second(enum q_crypto_hash_algorithm hash, size_t key_byte
             return result;
         /* A clock that stands still is no reason to go on for ever. */
         if (took >= enough_ns || iterations >= UINT32_MAX / 256) {
-            *ret = took ? iterations * NS_PER_SECOND / took : iterations;
+            *ret = took ? iterations * NS_PER_S / took : iterations;
             *ret = *ret ? *ret : 1;
             return 0;
         }

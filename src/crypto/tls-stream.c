@@ -7,6 +7,7 @@
  * `out` goes before anything newer, so records are never torn or swapped, even by a cancelled write.
  */
 #include "crypto/tls-stream.h"
+#include "base/units.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,7 +25,7 @@ enum {
     BATCH_BYTES = 256 << 10,  /* encrypted at once, before it is sent */
     MADE_BYTES_MAX = 1 << 20, /* not sent, because the peer asks for replies and does not read them */
     KEEP_BYTES = 32 << 10,    /* of memory for records, by a session that has nothing to send */
-    GOODBYE_NS = 1000000000,  /* for the last words to a peer that does not listen */
+    GOODBYE_NS = NS_PER_S,    /* for the last words to a peer that does not listen */
 };
 
 struct tls_stream {

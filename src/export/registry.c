@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "block/graph.h"
 #include "block/handle.h"
 #include "block/node.h"
@@ -271,7 +272,7 @@ bool co_export_delete(struct export_registry *registry, const char *id, enum blo
     }
     export->shutting_down = true;
     co_spawn(loop_current(), export_remove_run, export);
-    co_deadline_begin(&deadline, DELETE_PATIENCE_MS * INT64_C(1000000));
+    co_deadline_begin(&deadline, DELETE_PATIENCE_MS * NS_PER_MS);
     while (find_export(registry, id)) {
         if (co_condition_wait(&registry->gone, NULL) < 0)
             break;

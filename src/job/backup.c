@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "block/block-copy.h"
 #include "block/dirty-bitmap.h"
 #include "block/graph-change.h"
@@ -31,7 +32,7 @@
 
 enum { WORKERS = 64, CHUNK_BYTES = 1024 * 1024, ZERO_CHUNK_BYTES = 1024 * 1024 * 1024 };
 /* How often a job that copies nothing by itself looks whether the saved state is still whole. */
-#define LOOK_NS INT64_C(1000000000)
+#define LOOK_NS NS_PER_S
 
 struct backup_job {
     struct job_filter filter;

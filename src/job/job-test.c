@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "job/job-internal.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "block/handle.h"
 #include "job/job-internal.h"
 #include "loop/coroutine.h"

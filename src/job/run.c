@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "gen/events.h"
 #include "job/job-internal.h"
 #include "loop/coroutine.h"
@@ -16,7 +17,6 @@
 
 /* How long the reply to a pause waits for the job to come to rest: enough for requests under way in the usual case. */
 #define PAUSE_PATIENCE_NS INT64_C(100000000)
-#define NS_PER_SECOND 1000000000.0
 
 void job_run(void *opaque)
 {
@@ -144,7 +144,7 @@ void CO_FN co_job_throttle(struct job *job, uint64_t bytes)
         now_ns = loop_now_ns();
     }
     if (job->speed) {
-        double cost_ns = (double)bytes * NS_PER_SECOND / (double)job->speed;
+        double cost_ns = (double)bytes * NS_PER_S / (double)job->speed;
         int64_t start_ns = MAX(now_ns, job->speed_next_ns);
 
         job->speed_next_ns = cost_ns < (double)(INT64_MAX - start_ns) ? start_ns + (int64_t)cost_ns : INT64_MAX;

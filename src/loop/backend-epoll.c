@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/units.h"
 
 enum { EVENTS_MAX = 64, FD_MAX = 1 << 24 };
 

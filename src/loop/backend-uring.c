@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/units.h"
 
 enum { SQ_ENTRIES = 256, CQ_ENTRIES = 4096 };
 

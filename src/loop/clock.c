@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Time and randomness, of the system and of the running loop. */
+#include "base/units.h"
 #include "loop/loop-internal.h"
 
 #include <assert.h>

@@ -20,8 +20,6 @@
 #include "loop/socket.h"
 #include "loop/switch.h"
 
-enum { NS_PER_US = 1000, NS_PER_MS = 1000 * 1000, NS_PER_S = 1000 * 1000 * 1000 };
-
 /* --- inbox: what other threads hand to a loop --- */
 
 struct inbox_item {

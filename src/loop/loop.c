@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 
 enum {
     TRIM_DELAY_NS = NS_PER_S, /* so long without anything to do, and pooled memory is given back */

@@ -2,6 +2,7 @@
 /* When a loop polls, and for how long: decided by the waits it has had, so no clock is needed. */
 #include <glib.h>
 
+#include "base/units.h"
 #include "loop/loop-internal.h"
 
 enum {

@@ -8,11 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/loop-test.h"
 #include "loop/loop.h"
 
-enum { OUTPUT_MAX = 4096, PATIENCE_MS = 60000, NS_PER_MS = 1000000 };
+enum { OUTPUT_MAX = 4096, PATIENCE_MS = 60000 };
 
 /* Runs a line of the shell's. */
 static int CO_FN co_shell(const char *line, struct process_run run, struct process_result *ret)

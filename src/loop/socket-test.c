@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
 #include "loop/loop-test.h"
@@ -196,7 +197,7 @@ static void co_test_deadline(void *opaque)
     co_deadline_begin(&deadline, 1000000);
     g_assert_cmpint(co_fd_poll(fds[0], POLLIN), ==, -ETIMEDOUT);
     co_deadline_end(&deadline);
-    co_deadline_begin(&deadline, INT64_C(1000000000) * 3600);
+    co_deadline_begin(&deadline, NS_PER_S * 3600);
     g_assert_cmpint(co_socket_send(fds[1], "a", 1, 0), ==, 1);
     g_assert_cmpint(co_socket_recv(fds[0], &data, 1, 0), ==, 1);
     co_deadline_end(&deadline);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "loop/loop-internal.h"
 #include "loop/loop-test.h"
 

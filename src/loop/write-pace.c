@@ -11,6 +11,7 @@
 #include <glib.h>
 #include <sys/resource.h>
 
+#include "base/units.h"
 #include "loop/file.h"
 #include "loop/loop-internal.h"
 

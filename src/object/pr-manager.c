@@ -6,6 +6,7 @@
  * is closed, and the next command makes a new one; (3) a command that the helper may have seen is not repeated.
  */
 #include "object/pr-manager.h"
+#include "base/units.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,7 +27,7 @@ enum {
     REPLY_BYTES = 8 + PR_SENSE_BYTES, /* status, payload size, sense data */
     CONNECT_TRIES = 5,
 };
-static const int64_t CONNECT_PAUSE_NS = 1000000000;
+static const int64_t CONNECT_PAUSE_NS = NS_PER_S;
 
 struct pr_manager {
     char *path;

@@ -5,6 +5,7 @@
 #include <glib.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 
@@ -237,7 +238,6 @@ static void CO_FN flood_co_run(void *opaque)
 }
 
 enum { FLOOD_SECONDS = 10, FLOOD_DEPTH = 8 };
-static const int64_t second_ns = 1000000000;
 
 /* Floods the group from both members, one of which writes, at some depth; how much each got through. */
 static void CO_FN co_flood(struct scene *scene, uint64_t bytes, uint64_t *ret_counts)
@@ -253,7 +253,7 @@ static void CO_FN co_flood(struct scene *scene, uint64_t bytes, uint64_t *ret_co
             .direction = i % 2 ? THROTTLE_WRITE : THROTTLE_READ,
             .bytes = bytes,
             .count = &ret_counts[i % 2],
-            .end_ns = loop_now_ns() + FLOOD_SECONDS * second_ns,
+            .end_ns = loop_now_ns() + FLOOD_SECONDS * NS_PER_S,
         };
         co_spawn(scene->loop, flood_co_run, &floods[i]);
     }
@@ -337,7 +337,7 @@ static void CO_FN change_co_run(void *opaque)
     struct scene *scene = opaque;
     struct throttle_config config = limit_of(THROTTLE_IOPS_TOTAL, 2000);
 
-    (void)co_sleep_ns(FLOOD_SECONDS * second_ns / 2);
+    (void)co_sleep_ns(FLOOD_SECONDS * NS_PER_S / 2);
     throttle_group_configure(&scene->group, &config);
     co_group_done(&scene->running);
 }

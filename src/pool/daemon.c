@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "block/graph.h"
 #include "loop/file.h"
 #include "loop/loop.h"
@@ -36,8 +37,6 @@ enum { PROGRAMS_GRACE_MS = 1500 };
 
 /* Somebody may have to find a password, but a few who never do must not keep everybody else out. */
 enum { ANONYMOUS_S = 120 };
-
-static const int64_t second_ns = INT64_C(1000000000);
 
 static const char *const socket_files[POOL_SOCKET__MAX] = {
     [POOL_SOCKET_MAIN] = "virtstoraged-sock",
@@ -374,7 +373,7 @@ void co_pool_daemon_wait(struct pool_daemon *daemon)
             co_condition_wait_always(&daemon->changed, NULL);
             continue;
         }
-        co_deadline_begin(&deadline, daemon->timeout_s * second_ns);
+        co_deadline_begin(&deadline, daemon->timeout_s * NS_PER_S);
         result = co_condition_wait(&daemon->changed, NULL);
         co_deadline_end(&deadline);
         if (result == -ETIMEDOUT && is_idle(daemon) && !daemon->reloading && !storage_is_busy(daemon->storage)) {

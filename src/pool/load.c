@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/file.h"
 #include "loop/loop.h"
@@ -16,7 +17,7 @@
 #include "pool/xml/document.h"
 
 /* For so long clients wait at the daemon's start for pools whose server, device or tool does not answer. */
-static const int64_t load_patience_ns = 5 * INT64_C(1000000000);
+static const int64_t load_patience_ns = 5 * NS_PER_S;
 
 /* --- reading files --- */
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "loop/file.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
@@ -16,9 +17,9 @@ enum { STAT_MAX = 4096, STAT_START_FIELD = 22 };
 enum { ALLOW_USER_INTERACTION = 1 };
 
 /* Rules are answered at once; a bus that hangs must not keep calls for ever. */
-static const int64_t patience_ns = 30 * INT64_C(1000000000);
+static const int64_t patience_ns = 30 * NS_PER_S;
 /* A person may have to find a password. */
-static const int64_t patience_interactive_ns = 300 * INT64_C(1000000000);
+static const int64_t patience_interactive_ns = 300 * NS_PER_S;
 
 struct polkit {
     struct co_mutex lock; /* one question at a time on the connection */

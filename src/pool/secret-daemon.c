@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/pool-error.h"
@@ -23,7 +24,7 @@ enum {
 };
 
 /* Longer than any answer should take, so that a daemon that hangs does not hang us. */
-static const int64_t patience_ns = 30 * INT64_C(1000000000);
+static const int64_t patience_ns = 30 * NS_PER_S;
 
 /* Tells for whom we ask: a daemon of the system. */
 static bool CO_FN co_identify(struct rpc_caller *caller, const struct secret_daemon *daemon, struct pool_error **err)

@@ -9,6 +9,7 @@
 #include <sys/inotify.h>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/file.h"
 #include "loop/loop.h"
@@ -25,7 +26,7 @@ enum {
 };
 
 /* Who makes many files is not asked about each: what has come by then is looked at together. */
-static const int64_t gather_ns = 50 * INT64_C(1000000);
+static const int64_t gather_ns = 50 * NS_PER_MS;
 
 static const uint32_t events_of_files =
     IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE | IN_ATTRIB;

@@ -11,12 +11,13 @@
 #include <string.h>
 
 #include "base/trace.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
 #include "loop/loop.h"
 #include "schema/json.h"
 
-static const int64_t window_ns = INT64_C(1000000000);
+static const int64_t window_ns = NS_PER_S;
 
 /* The events that come at most once a second, and the member of their data that tells subjects apart. */
 static const struct {

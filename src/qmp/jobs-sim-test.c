@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "block/graph.h"
 #include "block/handle.h"
 #include "block/node.h"
@@ -32,7 +33,7 @@
 #include "schema/json.h"
 
 enum { SECTOR = 512, SECTORS_MAX = 2048, GUESTS = 2, CLIENTS = 2, DEPTH_MAX = 6 };
-#define MS INT64_C(1000000)
+#define MS NS_PER_MS
 /* Virtual time: jobs of this size take much less, whatever happens to them. */
 #define PATIENCE_NS (INT64_C(60000) * MS)
 

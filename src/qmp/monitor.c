@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "chardev/chardev.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
@@ -30,7 +31,7 @@ struct monitor_registry {
 };
 
 /* What clients get at the end of the program is waited for so long, in all. */
-static const int64_t farewell_ns = INT64_C(1000000000);
+static const int64_t farewell_ns = NS_PER_S;
 
 struct monitor_registry *monitor_registry_new(struct daemon *daemon, const struct qmp_command_set *commands)
 {

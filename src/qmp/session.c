@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "chardev/chardev.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
@@ -25,7 +26,7 @@
 enum { READ_SIZE = 16 << 10, OUTPUT_KEPT_MAX = 64 << 10 };
 
 /* How long a client that has sent its last byte is waited for: for the end of its commands, and to take the replies. */
-static const int64_t goodbye_ns = 2 * INT64_C(1000000000);
+static const int64_t goodbye_ns = 2 * NS_PER_S;
 
 struct qmp_session {
     unsigned references;

@@ -20,6 +20,7 @@
 #include "base/bitmap.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "block/block-copy.h"
 #include "block/describe.h"
 #include "block/dirty-bitmap.h"
@@ -32,7 +33,6 @@
 
 enum { CLUSTER_BYTES_MIN = 64 * 1024 };
 #define CLUSTER_BYTES_MAX (UINT64_C(1) << 31)
-#define NS_PER_SECOND INT64_C(1000000000)
 
 struct cbw_node {
     struct edge *file; /* const after open, as all up to `copy` */
@@ -126,7 +126,7 @@ static bool CO_FN cbw_co_open(struct node *node, const struct blockdev_options *
     struct block_copy_options copy = {0};
 
     cbw->break_snapshot = own->has_on_cbw_error && own->on_cbw_error == ON_CBW_ERROR_BREAK_SNAPSHOT;
-    cbw->timeout_ns = own->has_cbw_timeout ? own->cbw_timeout * NS_PER_SECOND : 0;
+    cbw->timeout_ns = own->has_cbw_timeout ? own->cbw_timeout * NS_PER_S : 0;
     cbw->file = co_node_add_child(node, "file", own->file, EDGE_FILTERED | EDGE_PRIMARY, err);
     if (!cbw->file)
         return false;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "block/describe.h"
 #include "block/driver.h"
 #include "block/graph.h"
@@ -18,7 +19,7 @@
 #include "object/object.h"
 #include "schema/json.h"
 
-#define SECOND INT64_C(1000000000)
+#define SECOND NS_PER_S
 
 struct scene {
     struct object_registry *objects;

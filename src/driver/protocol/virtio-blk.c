@@ -12,6 +12,7 @@
  * Keeps: `disk` is replaced on the main loop, under `spin`; requests hold a reference to the one that they use.
  */
 #include "driver/protocol/virtio-blk.h"
+#include "base/units.h"
 
 #include <errno.h>
 
@@ -28,7 +29,7 @@
 #include "loop/lock.h"
 #include "loop/loop.h"
 
-enum { QUEUES_MAX = 8, RETRY_NS = 100 * 1000 * 1000 };
+enum { QUEUES_MAX = 8, RETRY_NS = 100 * NS_PER_MS };
 
 struct virtio_node {
     struct spin_lock spin;

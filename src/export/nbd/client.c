@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "export/nbd/nbd.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
@@ -20,8 +21,6 @@
 
 enum { GOODBYE_SECONDS = 2 };
 
-#define NS_PER_SECOND INT64_C(1000000000)
-
 static bool CO_FN co_do_handshake(struct nbd_client *client)
 {
     struct co_deadline deadline;
@@ -29,7 +28,7 @@ static bool CO_FN co_do_handshake(struct nbd_client *client)
     enum nbd_handshake outcome;
 
     if (client->server->handshake_seconds)
-        co_deadline_begin(&deadline, client->server->handshake_seconds * NS_PER_SECOND);
+        co_deadline_begin(&deadline, client->server->handshake_seconds * NS_PER_S);
     outcome = co_nbd_handshake(client, &error);
     if (client->server->handshake_seconds)
         co_deadline_end(&deadline);
@@ -45,7 +44,7 @@ static void CO_FN co_close_stream(struct nbd_client *client)
 
     if (!client->stream)
         return;
-    co_deadline_begin(&deadline, GOODBYE_SECONDS * NS_PER_SECOND);
+    co_deadline_begin(&deadline, GOODBYE_SECONDS * NS_PER_S);
     if (!client->broken)
         co_stream_shutdown(client->stream);
     co_deadline_end(&deadline);

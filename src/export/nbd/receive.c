@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "block/handle.h"
 #include "export/nbd/nbd.h"
 #include "loop/coroutine.h"
@@ -247,7 +248,7 @@ static void cut_off(void *opaque)
     unsigned before = client->requests_in_flight;
 
     for (unsigned stuck = 0; stuck < DROP_CHECKS;) {
-        if (co_sleep_ns(DROP_CHECK_MS * INT64_C(1000000)) < 0)
+        if (co_sleep_ns(DROP_CHECK_MS * NS_PER_MS) < 0)
             return;
         stuck = client->sending && client->requests_in_flight == before ? stuck + 1 : 0;
         before = client->requests_in_flight;

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "block/handle.h"
 #include "export/export.h"
 #include "export/nbd/nbd.h"
@@ -41,7 +42,7 @@ static void CO_FN co_accept_clients(void *opaque)
         } else if (fd != -ECANCELED && fd != -ECONNABORTED && fd != -EINTR) {
             /* No descriptors or no memory: there may be some when a client has left. */
             TRACE(nbd_accept_failed, "%d", fd);
-            (void)!co_sleep_ns(RETRY_MS * INT64_C(1000000));
+            (void)!co_sleep_ns(RETRY_MS * NS_PER_MS);
         }
     }
 }
@@ -83,7 +84,7 @@ void co_nbd_wait_for_client(struct co_condition *gone)
 {
     struct co_deadline deadline;
 
-    co_deadline_begin(&deadline, DRAIN_AGAIN_MS * INT64_C(1000000));
+    co_deadline_begin(&deadline, DRAIN_AGAIN_MS * NS_PER_MS);
     if (co_condition_wait(gone, NULL) == -ECANCELED)
         co_condition_wait_always(gone, NULL);
     co_deadline_end(&deadline);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "driver/protocol/virtio-blk/vhost-user-message.h"
 #include "export/export.h"
 #include "export/vhost-user/device.h"
@@ -65,7 +66,7 @@ static void serve_run(void *opaque)
             co_serve_front_end(own, fd);
             fd_close(fd);
         } else if (fd != -ECANCELED && fd != -ECONNABORTED && fd != -EINTR) {
-            (void)!co_sleep_ns(RETRY_MS * INT64_C(1000000));
+            (void)!co_sleep_ns(RETRY_MS * NS_PER_MS);
         }
     }
 }

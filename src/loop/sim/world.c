@@ -4,6 +4,7 @@
  * wait; an operation is a timer that fires after a random while. What runs next is chosen at random from all that is
  * ready. Every choice comes from one sequence of random numbers, which the seed determines.
  */
+#include "base/units.h"
 #include "loop/sim/sim-internal.h"
 
 #include <assert.h>

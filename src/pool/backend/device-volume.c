@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/backend.h"
@@ -20,7 +21,7 @@
 #include "pool/pool-error.h"
 #include "pool/storage-internal.h"
 
-enum { WAIT_STEP_MS = 100, NODE_MODE = 0600, NS_PER_MS = 1000000 };
+enum { WAIT_STEP_MS = 100, NODE_MODE = 0600 };
 
 /* --- looking --- */
 
@@ -170,7 +171,7 @@ char *CO_FN co_device_stable_path(struct pool *pool, const char *node, unsigned 
         (void)co_worker_run(search, &links);
         if (links.found || waited >= wait_ms)
             break;
-        if (co_sleep_ns((int64_t)WAIT_STEP_MS * NS_PER_MS))
+        if (co_sleep_ns(WAIT_STEP_MS * NS_PER_MS))
             break;
     }
     if (!links.found && ret_found)

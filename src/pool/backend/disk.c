@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/file.h"
 #include "loop/loop.h"
@@ -18,7 +19,7 @@
 #include "pool/backend/types.h"
 #include "pool/pool-error.h"
 
-enum { NODE_WAIT_MS = 10000, NODE_STEP_MS = 20, NS_PER_MS = 1000000, LINK_WAIT_MS = 0 };
+enum { NODE_WAIT_MS = 10000, NODE_STEP_MS = 20, LINK_WAIT_MS = 0 };
 
 /* A label by the words of pools, of libfdisk and of libblkid; libfdisk has none where it is NULL. */
 static const struct disk_label {
@@ -317,7 +318,7 @@ static bool CO_FN co_wait_for_node(const char *node, struct pool_error **err)
     for (unsigned waited = 0; waited < NODE_WAIT_MS; waited += NODE_STEP_MS) {
         if (co_device_exists(node))
             return true;
-        if (co_sleep_ns((int64_t)NODE_STEP_MS * NS_PER_MS))
+        if (co_sleep_ns(NODE_STEP_MS * NS_PER_MS))
             break;
     }
     return pool_error_set_errno(err, ENOENT, "node '%s' of the new partition", node);

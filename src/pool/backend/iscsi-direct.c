@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "loop/loop.h"
 #include "pool/backend.h"
 #include "pool/backend/iscsi-client.h"
@@ -12,7 +13,7 @@
 #include "pool/pool-secret.h"
 #include "pool/storage-internal.h"
 
-enum { READY_TRIES = 10, READY_FIRST_NS = 10 * 1000 * 1000 };
+enum { READY_TRIES = 10, READY_FIRST_NS = 10 * NS_PER_MS };
 
 /* What a worker thread does, with all that it needs. */
 struct session {

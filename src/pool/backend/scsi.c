@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "loop/coroutine.h"
 #include "loop/file.h"
 #include "loop/loop.h"
@@ -13,7 +14,7 @@
 #include "pool/backend/types.h"
 #include "pool/pool-error.h"
 
-enum { PORT_WAIT_MS = 10000, PORT_STEP_MS = 200, NS_PER_MS = 1000000 };
+enum { PORT_WAIT_MS = 10000, PORT_STEP_MS = 200 };
 
 struct finding {
     const struct pool_adapter *adapter;
@@ -105,7 +106,7 @@ static bool CO_FN scsi_co_start(struct pool *pool, struct pool_error **err)
     for (unsigned waited = 0; waited < PORT_WAIT_MS; waited += PORT_STEP_MS) {
         if (!co_find_host(adapter, &host))
             return true;
-        if (co_sleep_ns((int64_t)PORT_STEP_MS * NS_PER_MS))
+        if (co_sleep_ns(PORT_STEP_MS * NS_PER_MS))
             break;
     }
     return pool_error_set_errno(err, ENODEV, "vport %s", adapter->wwpn);

@@ -4,6 +4,7 @@
 #include <glib.h>
 #include <glib/gstdio.h>
 
+#include "base/units.h"
 #include "loop/loop-test.h"
 #include "loop/socket.h"
 #include "pool/pool-error.h"
@@ -16,7 +17,7 @@ static void CO_FN co_test_silence(void *opaque)
     const struct socket_endpoint endpoint = {.family = SOCKET_UNIX, .path = path};
     struct socket_listener *listener = co_socket_listen(&endpoint, 1, NULL);
     const struct rpc_caller_options options = {
-        .socket = path, .peer = "the daemon", .driver = "storage", .patience_ns = 20 * INT64_C(1000000)};
+        .socket = path, .peer = "the daemon", .driver = "storage", .patience_ns = 20 * NS_PER_MS};
     AUTO(pool_error) error = NULL;
 
     g_assert_nonnull(listener);

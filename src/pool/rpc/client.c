@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/units.h"
 #include "loop/loop.h"
 #include "loop/stream.h"
 #include "pool/log.h"
@@ -26,8 +27,6 @@ enum {
     ANONYMOUS_MAX = 256 << 10,  /* the length of a packet from those of whom nothing is known */
     EVENTS_WAIT_MAX = 16 << 20, /* bytes that wait when another event comes: then nobody reads them */
 };
-
-static const int64_t second_ns = INT64_C(1000000000);
 
 /* --- life --- */
 
@@ -307,7 +306,7 @@ void rpc_client_start_pinging(struct rpc_client *client)
 {
     if (client->server->keepalive_interval_s <= 0)
         return;
-    client->ping_interval_ns = client->server->keepalive_interval_s * second_ns;
+    client->ping_interval_ns = client->server->keepalive_interval_s * NS_PER_S;
     client->ping_at_ns = loop_now_ns() + client->ping_interval_ns;
 }
 
@@ -341,7 +340,7 @@ static bool is_patience_left(struct rpc_client *client)
     if (client->authenticated || !client->anonymous_until_ns || now_ns < client->anonymous_until_ns)
         return true;
     if (client->requests) {
-        client->anonymous_until_ns = now_ns + second_ns;
+        client->anonymous_until_ns = now_ns + NS_PER_S;
         return true;
     }
     pool_log_warning("rpc.client", "server %s: client %" PRIu64 " has not authenticated within %d seconds",
@@ -562,7 +561,7 @@ void rpc_client_start(struct rpc_server *server, int fd, const struct rpc_socket
     client->read_only = options->read_only;
     client->authenticated = options->auth == RPC_AUTH_NONE;
     if (!client->authenticated && server->anonymous_s)
-        client->anonymous_until_ns = loop_now_ns() + server->anonymous_s * second_ns;
+        client->anonymous_until_ns = loop_now_ns() + server->anonymous_s * NS_PER_S;
     client->open = true;
     g_queue_init(&client->output);
     client->streams = g_ptr_array_new();

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "loop/loop.h"
 #include "loop/socket.h"
 #include "pool/log.h"
@@ -15,13 +16,13 @@
 #include "pool/rpc/stream.h"
 
 /* How long to wait where the system has no descriptor for another client. */
-static const int64_t accept_pause_ns = 100 * INT64_C(1000000);
+static const int64_t accept_pause_ns = 100 * NS_PER_MS;
 /* Whoever has said nothing for so long may have to make room. */
-static const int64_t silence_ns = 1000 * INT64_C(1000000);
+static const int64_t silence_ns = 1000 * NS_PER_MS;
 
 /* When the server stops: for calls, before they are cancelled; for clients to read the replies. */
-static const int64_t calls_patience_ns = 3 * INT64_C(1000000000);
-static const int64_t replies_patience_ns = 2 * INT64_C(1000000000);
+static const int64_t calls_patience_ns = 3 * NS_PER_S;
+static const int64_t replies_patience_ns = 2 * NS_PER_S;
 
 struct rpc_accept {
     struct rpc_server *server;

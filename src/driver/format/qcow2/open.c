@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "block/filename-options.h"
 #include "block/image.h"
 #include "crypto/block-crypt.h"
@@ -306,7 +307,7 @@ static void set_geometry(struct qcow2_image *image)
 static void CO_FN co_clean_caches(void *opaque)
 {
     struct qcow2_image *image = opaque;
-    int64_t interval_ns = image->settings.clean_interval_seconds * INT64_C(1000000000);
+    int64_t interval_ns = image->settings.clean_interval_seconds * NS_PER_S;
 
     while (!co_sleep_ns(interval_ns)) {
         qcow2_cache_trim(image->l2);

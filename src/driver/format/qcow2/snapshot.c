@@ -23,6 +23,7 @@
  * meanwhile where the version has one.
  */
 #include "driver/format/qcow2/snapshot.h"
+#include "base/units.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -96,7 +97,7 @@ static ssize_t snapshot_find(const struct qcow2_image *image, const char *id, co
 static struct snapshot_info *snapshot_info(const struct qcow2_snapshot *snapshot)
 {
     struct snapshot_info *info = g_new0(struct snapshot_info, 1);
-    uint64_t second = 1000 * 1000 * 1000;
+    uint64_t second = NS_PER_S;
 
     info->id = g_strdup(snapshot->id);
     info->name = g_strdup(snapshot->name);
@@ -322,7 +323,7 @@ static struct qcow2_snapshot snapshot_from_info(const struct qcow2_image *image,
         .l1_size = image->header->l1_size,
         .date_sec = (uint32_t)info->date_sec,
         .date_nsec = (uint32_t)info->date_nsec,
-        .vm_clock_nsec = (uint64_t)info->vm_clock_sec * 1000 * 1000 * 1000 + (uint64_t)info->vm_clock_nsec,
+        .vm_clock_nsec = (uint64_t)info->vm_clock_sec * NS_PER_S + (uint64_t)info->vm_clock_nsec,
         .vm_state_size = (uint64_t)info->vm_state_size,
         .disk_size = image->header->size,
         .has_disk_size = true,

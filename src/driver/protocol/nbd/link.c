@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "driver/protocol/nbd/coverage.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
@@ -481,7 +482,7 @@ static void CO_FN co_leave(struct nbd_link *link)
     if (link->broken)
         return;
     link->broken = true;
-    co_deadline_begin(&deadline, GOODBYE_SECONDS * INT64_C(1000000000));
+    co_deadline_begin(&deadline, GOODBYE_SECONDS * NS_PER_S);
     co_condition_broadcast(&link->room);
     while (link->sending && !ret)
         ret = co_condition_wait(&link->room, NULL);

@@ -21,6 +21,7 @@
 
 #include "base/error.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "gen/types.h"
 #include "loop/coroutine.h"
 #include "loop/lock.h"
@@ -39,9 +40,6 @@ enum {
     ATTEMPT_SECONDS = 30, /* for one connection to be made */
     GOODBYE_SECONDS = 2,
 };
-
-#define NS_PER_SECOND INT64_C(1000000000)
-#define NS_PER_MS INT64_C(1000000)
 
 enum extra_state { EXTRA_FREE, EXTRA_CONNECTING, EXTRA_READY, EXTRA_FAILED };
 
@@ -164,7 +162,7 @@ static void expire(struct nbd_remote *remote)
 
 static int64_t waiting_left_ns(const struct nbd_remote *remote)
 {
-    return remote->lost_ns + remote->reconnect_delay_s * NS_PER_SECOND - loop_now_ns();
+    return remote->lost_ns + remote->reconnect_delay_s * NS_PER_S - loop_now_ns();
 }
 
 /* Sleeps before the next attempt: not beyond the end of the calls' patience, and less while somebody waits. */
@@ -189,11 +187,11 @@ static void CO_FN co_run_connector(void *opaque)
     int64_t backoff_ms = RETRY_FIRST_MS;
 
     while (!co_cancelled()) {
-        int64_t limit_ns = ATTEMPT_SECONDS * NS_PER_SECOND;
+        int64_t limit_ns = ATTEMPT_SECONDS * NS_PER_S;
         AUTO(error) error = NULL;
 
         if (!remote->expired)
-            limit_ns = MIN(limit_ns, MAX(waiting_left_ns(remote), NS_PER_SECOND));
+            limit_ns = MIN(limit_ns, MAX(waiting_left_ns(remote), NS_PER_S));
         remote->link = co_connect_again(remote, remote->loop, limit_ns, &error);
         if (remote->link) {
             TRACE(nbd_client_reconnected, "remote %p", (void *)remote);
@@ -270,7 +268,7 @@ static void CO_FN co_connect_extra(void *opaque)
     struct extra *extra = opaque;
     struct nbd_remote *remote = extra->remote;
     AUTO(error) error = NULL;
-    struct nbd_link *link = co_connect_again(remote, extra->loop, ATTEMPT_SECONDS * NS_PER_SECOND, &error);
+    struct nbd_link *link = co_connect_again(remote, extra->loop, ATTEMPT_SECONDS * NS_PER_S, &error);
 
     TRACE(nbd_client_extra, "remote %p: %s", (void *)remote, link ? "connected" : error_message(error));
     spin_lock(&remote->spin);
@@ -391,12 +389,12 @@ static void remote_free(struct nbd_remote *remote)
 
 static bool CO_FN co_open(struct nbd_remote *remote, uint32_t timeout_s, struct error **err)
 {
-    int64_t until_ns = loop_now_ns() + timeout_s * NS_PER_SECOND;
+    int64_t until_ns = loop_now_ns() + timeout_s * NS_PER_S;
     int64_t backoff_ms = RETRY_FIRST_MS;
 
     for (;;) {
         int64_t left_ns = until_ns - loop_now_ns();
-        int64_t limit_ns = timeout_s ? MAX(left_ns, NS_PER_SECOND) : ATTEMPT_SECONDS * NS_PER_SECOND;
+        int64_t limit_ns = timeout_s ? MAX(left_ns, NS_PER_S) : ATTEMPT_SECONDS * NS_PER_S;
         AUTO(error) error = NULL;
 
         remote->link = co_connect(remote, remote->loop, limit_ns, &remote->terms, &error);
@@ -432,7 +430,7 @@ static void CO_FN co_end_link(struct nbd_link *link)
 
     if (!link)
         return;
-    co_deadline_begin(&deadline, GOODBYE_SECONDS * NS_PER_SECOND);
+    co_deadline_begin(&deadline, GOODBYE_SECONDS * NS_PER_S);
     co_nbd_link_goodbye(link);
     co_deadline_end(&deadline);
     nbd_link_unref(link);

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/trace.h"
+#include "base/units.h"
 #include "driver/protocol/virtio-blk/transport.h"
 #include "driver/protocol/virtio-blk/vhost-user-message.h"
 #include "loop/coroutine.h"
@@ -145,7 +146,7 @@ static bool CO_FN co_wait_for_reply(struct vhost_user_front *front, struct error
     struct co_deadline deadline;
     int result = 0;
 
-    co_deadline_begin(&deadline, ANSWER_SECONDS * INT64_C(1000000000));
+    co_deadline_begin(&deadline, ANSWER_SECONDS * NS_PER_S);
     while (front->waiting && !front->lost && !result)
         result = co_condition_wait(&front->answered, NULL);
     co_deadline_end(&deadline);
