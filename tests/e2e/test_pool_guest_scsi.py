@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Pools of SCSI hosts and of multipath devices: hosts of the kernel's own making, in a machine that has a SCSI card, too."""
+import threading
+
 import libvirt
 import pytest
-from harness import raw_image, wait_for
+from harness import raw_image
 from lio_targets import LocalTarget
 from pool_daemon import error_of
 
@@ -42,8 +44,8 @@ def test_units_of_a_host(pool_guest, debug_host):
     assert pool_guest.do(f'[ -b {volume.path()} ] && echo yes') == 'yes' and volume.path().startswith('/dev/sd')
     assert volume.key() == pool_guest.do(f'/lib/udev/scsi_id --replace-whitespace --whitelisted --device {volume.path()}')
     pool_guest.do(f'echo 3 >{DEBUG}/max_luns')
-    # The kernel has a unit before it has its disk.
-    wait_for(lambda: pool.refresh() == 0 and len(pool.listVolumes()) == 3, 'the disks of the new units')
+    # The kernel has a unit before it has its disk, for which the daemon waits.
+    pool.refresh()
     assert volumes_of(pool) == {f'unit:0:0:{number}': 8 * MIB for number in range(3)}
     assert pool.info()[1:] == [24 * MIB, 24 * MIB, 0]
     stream = connection.newStream()
@@ -61,6 +63,24 @@ def test_units_of_a_host(pool_guest, debug_host):
     assert pool.isActive() and len(pool.listVolumes()) == 2
     pool.destroy()
     assert pool_guest.do(f'ls -d {DEBUG}/adapter0/{debug_host}').endswith(debug_host)
+
+
+def test_units_whose_disks_come_late(pool_guest, debug_host):
+    """A driver that takes its time with two new units, and one that never takes one that was there before."""
+    pool = pool_guest.connect().storagePoolDefineXML(scsi_xml(by_name(debug_host), '/dev'))
+    pool.create()
+    bus, address = '/sys/bus/scsi', f'{debug_host[4:]}:0:0'
+    pool_guest.do(f'echo 0 >{bus}/drivers_autoprobe; echo 3 >{DEBUG}/max_luns')
+    refresh = threading.Thread(target=pool.refresh)
+    refresh.start()
+    pool_guest.wait(f'[ -e {bus}/devices/{address}:2 ]')
+    pool_guest.do(f'for unit in 1 2; do echo {address}:$unit >{bus}/drivers/sd/bind; done; echo 1 >{bus}/drivers_autoprobe')
+    refresh.join()
+    assert volumes_of(pool) == {f'unit:0:0:{number}': 8 * MIB for number in range(3)}
+    pool_guest.do(f'echo {address}:1 >{bus}/drivers/sd/unbind')
+    pool.refresh()
+    assert sorted(volumes_of(pool)) == ['unit:0:0:0', 'unit:0:0:2']
+    pool.destroy()
 
 
 def test_host_that_goes(pool_guest, debug_host):

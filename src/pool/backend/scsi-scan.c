@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "loop/file.h"
 #include "loop/loop.h"
 #include "pool/backend.h"
@@ -16,6 +17,7 @@
 #include "pool/pool-error.h"
 
 enum { TYPE_DISK = 0, TYPE_ROM = 5, LINK_WAIT_MS = 10000 };
+enum { NODE_STEP_MS = 20, NEW_NODE_WAIT_MS = 5000, OLD_NODE_WAIT_MS = 1000 };
 
 #define SCSI_ID "/lib/udev/scsi_id"
 
@@ -201,8 +203,7 @@ int scsi_list_units(const char *sysfs, unsigned host, GArray **ret)
             !is_storage(devices, name))
             continue;
         unit.node = find_node(devices, name);
-        if (unit.node)
-            g_array_append_val(*ret, unit);
+        g_array_append_val(*ret, unit);
     }
     g_array_sort(*ret, compare_units);
     return 0;
@@ -279,21 +280,79 @@ static bool CO_FN co_rescan(unsigned host, struct pool_error **err)
     return !ret || pool_error_set_errno(err, ret, "Write to '%s' to trigger host scan failed", path);
 }
 
-bool CO_FN co_scsi_scan(struct pool *pool, unsigned host, struct pool_scan *scan, struct pool_error **err)
+static bool contains(const GArray *units, const struct scsi_unit *unit)
+{
+    for (guint i = 0; i < units->len; i++) {
+        if (!compare_units(unit, &g_array_index(units, struct scsi_unit, i)))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * How long to wait for the nodes that are missing: the kernel attaches the driver of a unit that it has just found on
+ * its own time. Units that were there before may never have one, like members of an array that its card keeps hidden,
+ * and must not make each look slow.
+ */
+static unsigned patience_ms(const GArray *units, const GArray *before)
+{
+    unsigned patience = 0;
+
+    for (guint i = 0; i < units->len; i++) {
+        const struct scsi_unit *unit = &g_array_index(units, struct scsi_unit, i);
+
+        if (!unit->node)
+            patience = MAX(patience, contains(before, unit) ? OLD_NODE_WAIT_MS : NEW_NODE_WAIT_MS);
+    }
+    return patience;
+}
+
+/* Units come and go meanwhile; those of `before` were there before the host was asked to look. */
+static void CO_FN co_wait_for_nodes(unsigned host, const GArray *before)
+{
+    for (unsigned waited = 0;; waited += NODE_STEP_MS) {
+        struct listing now = {.host = host};
+        unsigned patience;
+
+        (void)co_worker_run(list, &now);
+        patience = patience_ms(now.units, before);
+        g_array_unref(now.units);
+        if (waited >= patience || co_sleep_ns(NODE_STEP_MS * NS_PER_MS))
+            return;
+    }
+}
+
+static void CO_FN co_add_units(struct pool *pool, unsigned host, struct pool_scan *scan)
 {
     struct listing listing = {.host = host};
-    const char *target = pool->def->target_path;
     unsigned wait_ms = LINK_WAIT_MS;
 
-    if (!co_rescan(host, err))
-        return false;
-    if (strcmp(target, "/dev") != 0 && !g_str_has_prefix(target, "/dev/"))
-        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "unable to use target path '%s' for dev 'host%u'", target,
-                              host);
-    co_command_settle();
     (void)co_worker_run(list, &listing);
-    for (guint i = 0; i < listing.units->len; i++)
-        co_add_unit(pool, &g_array_index(listing.units, struct scsi_unit, i), &wait_ms, scan);
+    for (guint i = 0; i < listing.units->len; i++) {
+        const struct scsi_unit *unit = &g_array_index(listing.units, struct scsi_unit, i);
+
+        if (unit->node)
+            co_add_unit(pool, unit, &wait_ms, scan);
+    }
     g_array_unref(listing.units);
-    return true;
+}
+
+bool CO_FN co_scsi_scan(struct pool *pool, unsigned host, struct pool_scan *scan, struct pool_error **err)
+{
+    struct listing before = {.host = host};
+    const char *target = pool->def->target_path;
+    bool ok;
+
+    (void)co_worker_run(list, &before);
+    ok = co_rescan(host, err);
+    if (ok && strcmp(target, "/dev") != 0 && !g_str_has_prefix(target, "/dev/"))
+        ok = pool_error_set(err, POOL_ERROR_INVALID_ARG, "unable to use target path '%s' for dev 'host%u'", target,
+                            host);
+    if (ok) {
+        co_wait_for_nodes(host, before.units);
+        co_command_settle();
+        co_add_units(pool, host, scan);
+    }
+    g_array_unref(before.units);
+    return ok;
 }

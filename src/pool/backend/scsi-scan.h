@@ -28,12 +28,12 @@ int scsi_find_parent(const char *sysfs, const struct pool_adapter *child, unsign
 struct scsi_unit {
     unsigned bus, target;
     uint64_t lun;
-    char *node; /* "/dev/sda"; owned */
+    char *node; /* "/dev/sda"; owned; NULL: it has none (yet) */
 };
 
 /* struct scsi_unit of all units of that host, by bus, target and lun; freed with the array. 0 or -errno. */
 int scsi_list_units(const char *sysfs, unsigned host, GArray **ret);
 
-/* Looks for new units of the host, and adds them all to `scan` as volumes. A unit to which no link in the pool's target
- * leads is left out. */
+/* Looks for new units of the host, and adds them all to `scan` as volumes. The nodes of new ones are waited for, some
+ * seconds at most. A unit without a node, or to which no link in the pool's target leads, is left out. */
 bool CO_FN co_scsi_scan(struct pool *pool, unsigned host, struct pool_scan *scan, struct pool_error **err);

@@ -87,7 +87,7 @@ static void make_tree(void)
 static void test_units(void)
 {
     GArray *units;
-    static const char *const nodes[] = {"/dev/sda", "/dev/sdb", "/dev/sr0"};
+    static const char *const nodes[] = {"/dev/sda", "/dev/sdb", "/dev/sr0", NULL};
 
     g_assert_cmpint(scsi_list_units(tree, 2, &units), ==, 0);
     g_assert_cmpuint(units->len, ==, G_N_ELEMENTS(nodes));
