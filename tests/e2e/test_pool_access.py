@@ -13,7 +13,7 @@ from harness import PATIENCE_S, run, wait_for
 from pool_daemon import error_of, pool_xml, volume_xml
 from pool_raw import Raw, words
 from test_pool_luks import define_secret
-from test_pool_rpc_clients import event_loop  # pylint: disable=unused-import
+from test_pool_rpc_clients import event_loop, open_files  # pylint: disable=unused-import
 
 MIB = 1 << 20
 NOBODY = 65534
@@ -41,6 +41,10 @@ def as_nobody(pool, *words, socket=None):
     uri = pool.uri().replace(str(pool.socket), str(socket or pool.socket))
     done = run('setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--clear-groups', 'virsh', '-c', uri, *words, check=False)
     return re.sub(r'\n+', '\n', done.stdout + done.stderr)
+
+
+def sockets(pool):
+    return sum(name.startswith('socket:') for name in open_files(pool))
 
 
 # --- connections ---
@@ -81,11 +85,15 @@ def test_waiting_for_a_person_keeps_no_worker(pool_daemon, polkit, tmp_path):
         os.seteuid(0)
     first = raw.send(70)
     wait_for(polkit.questions, 'the question')
+    while_asking = sockets(pool_daemon)
     second = raw.send(70)
     answer = raw.receive()
     assert answer.serial == second != first
     assert answer.error()[2] == "authentication failed: polkit is being asked about 'org.libvirt.unix.manage' already"
     assert 'Name' in pool_daemon.virsh('pool-list')
+    # Who goes away takes the question along: the connection on which it was asked ends, by which polkit knows.
+    raw.sock.close()
+    wait_for(lambda: sockets(pool_daemon) <= while_asking - 2, 'the end of the question')
 
 
 def test_those_who_say_nothing_make_room(pool_daemon, polkit):

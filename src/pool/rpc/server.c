@@ -206,13 +206,13 @@ static void CO_FN co_wait_while(struct rpc_server *server, bool (*has)(const str
     co_deadline_end(&deadline);
 }
 
-/* Those whose procedures have one of the rules; 0: all. */
-static void cancel_calls(struct rpc_server *server, unsigned rules)
+/* Those whose procedures have one of the rules (0: all), of `client` (NULL: of everybody). */
+static void cancel_calls(struct rpc_server *server, const struct rpc_client *client, unsigned rules)
 {
     for (guint i = 0; i < server->calls->len; i++) {
         const struct rpc_call *call = server->calls->pdata[i];
 
-        if (rules && !(call->procedure->rules & rules))
+        if ((rules && !(call->procedure->rules & rules)) || (client && call->client != client))
             continue;
         pool_log_info("rpc.server", "%s of client %" PRIu64 " is cancelled", call->procedure->function,
                       call->client->id);
@@ -224,9 +224,9 @@ void co_rpc_server_stop(struct rpc_server *server)
 {
     server->stopping = true;
     co_stop_accepting(server);
-    cancel_calls(server, RPC_NO_WORKER); /* nobody knows when people answer */
+    cancel_calls(server, NULL, RPC_NO_WORKER); /* nobody knows when people answer */
     co_wait_while(server, has_calls, calls_patience_ns);
-    cancel_calls(server, 0);
+    cancel_calls(server, NULL, 0);
     while (has_calls(server))
         co_condition_wait_always(&server->ended, NULL);
     stop_streams(server);
@@ -331,6 +331,7 @@ void rpc_server_remove_client(struct rpc_server *server, struct rpc_client *clie
     assert(found);
     assert(server->anonymous >= anonymous);
     server->anonymous -= anonymous;
+    cancel_calls(server, client, RPC_NO_WORKER); /* nobody is asked on behalf of who has gone */
     co_condition_broadcast(&server->room);
     co_condition_broadcast(&server->ended);
     if (server->clients_changed)
