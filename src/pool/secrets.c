@@ -180,10 +180,14 @@ static bool CO_FN co_write_def(struct pool_secrets *secrets, const struct secret
 {
     g_autofree char *path = file_path(secrets, def->uuid, "xml");
     g_autofree char *xml = secret_def_format(def);
+    size_t size = strlen(xml);
 
+    if (size > FILE_MAX) /* it could not be read again when the daemon is started next */
+        return pool_error_set_domain(err, POOL_DOMAIN_SECRET, POOL_ERROR_XML_DETAIL,
+                                     "the definition has %zu bytes in its file, more than %d", size, FILE_MAX);
     if (!co_ensure_directory(secrets, err))
         return false;
-    return co_replace_file(path, xml, strlen(xml), err);
+    return co_replace_file(path, xml, size, err);
 }
 
 static bool CO_FN co_write_value(struct pool_secrets *secrets, const struct own_secret *secret, struct pool_error **err)

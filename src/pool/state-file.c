@@ -45,12 +45,25 @@ static int make_directory(void *opaque)
     return g_mkdir_with_parents(opaque, 0777) ? -errno : 0;
 }
 
+/* What could not be read again when the daemon is started next is not written either. */
+static bool check_length(const char *text, struct pool_error **err)
+{
+    size_t size = strlen(text);
+
+    return size <= XML_TEXT_MAX ||
+           pool_error_set(err, POOL_ERROR_XML_DETAIL, "the definition has %zu bytes in its file, more than %d", size,
+                          XML_TEXT_MAX);
+}
+
 static bool CO_FN co_replace(const char *directory, const char *name, const char *text, struct pool_error **err)
 {
     g_autofree char *path = file_path(directory, name);
     g_autofree char *folder = g_strdup(directory);
-    int ret = co_worker_run(make_directory, folder);
+    int ret;
 
+    if (!check_length(text, err))
+        return false;
+    ret = co_worker_run(make_directory, folder);
     if (ret)
         return pool_error_set_errno(err, ret, "cannot create config directory %s", directory);
     return co_replace_file(path, text, strlen(text), err);

@@ -2,12 +2,16 @@
 """What is left when the daemon ends, in order or not."""
 import os
 import random
+import signal
 import subprocess
 import threading
 
 import libvirt
+import pytest
 from harness import program, wait_for
-from pool_daemon import pool_xml, volume_xml
+from pool_daemon import error_of, pool_xml, volume_xml
+from test_pool_end import XML as TARGET_XML
+from test_pool_end import tool  # pylint: disable=unused-import
 
 STORED = """<!--
 WARNING: THIS IS AN AUTO-GENERATED FILE. CHANGES TO IT ARE LIKELY TO BE
@@ -70,17 +74,52 @@ def test_running_pools_outlive_the_daemon(pool_daemon, tmp_path):
     assert not (pool_daemon.state / 'fleeting.xml').exists()
 
 
-def test_autostart_once_a_boot(pool_daemon, tmp_path):
-    connection = pool_daemon.start().connect()
-    pool = connection.storagePoolDefineXML(pool_xml('demo', tmp_path / 'made'))
-    pool.setAutostart(1)
-    assert (pool_daemon.config / 'autostart' / 'demo.xml').is_symlink()
-    connection.close()
-    pool_daemon.stop()
-    (tmp_path / 'made').mkdir()
-    (pool_daemon.state / 'autostarted').unlink()
-    assert pool_daemon.start().connect().storagePoolLookupByName('demo').isActive()
-    assert (pool_daemon.state / 'autostarted').exists()
+@pytest.mark.skipif(os.geteuid() != 0, reason='makes loop devices')
+def test_autostart_once_a_boot(pool_daemon, tool):
+    """Of a kind that does not run just because its source is there. When definitions are read again, it is started, too."""
+    def restart(as_after_a_boot):
+        pool_daemon.stop()
+        if as_after_a_boot:
+            (pool_daemon.state / 'autostarted').unlink()
+        return pool_daemon.start().connect().storagePoolLookupByName('target')
+
+    pool_daemon.start().connect().storagePoolDefineXML(TARGET_XML).setAutostart(1)
+    assert (pool_daemon.config / 'autostart' / 'target.xml').is_symlink()
+    assert not restart(as_after_a_boot=False).isActive()
+    pool = restart(as_after_a_boot=True)
+    assert pool.isActive() and (pool_daemon.state / 'autostarted').exists()
+    pool.destroy()
+    pool = restart(as_after_a_boot=False)
+    assert not pool.isActive()
+    pool_daemon.process.send_signal(signal.SIGHUP)
+    wait_for(pool.isActive, 'the pool')
+    pool.destroy()
+    pool.setAutostart(0)
+    assert not (pool_daemon.config / 'autostart' / 'target.xml').exists()
+    assert not restart(as_after_a_boot=True).isActive()
+
+
+def test_definitions_that_could_not_be_read_again(pool_daemon):
+    """What is longer in its file than what was sent."""
+    connection, secrets = pool_daemon.start().connect(), pool_daemon.connect('secret')
+    secret = "<secret ephemeral='no' private='no'><description>{}</description></secret>"
+
+    def xml(characters):
+        # Each takes four bytes in the file.
+        return pool_xml('demo', pool_daemon.images).replace('</target>', f"<permissions><label>{'>' * characters}</label></permissions></target>")
+
+    for call in (connection.storagePoolDefineXML, connection.storagePoolCreateXML):
+        code, message = error_of(call, xml(1100000))
+        assert code == libvirt.VIR_ERR_XML_DETAIL and message.endswith('bytes in its file, more than 4194304')
+    code, message = error_of(secrets.secretDefineXML, secret.format('>' * 300000))
+    assert code == libvirt.VIR_ERR_XML_DETAIL and message.endswith('bytes in its file, more than 1048576')
+    assert connection.listAllStoragePools() == [] and secrets.listAllSecrets() == []
+    connection.storagePoolDefineXML(xml(1000000)).create()
+    secrets.secretDefineXML(secret.format('>' * 250000))
+    pool_daemon.kill()
+    connection, secrets = pool_daemon.start().connect(), pool_daemon.connect('secret')
+    assert [(pool.name(), pool.isActive()) for pool in connection.listAllStoragePools()] == [('demo', 1)]
+    assert len(secrets.listAllSecrets()) == 1
 
 
 def test_one_daemon_for_the_same_pools(pool_daemon):
