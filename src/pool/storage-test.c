@@ -318,7 +318,7 @@ static void co_volume_life(void *opaque)
     g_assert_cmpuint(info.allocation, ==, 0);
     path = storage_volume_get_path(fixture.storage, raw, NULL);
     g_assert_cmpstr(path, ==, raw->key);
-    found = storage_volume_by_path(fixture.storage, path, NULL);
+    found = co_storage_volume_by_path(fixture.storage, path, NULL);
     g_assert_cmpstr(found->name, ==, "a.raw");
 
     image = make(&fixture, pool, "b.qcow2", "<capacity unit='M'>64</capacity><target><format type='qcow2'/></target>");

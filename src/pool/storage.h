@@ -161,7 +161,7 @@ struct volume_id_array *storage_volume_list(struct storage *storage, const struc
 struct volume_id *storage_volume_by_name(struct storage *storage, const struct pool_id *pool, const char *name,
                                          struct pool_error **err);
 struct volume_id *storage_volume_by_key(struct storage *storage, const char *key, struct pool_error **err);
-struct volume_id *storage_volume_by_path(struct storage *storage, const char *path, struct pool_error **err);
+struct volume_id *CO_FN co_storage_volume_by_path(struct storage *storage, const char *path, struct pool_error **err);
 char *storage_volume_get_path(struct storage *storage, const struct volume_id *volume, struct pool_error **err);
 
 bool CO_FN co_storage_volume_get_info(struct storage *storage, const struct volume_id *volume, unsigned flags,

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "loop/loop.h"
 #include "pool/pool-error.h"
 #include "pool/storage-internal.h"
 
@@ -47,13 +48,26 @@ static const struct volume *find_device(const struct pool *pool, const struct st
     return NULL;
 }
 
-struct volume_id *storage_volume_by_path(struct storage *storage, const char *path, struct pool_error **err)
+struct device_question {
+    const char *path;
+    struct stat status;
+};
+
+/* True: `path` is that of a block device. */
+static int look_at_device(void *opaque)
+{
+    struct device_question *question = opaque;
+
+    return !stat(question->path, &question->status) && S_ISBLK(question->status.st_mode);
+}
+
+struct volume_id *CO_FN co_storage_volume_by_path(struct storage *storage, const char *path, struct pool_error **err)
 {
     g_autofree char *clean = path_squeeze(path);
-    bool is_device = g_str_has_prefix(clean, "/dev/");
-    struct stat status;
+    struct device_question question = {.path = clean};
+    /* It is for the client to choose, and may lead out of /dev to where nobody answers. */
+    bool is_device = g_str_has_prefix(clean, "/dev/") && co_worker_run(look_at_device, &question);
 
-    is_device = is_device && !stat(clean, &status) && S_ISBLK(status.st_mode);
     for (guint i = 0; i < storage->pools->len; i++) {
         const struct pool *pool = g_ptr_array_index(storage->pools, i);
         unsigned flags = pool->backend ? pool->backend->flags : 0;
@@ -63,7 +77,7 @@ struct volume_id *storage_volume_by_path(struct storage *storage, const char *pa
             continue;
         volume = pool_find_path(pool, flags & BACKEND_EXACT_PATHS ? path : clean);
         if (!volume && is_device && flags & BACKEND_STABLE_PATHS)
-            volume = find_device(pool, &status);
+            volume = find_device(pool, &question.status);
         if (volume)
             return volume_get_id(pool, volume);
     }

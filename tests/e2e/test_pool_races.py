@@ -5,12 +5,14 @@ error, and afterwards everything is as free as if nobody had been there.
 """
 import os
 import random
+import signal
 import threading
 
 import libvirt
 import pytest
 from harness import PATIENCE_S
 from pool_daemon import pool_xml, volume_xml
+from pool_raw import OK, Raw, string
 from test_pool_devices import disk_pool, loop_device, partition
 
 MIB = 1 << 20
@@ -123,6 +125,30 @@ def test_one_pool_of_files(pool_daemon, tmp_path):
         pool.destroy()
         pool.undefine()
     assert not [name for folder in ('one', 'two', 'other') for name in os.listdir(tmp_path / folder) if name.startswith('.')]
+
+
+def test_path_to_where_nobody_answers(pool_daemon, daemon, tmp_path):
+    """A client names a path below /dev that leads elsewhere; it waits alone."""
+    image, mounted = tmp_path / 'image', tmp_path / 'mounted'
+    for path in (image, mounted):
+        path.write_bytes(bytes(MIB))
+    server = daemon('--blockdev', f'driver=file,node-name=disk,filename={image}',
+                    '--export', f'type=fuse,id=e,node-name=disk,mountpoint={mounted}')
+    pool_daemon.start()
+    raw = Raw(pool_daemon.socket)
+    raw.call(66)
+    assert raw.open(pool_daemon.uri().split('?')[0]).status == OK
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        raw.send(97, string(f'/dev/..{mounted}'))
+        assert 'Name' in pool_daemon.virsh('pool-list')
+        raw.sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            raw.sock.recv(1)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    raw.sock.settimeout(PATIENCE_S)
+    assert raw.receive().error()[0] == libvirt.VIR_ERR_NO_STORAGE_VOL
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='makes loop devices')

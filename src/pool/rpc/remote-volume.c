@@ -84,7 +84,7 @@ bool co_remote_volume_by_key(struct rpc_call *call, struct pool_error **err)
 
 bool co_remote_volume_by_path(struct rpc_call *call, struct pool_error **err)
 {
-    call->result[0].volume = storage_volume_by_path(remote_storage(call), call->args[0].string, err);
+    call->result[0].volume = co_storage_volume_by_path(remote_storage(call), call->args[0].string, err);
     return call->result[0].volume;
 }
 

@@ -275,7 +275,7 @@ struct volume_id *storage_volume_by_key(struct storage *storage, const char *key
     return NULL;
 }
 
-struct volume_id *storage_volume_by_path(struct storage *storage, const char *path, struct pool_error **err)
+struct volume_id *co_storage_volume_by_path(struct storage *storage, const char *path, struct pool_error **err)
 {
     return the_volume();
 }
