@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -75,10 +76,16 @@ static bool is_taken(struct storage *storage, const struct pool_def *def)
 static void CO_FN co_load_state(struct storage *storage, const char *name)
 {
     struct pool_def *def = co_read(storage->state_directory, name);
+    g_autofree char *path = storage_state_path(storage, name);
     struct pool *pool;
 
     if (!def)
         return;
+    if (access(path, F_OK)) {
+        /* It has been stopped while its file was read, and is not to come back by that. */
+        pool_def_free(def);
+        return;
+    }
     if (!pool_backend_find(def->type))
         log_error("Pool '%s' is of type '%s', which this build has no backend for", name,
                   pool_type_info(def->type)->name);
@@ -326,12 +333,12 @@ void CO_FN co_storage_reload(struct storage *storage)
         return;
     }
     storage->loading = true;
-    known = reference_all(storage);
     co_mutex_lock(&storage->definitions);
+    known = reference_all(storage); /* under the lock, so that what clients make meanwhile is not taken for ours */
     co_load_files(storage);
+    pools = reference_all(storage);
     co_mutex_unlock(&storage->definitions);
     /* What was there before goes on as it was; running pools that came by a file are looked at. */
-    pools = reference_all(storage);
     for (guint i = 0; i < pools->len; i++) {
         struct pool *pool = g_ptr_array_index(pools, i);
 
