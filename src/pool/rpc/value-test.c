@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "pool/rpc/packet.h"
 #include "pool/rpc/typed-params.h"
 #include "pool/rpc/xdr.h"
 
@@ -91,6 +92,22 @@ static void test_lists(void)
     }
 }
 
+/* A list that no packet can hold takes no more memory than shows that. */
+static void test_too_much(void)
+{
+    enum { TEXT = 1 << 20, COUNT = 1000 };
+    g_autofree char *text = g_strnfill(TEXT, 'x');
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    union rpc_value values[] = {{.strings = g_ptr_array_new()}};
+
+    for (int i = 0; i < COUNT; i++)
+        g_ptr_array_add(values[0].strings, text);
+    rpc_values_encode("S", values, bytes);
+    g_assert_cmpuint(bytes->len, >, RPC_PACKET_MAX);
+    g_assert_cmpuint(bytes->len, <=, RPC_PACKET_MAX + TEXT + 8);
+    rpc_values_free("S", values);
+}
+
 /* Every prefix of a good input is refused. */
 static void test_truncated(void)
 {
@@ -155,6 +172,7 @@ int main(int argc, char **argv)
     g_test_add_func("/rpc-value/pool-bytes", test_pool_bytes);
     g_test_add_func("/rpc-value/round-trip", test_round_trip);
     g_test_add_func("/rpc-value/lists", test_lists);
+    g_test_add_func("/rpc-value/too-much", test_too_much);
     g_test_add_func("/rpc-value/truncated", test_truncated);
     g_test_add_func("/rpc-value/refused", test_refused);
     return g_test_run();

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "pool/rpc/packet.h"
 #include "pool/rpc/typed-params.h"
 #include "pool/rpc/xdr.h"
 
@@ -289,6 +290,7 @@ static void put_chars(const struct rpc_bytes *bytes, GByteArray *to)
         xdr_put_u32(to, bytes->data[i]);
 }
 
+/* What is too long for a packet is not written to its end: nobody gets it. */
 static void put_array(char letter, const union rpc_value *value, GByteArray *to)
 {
     size_t count = 0;
@@ -304,7 +306,7 @@ static void put_array(char letter, const union rpc_value *value, GByteArray *to)
     else if (strchr("SK", letter) && value->strings)
         count = value->strings->len;
     xdr_put_u32(to, (uint32_t)count);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && to->len <= RPC_PACKET_MAX; i++) {
         if (letter == 'P')
             put_pool(value->pools->items[i], to);
         else if (letter == 'V')

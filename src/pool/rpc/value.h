@@ -86,7 +86,8 @@ enum { RPC_VALUES_MAX = 6 };
  * read is there to be freed. What follows in the input is not looked at. */
 bool rpc_values_decode(const char *layout, struct xdr_reader *reader, union rpc_value *values);
 
-/* Appends `values`, of which pointers to arrays may be NULL for empty ones, other ones not. */
+/* Appends `values`, of which pointers to arrays may be NULL for empty ones, other ones not. Once no packet can hold it
+ * all, the rest of an array is left out. */
 void rpc_values_encode(const char *layout, const union rpc_value *values, GByteArray *to);
 
 void rpc_values_free(const char *layout, union rpc_value *values);
