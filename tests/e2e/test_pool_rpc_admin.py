@@ -8,6 +8,7 @@ import pytest
 
 from harness import PATIENCE_S
 from pool_daemon import PoolDaemon
+from pool_raw import ADMIN, OK, Raw, words
 
 
 @pytest.fixture(scope='module')
@@ -117,4 +118,14 @@ def test_every_name_of_the_commands(pool):
 def test_timeout_can_be_set(tmp_path):
     one = PoolDaemon(tmp_path).start()
     admin(one, 'daemon-timeout', '--timeout', '1')
+    assert one.process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize('flags', [0, 1])
+def test_shutdown(tmp_path, flags):
+    """By a call that virt-admin has since 11.2; its second flag is for daemons that have guests."""
+    one = PoolDaemon(tmp_path).start()
+    raw = Raw(one.socket.with_name('virtstoraged-admin-sock'), ADMIN)
+    assert raw.call(20, words(2)).error() == (8, 62, 'unsupported flags (0x2) in function adminConnectDaemonShutdown')
+    assert raw.call(20, words(flags)).status == OK
     assert one.process.wait(PATIENCE_S) == 0

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Debian's virsh and python3-libvirt against the pool daemon: connections, events, streams, secrets."""
+import errno
 import os
+import struct
 import threading
 
 import libvirt
@@ -8,7 +10,7 @@ import pytest
 
 from harness import run, wait_for
 from pool_daemon import PoolDaemon, error_of, pool_xml, volume_xml
-from pool_raw import KEEPALIVE, MESSAGE, Raw, words
+from pool_raw import CONTINUE, KEEPALIVE, MESSAGE, OK, REMOTE, STREAM, Raw, string, words
 
 PIECE = 1 << 20
 
@@ -51,20 +53,78 @@ def event_loop():
     threading.Thread(target=live, daemon=True).start()
 
 
+def listen(connection, one=None):
+    """What the connection hears of that pool, or of all."""
+    heard = []
+    connection.storagePoolEventRegisterAny(one, 0, lambda _, pool, event, detail, into: into.append((pool.name(), event, detail)), heard)
+    connection.storagePoolEventRegisterAny(one, 1, lambda _, pool, into: into.append((pool.name(), 'refresh')), heard)
+    return heard
+
+
+def upload_some(connection, volume, end):
+    stream = connection.newStream()
+    connection.storageVolLookupByPath(volume.path()).upload(stream, 0, 0)
+    stream.send(b'x')
+    getattr(stream, end)()
+
+
 def test_events_reach_every_registered_connection(pool, event_loop, tmp_path):
-    heard = [], []
-    clients = [pool.connect() for _ in heard]
-    for client, events in zip(clients, heard):
-        client.storagePoolEventRegisterAny(None, 0, lambda _, one, event, detail, into: into.append(
-            (one.name(), event, detail)), events)
-        client.storagePoolEventRegisterAny(None, 1, lambda _, one, into: into.append((one.name(), 'refresh')), events)
-    one = pool.connect().storagePoolDefineXML(pool_xml('ev', tmp_path), 0)
-    for step in (one.create, one.refresh, one.destroy, one.undefine):
+    """All that is told of pools, in its order; who asks about one pool hears of that one."""
+    clients = [pool.connect() for _ in range(3)]
+    heard = [listen(client) for client in clients[:2]]
+    connection = pool.connect()
+    first = connection.storagePoolDefineXML(pool_xml('ev', tmp_path / 'first'))
+    assert error_of(first.create)[0] == libvirt.VIR_ERR_SYSTEM_ERROR
+    first.build()
+    first.create()
+    volume = first.createXML(volume_xml('v', 4096))
+    first.refresh()
+    for end, so_far in (('finish', 5), ('abort', 6)):
+        upload_some(connection, volume, end)
+        wait_for(lambda so_far=so_far: len(heard[0]) >= so_far, 'the refresh that an upload brings')
+    volume.delete()
+    first.setAutostart(1)
+    second = connection.storagePoolDefineXML(pool_xml('ev2', tmp_path / 'second'))
+    only_second = listen(clients[2], clients[2].storagePoolLookupByName('ev2'))
+    second.build()
+    second.create()
+    (tmp_path / 'second').rmdir()
+    assert error_of(second.refresh)[0] == libvirt.VIR_ERR_SYSTEM_ERROR
+    for step in (first.destroy, first.delete, first.undefine, second.undefine):
         step()
-    expected = [('ev', 0, 0), ('ev', 2, 0), ('ev', 'refresh'), ('ev', 3, 0), ('ev', 1, 0)]
+    connection.storagePoolCreateXML(pool_xml('ev3', tmp_path / 'third'), libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD).destroy()
+    defined, undefined, started, stopped, created, deleted = range(6)
+    expected = [('ev', defined, 0), ('ev', created, 0), ('ev', started, 0), *[('ev', 'refresh')] * 3,
+                ('ev2', defined, 0), ('ev2', created, 0), ('ev2', started, 0), ('ev2', stopped, 0),
+                ('ev', stopped, 0), ('ev', deleted, 0), ('ev', undefined, 0), ('ev2', undefined, 0),
+                ('ev3', started, 0), ('ev3', stopped, 0)]
     for events in heard:
         wait_for(lambda events=events: len(events) >= len(expected), 'the events')
         assert events == expected
+    about_second = [event for event in expected[7:] if event[0] == 'ev2']
+    wait_for(lambda: len(only_second) >= len(about_second), 'the events of one pool')
+    assert only_second == about_second
+
+
+def parts(call, *arguments):
+    """All that an error says: code, domain, text, level, strings, numbers."""
+    with pytest.raises(libvirt.libvirtError) as caught:
+        call(*arguments)
+    return caught.value.err
+
+
+def test_parts_of_errors(pool, images):
+    connection = pool.connect()
+    pools = connection.storagePoolLookupByName
+    missing = "no storage pool with matching name 'zork'"
+    assert parts(pools, 'zork') == (49, 18, f'Storage pool not found: {missing}', 2, 'Storage pool not found: %1$s', missing, None, -1, -1)
+    assert parts(pools('images').XMLDesc, 64) == (
+        8, 18, 'unsupported flags (0x40) in function storagePoolGetXMLDesc', 2, 'storagePoolGetXMLDesc', 'flags', None, 0, 0)
+    gone = "cannot open directory '/nowhere/at/all': No such file or directory"
+    assert parts(connection.storagePoolCreateXML, pool_xml('x', '/nowhere/at/all')) == (
+        38, 18, gone, 2, '%s', gone, None, errno.ENOENT, -1)
+    root = "expecting root element of 'pool', not 'zork'"
+    assert parts(connection.storagePoolDefineXML, '<zork/>') == (27, 5, f'XML error: {root}', 2, 'XML error: %1$s', root, None, -1, -1)
 
 
 def test_silent_clients_are_pinged(tmp_path, event_loop):
@@ -176,6 +236,23 @@ def test_vanished_clients_leave_nothing(pool, images):
     connection.close()
     wait_for(lambda: open_files(pool).count(str(pool.images / 'gone')) == 0, 'the volume being closed')
     pool.virsh('vol-delete', 'gone', '--pool', 'images')
+
+
+def test_upload_that_breaks_off(pool, images):
+    """Amid a packet: what came before it is there, and the volume is free."""
+    volume = pool.connect().storagePoolLookupByName('images').createXML(volume_xml('half', PIECE, allocation=0))
+    raw = Raw(pool.socket)
+    raw.call(66)
+    assert raw.open(pool.uri().split('?')[0]).status == OK
+    serial = raw.send(208, string('images') + string('half') + string('') + bytes(20))
+    assert raw.receive().status == OK
+    raw.send(208, b'x' * 100000, type=STREAM, serial=serial, status=CONTINUE)
+    raw.sock.sendall(struct.pack('>IIIiIII', 28 + 100000, REMOTE, 1, 208, STREAM, serial, CONTINUE) + b'y' * 1000)
+    raw.sock.close()
+    path = pool.images / 'half'
+    wait_for(lambda: str(path) not in open_files(pool), 'the volume being closed')
+    assert path.read_bytes() == b'x' * 100000 + bytes(PIECE - 100000)
+    volume.delete()
 
 
 def open_files(pool):

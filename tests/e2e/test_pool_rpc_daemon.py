@@ -144,6 +144,15 @@ def test_log_of_file_environment_and_filters(pool, monkeypatch):
     assert 'unknown procedure: 9999' in (pool.folder / 'log2').read_text()
 
 
+@pytest.mark.parametrize('level', ['1', 'debug'])
+def test_level_of_the_environment(pool, monkeypatch, level):
+    monkeypatch.setenv('LIBVIRT_DEBUG', level)
+    config_path(pool).write_text('log_level = 4\n')
+    pool.start()
+    Raw(pool.socket).call(9999)
+    assert 'unknown procedure: 9999' in pool.log.read_text()
+
+
 def test_timeout_ends_when_nobody_is_there(pool):
     pool.start('--timeout', '1')
     connection = pool.connect()

@@ -215,6 +215,24 @@ def test_limits_of_name_lists(pool, raw):
     assert secrets.call(140, words(16385)).error() == (39, 7, 'maxuuids > REMOTE_SECRET_LIST_MAX')
 
 
+def test_more_volumes_than_a_list_may_have(pool, raw, tmp_path):
+    most = 16384
+    for number in range(most + 1):
+        (tmp_path / str(number)).touch()
+    one = pool.connect().storagePoolCreateXML(pool_xml('many', tmp_path))
+    packet = string('many') + one.UUID()
+    try:
+        assert one.numOfVolumes() == most + 1
+        assert error_of(one.listAllVolumes) == (39, f"Too many storage volumes '{most + 1}' for limit '{most}'")
+        assert raw.call(282, packet + words(0, 0)).body == words(0, most + 1)
+        assert raw.call(92, packet + words(most)).body[:4] == words(most)
+        (tmp_path / '0').unlink()
+        one.refresh()
+        assert len(one.listAllVolumes()) == len(one.listVolumes()) == most
+    finally:
+        one.destroy()
+
+
 @pytest.fixture
 def images(pool):
     """A running pool "images" and its packet."""

@@ -63,6 +63,18 @@ def test_pool_comes_and_goes(virsh, pool_daemon, tmp_path):
     virsh('pool-destroy other')
 
 
+def test_lists_of_pools(virsh, tmp_path):
+    virsh(f'pool-define-as idle dir --target {tmp_path}/idle')
+    virsh('pool-autostart idle')
+    virsh(f'pool-define-as stored dir --target {tmp_path}/stored')
+    virsh('pool-start stored --build')
+    for words, names in [('', 'demo stored'), ('--inactive', 'idle'), ('--all', 'demo idle stored'), ('--all --transient', 'demo'),
+                         ('--all --persistent', 'idle stored'), ('--persistent', 'stored'), ('--all --autostart', 'idle'),
+                         ('--autostart', ''), ('--all --no-autostart', 'demo stored'), ('--all --type logical,fs', ''),
+                         ('--all --type logical,dir', 'demo idle stored'), ('--all --transient --persistent', 'demo idle stored')]:
+        assert virsh(f'pool-list --name {words}').split() == names.split(), words
+
+
 def test_events_as_virsh_shows_them(virsh, pool_daemon, tmp_path):
     heard = tmp_path / 'heard'
     with open(heard, 'wb') as file:
@@ -103,6 +115,8 @@ def test_copies_by_xml(virsh, pool_daemon, tmp_path):
     (tmp_path / 'b.xml').write_text(volume_xml('b.qcow2', 2 * MIB, 'qcow2'))
     assert virsh(f'vol-create-from demo {tmp_path}/b.xml a.raw --inputpool demo') == 'Vol b.qcow2 created from input vol a.raw'
     assert run(program('ashlar-io'), '-f', 'qcow2', '-r', '-c', 'read -P 0x5a 0 1M', pool_daemon.images / 'b.qcow2').returncode == 0
+    (tmp_path / 'c.xml').write_text(volume_xml('c.raw', MIB))
+    assert virsh(f'vol-create demo {tmp_path}/c.xml') == f'Vol c.raw created from {tmp_path}/c.xml'
 
 
 def test_allocating_resize(virsh, pool_daemon):
@@ -142,6 +156,31 @@ def test_owner_mode_and_label(virsh, pool_daemon):
         assert line in xml
     volume.wipe()
     assert os.getxattr(path, 'security.selinux').startswith(b'system_u:object_r:virt_image_t:s0')
+
+
+@pytest.mark.parametrize('mask', [0, 0o077])
+def test_modes_whatever_the_mask(pool_daemon, tmp_path, mask):
+    """P7: What is asked for, else what lets nobody else in."""
+    before = os.umask(mask)
+    try:
+        connection = pool_daemon.start().connect()
+    finally:
+        os.umask(before)
+    asked = '<permissions><mode>{}</mode></permissions></target>'
+    pool = connection.storagePoolDefineXML(pool_xml('demo', tmp_path / 'made').replace('</target>', asked.format('0775')))
+    pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
+    for kind in ('raw', 'qcow2', 'dir'):
+        volume = pool.createXML(volume_xml(kind, 0 if kind == 'dir' else MIB, kind))
+        wide = volume_xml(f'{kind}-wide', 0 if kind == 'dir' else MIB, kind).replace('</target>', asked.format('0666'))
+        pool.createXML(wide)
+        pool.createXMLFrom(volume_xml(f'{kind}-copy', 0, kind), volume) if kind != 'dir' else None
+    pool.setAutostart(1)
+    modes = {path.name: oct(path.stat().st_mode & 0o7777) for path in (tmp_path / 'made').iterdir()}
+    assert modes == {'raw': '0o600', 'qcow2': '0o600', 'dir': '0o600', 'raw-wide': '0o666', 'qcow2-wide': '0o666',
+                     'dir-wide': '0o666', 'raw-copy': '0o600', 'qcow2-copy': '0o600'}
+    assert (tmp_path / 'made').stat().st_mode & 0o7777 == 0o775
+    for path in (pool_daemon.config / 'demo.xml', pool_daemon.state / 'demo.xml'):
+        assert path.stat().st_mode & 0o7777 == 0o600
 
 
 def test_folders_of_a_user(pool_daemon, tmp_path):
