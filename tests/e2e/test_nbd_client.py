@@ -672,7 +672,7 @@ def test_nbd_client_bad_handshake(tmp_path, name):
     struct.pack('>HIII', 3, 0, 4096, 65536), struct.pack('>HIII', 3, 3, 4096, 65536),
     struct.pack('>HIII', 3, 1 << 17, 1 << 18, 1 << 20), struct.pack('>HIII', 3, 4096, 512, 65536),
     struct.pack('>HIII', 3, 4096, 4096, 5000), struct.pack('>HIII', 3, 4096, 4096, 0), struct.pack('>HI', 3, 4096),
-    struct.pack('>H', 0), b'', b'\0', struct.pack('>HQH', 0, 2**63, 1),
+    struct.pack('>H', 0), b'', b'\0', struct.pack('>HQH', 0, 2**63, 1), struct.pack('>HQH', 0, 2**63 - 1, 1),
 ])
 def test_nbd_client_bad_information(tmp_path, info):
     """C1"""

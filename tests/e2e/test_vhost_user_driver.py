@@ -263,7 +263,8 @@ class BadConfig(BackEnd):
 
 
 @pytest.mark.parametrize('bytes_of', [b'\xff' * 60, struct.pack('<Q12xI', 2048, 0), struct.pack('<Q12xI', 2048, 513),
-                                      struct.pack('<Q12xI', 1 << 63, 512)], ids=['ones', 'block 0', 'block 513', 'too many'])
+                                      struct.pack('<Q12xI', 1 << 63, 512), struct.pack('<Q12xI', (1 << 54) - 1, 512)],
+                         ids=['ones', 'block 0', 'block 513', 'too many', 'just too many'])
 def test_vhost_user_driver_bad_configuration(tmp_path, bytes_of):
     with BadConfig(tmp_path / 'vhost.sock', bytes_of=bytes_of):
         done = io(tmp_path / 'vhost.sock', 'read 0 4k', check=False)

@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/trace.h"
+#include "block/node.h"
 #include "loop/stream.h"
 #include "object/tls-creds.h"
 
@@ -369,7 +370,7 @@ bool co_nbd_client_handshake(struct stream **stream, const struct nbd_handshake_
 
     assert(strlen(options->export) <= NBD_STRING_BYTES_MAX);
     ok = ok && co_open(&self, &info, err);
-    if (ok && info.size > INT64_MAX)
+    if (ok && info.size > NODE_LENGTH_MAX)
         ok = error_set(err, "export length %" PRIu64 " is too large", info.size);
     if (!ok) {
         co_say_abort(&self);

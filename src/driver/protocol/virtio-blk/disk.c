@@ -18,6 +18,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/trace.h"
+#include "block/node.h"
 #include "driver/protocol/virtio-blk/queue.h"
 #include "driver/protocol/virtio-blk/transport.h"
 #include "loop/coroutine.h"
@@ -129,7 +130,7 @@ static bool read_length(struct virtio_disk *disk, const uint8_t config[VIRTIO_BL
 {
     uint64_t sectors = load_le64(config + VIRTIO_BLK_CONFIG_CAPACITY);
 
-    if (sectors > INT64_MAX / VIRTIO_BLK_SECTOR_BYTES)
+    if (sectors > NODE_LENGTH_MAX / VIRTIO_BLK_SECTOR_BYTES)
         return error_set(err, "the disk has %" PRIu64 " sectors", sectors);
     atomic_store(&disk->length, sectors * VIRTIO_BLK_SECTOR_BYTES);
     return true;
