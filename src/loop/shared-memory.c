@@ -9,21 +9,28 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/checked.h"
 #include "base/error.h"
 
-enum { MAPPINGS_MAX = 4096 };
+enum {
+    MAPPINGS_MAX = 4096,
+    REPLACED_SINGLY_MAX = 16, /* of one piece: each is a mapping more, of which a process can only have so many */
+};
 
 struct mapping_slot {
     atomic_uintptr_t begin; /* 0: free or being filled */
     atomic_uintptr_t end;
+    atomic_size_t page;   /* bytes, a power of two */
+    atomic_uint replaced; /* how often something was */
     atomic_bool taken;
     atomic_bool damaged;
 };
@@ -42,20 +49,29 @@ static struct mapping_slot slots[MAPPINGS_MAX];
 static struct sigaction previous_action;
 static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
 
-/* Puts zeroes in the place of the page at `address`, if it is of a mapping of ours. */
-static bool replace_page(uintptr_t address)
+/* Puts zeroes in the place of the page at `address`; after some of these, in that of all to the end. */
+static bool replace_page(struct mapping_slot *slot, uintptr_t address, uintptr_t end)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t page = atomic_load_explicit(&slot->page, memory_order_relaxed);
+    uintptr_t from = address & ~(page - 1);
+    unsigned before = atomic_fetch_add_explicit(&slot->replaced, 1, memory_order_relaxed);
+    size_t size = before < REPLACED_SINGLY_MAX ? page : end - from;
 
+    atomic_store_explicit(&slot->damaged, true, memory_order_relaxed);
+    return mmap((void *)from, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                0) != MAP_FAILED;
+}
+
+/* The same for an address that may be of no mapping of ours. */
+static bool replace_if_ours(uintptr_t address)
+{
     for (size_t i = 0; i < MAPPINGS_MAX; i++) {
         struct mapping_slot *slot = &slots[i];
         uintptr_t begin = atomic_load_explicit(&slot->begin, memory_order_acquire);
+        uintptr_t end = atomic_load_explicit(&slot->end, memory_order_relaxed);
 
-        if (!begin || address < begin || address >= atomic_load_explicit(&slot->end, memory_order_relaxed))
-            continue;
-        atomic_store_explicit(&slot->damaged, true, memory_order_relaxed);
-        return mmap((void *)(address & ~(page - 1)), page, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+        if (begin && address >= begin && address < end)
+            return replace_page(slot, address, end);
     }
     return false;
 }
@@ -64,7 +80,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
 
-    if (!replace_page((uintptr_t)info->si_addr)) {
+    if (!replace_if_ours((uintptr_t)info->si_addr)) {
         /* Not ours: it happens again under whatever was there before us. */
         sigaction(SIGBUS, &previous_action, NULL);
     }
@@ -90,11 +106,13 @@ static struct mapping_slot *slot_take(void)
     return NULL;
 }
 
-static bool check_file(int fd, uint64_t offset, size_t size, struct error **err)
+/* The size of its pages in *ret_page: huge ones are mapped, and replaced, as a whole. */
+static bool check_file(int fd, uint64_t offset, size_t size, size_t *ret_page, struct error **err)
 {
     struct stat status;
+    struct statfs system;
 
-    if (fstat(fd, &status))
+    if (fstat(fd, &status) || fstatfs(fd, &system))
         return error_set_errno(err, errno, "Cannot examine shared memory");
     if (!S_ISREG(status.st_mode))
         return error_set(err, "Shared memory must be a regular file or memfd: its mode is %o",
@@ -104,19 +122,20 @@ static bool check_file(int fd, uint64_t offset, size_t size, struct error **err)
                          "Shared memory of %zu bytes at offset %" PRIu64
                          " passes the end of its file, which has %" PRIu64 " bytes",
                          size, offset, (uint64_t)status.st_size);
+    *ret_page = (uint32_t)system.f_type == HUGETLBFS_MAGIC ? (size_t)system.f_bsize : (size_t)sysconf(_SC_PAGESIZE);
     return true;
 }
 
-static struct shared_memory *map_pages(int fd, uint64_t offset, size_t size, int flags, struct error **err)
+static struct shared_memory *map_pages(int fd, uint64_t offset, size_t size, size_t page, int flags, struct error **err)
 {
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t before = offset & (page - 1);
     struct shared_memory *memory;
     struct mapping_slot *slot;
+    size_t map_size;
     void *map;
 
-    assert(size);
-    if (size > SIZE_MAX - page) {
+    assert(size && is_power_of_two(page));
+    if (size > SIZE_MAX - 2 * page) {
         error_set(err, "Shared memory of %zu bytes is too large", size);
         return NULL;
     }
@@ -126,31 +145,35 @@ static struct shared_memory *map_pages(int fd, uint64_t offset, size_t size, int
         error_set(err, "More than %d pieces of shared memory", MAPPINGS_MAX);
         return NULL;
     }
-    map = mmap(NULL, size + before, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, (off_t)(offset - before));
+    map_size = align_up(size + before, page);
+    map = mmap(NULL, map_size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, (off_t)(offset - before));
     if (map == MAP_FAILED) {
         error_set_errno(err, errno, "Cannot map %zu bytes of shared memory at offset %" PRIu64, size, offset);
         atomic_store(&slot->taken, false);
         return NULL;
     }
     memory = g_new0(struct shared_memory, 1);
-    *memory =
-        (struct shared_memory){.slot = slot, .map = map, .map_size = size + before, .base = (uint8_t *)map + before};
+    *memory = (struct shared_memory){.slot = slot, .map = map, .map_size = map_size, .base = (uint8_t *)map + before};
     memory->size = size;
     atomic_init(&memory->references, 1);
     atomic_store(&slot->damaged, false);
-    atomic_store_explicit(&slot->end, (uintptr_t)map + align_up(size + before, page), memory_order_relaxed);
+    atomic_store(&slot->replaced, 0);
+    atomic_store(&slot->page, page);
+    atomic_store_explicit(&slot->end, (uintptr_t)map + map_size, memory_order_relaxed);
     atomic_store_explicit(&slot->begin, (uintptr_t)map, memory_order_release);
     return memory;
 }
 
 struct shared_memory *shared_memory_map(int fd, uint64_t offset, size_t size, struct error **err)
 {
-    return check_file(fd, offset, size, err) ? map_pages(fd, offset, size, MAP_SHARED, err) : NULL;
+    size_t page;
+
+    return check_file(fd, offset, size, &page, err) ? map_pages(fd, offset, size, page, MAP_SHARED, err) : NULL;
 }
 
 struct shared_memory *shared_memory_map_device(int fd, uint64_t offset, size_t size, bool shared, struct error **err)
 {
-    return map_pages(fd, offset, size, shared ? MAP_SHARED : MAP_PRIVATE, err);
+    return map_pages(fd, offset, size, (size_t)sysconf(_SC_PAGESIZE), shared ? MAP_SHARED : MAP_PRIVATE, err);
 }
 
 int shared_memory_file(const char *label, size_t size)

@@ -2,7 +2,8 @@
 /*
  * Memory that is shared with another process through a file. The other process may cut the file at any moment, after
  * which touching the memory raises SIGBUS: such pages become zeroes of our own, and the mapping is marked as damaged,
- * so that whoever shares memory with us can harm only what we do for it.
+ * so that whoever shares memory with us can harm only what we do for it. Where that happens again and again, all up to
+ * the mapping's end is taken for lost.
  */
 #pragma once
 
