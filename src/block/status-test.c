@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "block/graph-internal.h"
 #include "block/handle.h"
 #include "block/memory-disk-test.h"
 
@@ -62,6 +63,26 @@ static void test_single(void)
     run_graph_test(co_test_single);
 }
 
+/* A node that became shorter, and who asks does not know yet. */
+static void CO_FN co_test_shorter(struct graph *graph)
+{
+    struct node *node = co_test_add_ok(graph, "{'driver': 'null-co', 'node-name': 'd', 'size': 8192}");
+    struct block_extent extent;
+
+    node_set_length(node, 4096);
+    g_assert_cmpint(co_node_block_status(node, 1024, 7168, true, &extent), ==, 0);
+    g_assert_cmpuint(extent.bytes, ==, 3072);
+    g_assert_true(extent.flags & BLOCK_EOF);
+    g_assert_cmpint(co_node_block_status(node, 4096, 4096, true, &extent), ==, 0);
+    g_assert_cmpuint(extent.bytes, ==, 4096);
+    g_assert_true(extent.flags & BLOCK_ZERO);
+}
+
+static void test_shorter(void)
+{
+    run_graph_test(co_test_shorter);
+}
+
 /* An overlay on an overlay on a shorter base. */
 static void CO_FN co_test_chain(struct graph *graph)
 {
@@ -112,6 +133,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/status/single", test_single);
+    g_test_add_func("/status/shorter", test_shorter);
     g_test_add_func("/status/chain", test_chain);
     return g_test_run();
 }

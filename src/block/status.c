@@ -64,11 +64,17 @@ static void CO_FN co_look_into_host(struct block_extent *extent)
 int CO_FN co_node_block_status(struct node *node, uint64_t offset, uint64_t bytes, bool want_zero,
                                struct block_extent *ret)
 {
+    uint64_t length = node_length(node);
     int result;
 
     assert(bytes);
-    assert(range_fits(offset, bytes, node_length(node)));
     *ret = (struct block_extent){0};
+    /* It may have become shorter since the caller looked, on another loop. */
+    if (unlikely(offset >= length)) {
+        *ret = (struct block_extent){.bytes = bytes, .flags = BLOCK_ZERO | BLOCK_EOF};
+        return 0;
+    }
+    bytes = MIN(bytes, length - offset);
     if (node->driver->co_block_status) {
         result = co_ask_driver(node, offset, bytes, want_zero, ret);
         if (result)
@@ -126,15 +132,18 @@ int CO_FN co_chain_block_status(struct node *node, uint64_t offset, uint64_t byt
     int result;
 
     for (;;) {
+        uint64_t length;
+
         result = co_pass_filters(&node, offset, bytes, &filtered);
         if (result)
             return result;
-        if (offset >= node_length(node)) {
+        length = node_length(node);
+        if (offset >= length) {
             /* A backing image that is shorter than what stands on it. */
             *ret = (struct block_extent){.bytes = bytes, .flags = BLOCK_ZERO};
             break;
         }
-        result = co_node_block_status(node, offset, MIN(bytes, node_length(node) - offset), want_zero, ret);
+        result = co_node_block_status(node, offset, MIN(bytes, length - offset), want_zero, ret);
         if (result)
             return result;
         bytes = ret->bytes;
