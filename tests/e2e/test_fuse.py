@@ -285,6 +285,33 @@ def test_growing_qcow2(tmp_path, growable):
     run('qemu-img', 'check', image)
 
 
+def test_end_moves_while_it_is_read(mounted):
+    """Whoever reads behind the new end gets nothing; that is no error."""
+    fd, ended, wrong = mounted.open(), threading.Event(), []
+
+    def read_on():
+        try:
+            while not ended.is_set():
+                if len(os.pread(fd, 4096, SIZE - 4096)) not in (0, 4096):
+                    wrong.append('a part')
+        except OSError as error:
+            wrong.append(error)
+
+    readers = [threading.Thread(target=read_on) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(50):
+            mounted.qmp.command('block_resize', node_name='disk', size=SIZE // 2)
+            mounted.qmp.command('block_resize', node_name='disk', size=SIZE)
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+        os.close(fd)
+    assert not wrong
+
+
 def test_growable(tmp_path):
     with Mounted(tmp_path, 'writable=on,growable=on') as mounted:
         fd = mounted.open()

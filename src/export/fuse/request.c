@@ -256,16 +256,23 @@ static int CO_FN co_read_into_slot(struct fuse_request *request, uint64_t offset
 static int CO_FN co_read(struct fuse_request *request)
 {
     const struct fuse_read_in *in = argument(request, sizeof(*in));
-    uint64_t length = handle_length(request->file->handle);
+    const struct handle *handle = request->file->handle;
     struct fuse_out_header header = {.unique = header_of(request)->unique};
     size_t bytes;
+    int result;
 
     if (!in || in->size > FUSE_WRITE_BYTES_MAX)
         return -EINVAL;
-    bytes = in->offset < length ? (size_t)MIN(in->size, length - in->offset) : 0;
-    header.len = (uint32_t)(sizeof(header) + bytes);
-    return request->slot ? co_read_into_slot(request, in->offset, bytes, &header)
-                         : co_read_by_device(request, in->offset, bytes, &header);
+    /* Once more where the end has moved while the request waited. */
+    do {
+        uint64_t length = handle_length(handle);
+
+        bytes = in->offset < length ? (size_t)MIN(in->size, length - in->offset) : 0;
+        header.len = (uint32_t)(sizeof(header) + bytes);
+        result = request->slot ? co_read_into_slot(request, in->offset, bytes, &header)
+                               : co_read_by_device(request, in->offset, bytes, &header);
+    } while (result == -EIO && in->offset + bytes > handle_length(handle));
+    return result;
 }
 
 static int CO_FN co_write(struct fuse_request *request, struct answer *answer)
