@@ -7,6 +7,11 @@
 #include "export/virtio/memory.h"
 #include "export/virtio/queue.h"
 
+enum {
+    VIRTQ_OUT_MAX = 1024,   /* buffers at once: more is memory of ours that makes nothing faster */
+    VIRTQ_CHAIN_MAX = 1024, /* descriptors of one, of which most can never be used; to follow them takes time */
+};
+
 /* A descriptor, in the order of split rings; packed ones have id and flags in the places of flags and next. */
 struct virtq_descriptor {
     uint64_t address;

@@ -102,7 +102,7 @@ static int pop(struct virtqueue *queue, struct virtq_buffer *ret)
     for (unsigned steps = 0;; steps++) {
         struct virtq_descriptor one;
 
-        if (at >= size || steps >= size) {
+        if (at >= size || steps >= MIN(size, VIRTQ_CHAIN_MAX)) {
             virtqueue_break(queue, "chain of descriptor %u leads to number %u of %u after %u steps", ret->id, at, size,
                             steps);
             return -EIO;

@@ -296,14 +296,22 @@ static void buffer_begin(struct virtqueue *queue, struct virtq_buffer *buffer)
     buffer->readable_bytes = buffer->writable_bytes = 0;
 }
 
+/* What was in flight when the last device went is in flight again at once, as nobody would know of it otherwise. */
+static bool may_take(const struct virtqueue *queue)
+{
+    bool again = queue->resubmit_next < queue->resubmit_count;
+
+    /* A driver has no more places; who shows more buffers than there are makes them up. */
+    return queue->outstanding < (again ? queue->setup.size : MIN(queue->setup.size, VIRTQ_OUT_MAX));
+}
+
 int virtqueue_pop(struct virtqueue *queue, struct virtq_buffer *ret)
 {
     int result;
 
     if (unlikely(queue->why))
         return -EIO;
-    /* The driver has no more places; who shows more buffers than there are makes them up. */
-    if (unlikely(queue->outstanding == queue->setup.size))
+    if (unlikely(!may_take(queue)))
         return 0;
     buffer_begin(queue, ret);
     result = queue->ops->pop(queue, ret);
@@ -390,7 +398,7 @@ bool virtqueue_must_notify(struct virtqueue *queue)
 
 bool virtqueue_has_available(const struct virtqueue *queue)
 {
-    return !queue->why && queue->outstanding < queue->setup.size && queue->ops->has_available(queue);
+    return !queue->why && may_take(queue) && queue->ops->has_available(queue);
 }
 
 void virtqueue_want_kicks(struct virtqueue *queue, bool wanted)

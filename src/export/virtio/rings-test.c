@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+#include "driver/protocol/virtio-blk/ring-format.h"
 #include "driver/protocol/virtio-blk/ring.h"
 #include "export/virtio/inflight.h"
 #include "export/virtio/memory.h"
@@ -490,6 +492,63 @@ static void test_table_begins(void)
     pair_done(&pair);
 }
 
+/* --- what a driver can have from us at once --- */
+
+enum { WIDE = 2048, WIDE_BYTES = 1 << 17, AT_ONCE = 1024 };
+
+/* A split ring of many places: each descriptor, with `flags`, is a byte and leads to the next one, around and around.
+ */
+static void fill_wide(uint8_t *memory, const struct vring_layout *layout, uint16_t flags)
+{
+    for (uint16_t i = 0; i < WIDE; i++) {
+        uint8_t *descriptor = memory + (size_t)i * VIRTQ_DESCRIPTOR_BYTES;
+
+        store_le64(descriptor, GUEST_BASE + WIDE_BYTES - 1);
+        store_le32(descriptor + 8, 1);
+        store_le16(descriptor + 12, flags);
+        store_le16(descriptor + 14, (uint16_t)((i + 1) % WIDE));
+        store_le16(memory + layout->driver_offset + VIRTQ_SPLIT_ENTRIES + (size_t)i * VIRTQ_SPLIT_AVAIL_BYTES, i);
+    }
+}
+
+static void test_bounds(void)
+{
+    struct vring_layout layout = vring_layout(WIDE, false);
+    struct virtqueue_setup setup = {.size = WIDE,
+                                    .descriptors = GUEST_BASE,
+                                    .driver_area = GUEST_BASE + layout.driver_offset,
+                                    .device_area = GUEST_BASE + layout.device_offset};
+    int file = shared_memory_file("wide", WIDE_BYTES);
+    AUTO(shared_memory) shared = shared_memory_map(file, 0, WIDE_BYTES, NULL);
+    struct guest_region region = {
+        .guest_address = GUEST_BASE, .user_address = GUEST_BASE, .size = WIDE_BYTES, .memory = shared};
+    AUTO(guest_map) empty = guest_map_new();
+    AUTO(guest_map) map = guest_map_add(empty, &region, NULL);
+    g_autofree struct virtq_buffer *out = g_new(struct virtq_buffer, AT_ONCE + 1);
+    struct virtqueue *device = virtqueue_new(&setup, map, NULL);
+    uint8_t *memory = shared_memory_base(shared);
+    unsigned count = 0;
+
+    fd_close(file);
+    g_assert_nonnull(device);
+    fill_wide(memory, &layout, VIRTQ_WRITE);
+    store_le16(memory + layout.driver_offset + VIRTQ_SPLIT_INDEX, WIDE);
+    while (count <= AT_ONCE && virtqueue_pop(device, &out[count]) == 1)
+        count++;
+    g_assert_cmpuint(count, ==, AT_ONCE);
+    g_assert_false(virtqueue_has_available(device));
+    virtqueue_push(device, &out[0], 1);
+    g_assert_true(virtqueue_has_available(device));
+    g_assert_cmpint(virtqueue_pop(device, &out[0]), ==, 1);
+    g_assert_cmpint(virtqueue_pop(device, &out[AT_ONCE]), ==, 0);
+    while (count)
+        virtqueue_push(device, &out[--count], 1);
+    fill_wide(memory, &layout, VIRTQ_WRITE | VIRTQ_NEXT);
+    g_assert_cmpint(virtqueue_pop(device, &out[0]), ==, -EIO);
+    g_assert_nonnull(strstr(virtqueue_why(device), "after 1024 steps"));
+    virtqueue_free(device);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -512,6 +571,7 @@ int main(int argc, char **argv)
         g_test_add_data_func("/virtio-rings/killed-again/split", GUINT_TO_POINTER(TABLE), test_killed_again);
         g_test_add_data_func("/virtio-rings/killed-again/packed", GUINT_TO_POINTER(PACKED | TABLE), test_killed_again);
     }
+    g_test_add_func("/virtio-rings/bounds", test_bounds);
     g_test_add_func("/virtio-rings/table-begins", test_table_begins);
     g_test_add_func("/virtio-rings/table-changes", test_table_changes);
     g_test_add_data_func("/virtio-rings/table-is-not-believed/split", GUINT_TO_POINTER(TABLE),
