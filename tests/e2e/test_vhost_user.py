@@ -339,6 +339,12 @@ def test_dirty_log(served, ring):
     # Whether kicks are wanted is written when the loop goes to sleep or wakes up, before or after.
     assert marked - {first + queue.device // 4096} == (expected | {ring_page}) - {first + queue.device // 4096}
     assert ring_page in marked
+    log.map[:] = bytes(log.size)
+    number = queue.submit(vu.GET_ID, into=16384)
+    parts = queue.pending[number]
+    assert queue.wait(number)[0] == vu.OK
+    status_page = first + parts[-1][0] // 4096
+    assert log.map[status_page // 8] >> status_page % 8 & 1, 'the status is far behind the 20 bytes of the answer'
     log.close()
 
 

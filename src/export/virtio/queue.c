@@ -331,8 +331,8 @@ static void log_written(struct virtqueue *queue, const struct virtq_buffer *buff
 {
     const struct iovec *segment = &buffer->segments[buffer->readable_count];
 
-    /* Of a bad one the status byte is all that was written. */
-    if (buffer->bad && buffer->last_writable)
+    /* The status is there, however far from it what was written before ends; of a bad one it is all. */
+    if (buffer->last_writable)
         dirty_log_mark_memory(queue->log, buffer->map, buffer->last_writable, 1);
     for (unsigned i = 0; !buffer->bad && i < buffer->writable_count && written; i++, segment++) {
         uint64_t part = MIN(written, segment->iov_len);
