@@ -225,9 +225,9 @@ class Daemon:
                 print(f'--- stderr of the daemon ---\n{self.stderr}')
 
 
-def storaged_fails(*arguments):
+def storaged_fails(*arguments, **more):
     """Runs the daemon with options that it must refuse; its only line of complaint, without the program's name."""
-    done = run(program('ashlar-storaged'), *arguments, check=False)
+    done = run(program('ashlar-storaged'), *arguments, check=False, **more)
     assert done.returncode == 1, f'status {done.returncode}: {done.stderr}'
     assert done.stderr.endswith('\n') and done.stderr.count('\n') == 1, done.stderr
     return done.stderr.rstrip('\n').split(': ', 1)[1]

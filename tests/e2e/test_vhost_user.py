@@ -8,7 +8,7 @@ import struct
 import pytest
 
 import vhost_user as vu
-from harness import PATIENCE_S, Daemon, QmpError, wait_for
+from harness import PATIENCE_S, Daemon, QmpError, storaged_fails, wait_for
 from write_log import FLUSH, add_logged, flags_logged, lasts
 
 MIB = 1 << 20
@@ -273,6 +273,14 @@ def test_passed_listener(tmp_path):
                 pass_fds=[listener.fileno()]):
         with vu.FrontEnd(tmp_path / 'passed.sock') as front:
             assert struct.unpack_from('<Q', front.negotiate().config())[0] == MIB // 512
+
+
+def test_passed_listener_of_another_kind(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        fd = listener.fileno()
+        complaint = storaged_fails('--blockdev', 'driver=null-co,node-name=disk', '--export',
+                                   f'type=vhost-user-blk,id=e,node-name=disk,addr.type=fd,addr.str={fd}', pass_fds=[fd])
+        assert complaint.endswith(f"vhost-user-blk needs a UNIX socket, which file descriptor '{fd}' is not")
 
 
 def test_stop_and_go_on(served):

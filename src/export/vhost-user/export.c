@@ -98,6 +98,12 @@ static bool CO_FN co_start(struct export *export, const struct block_export_opti
     own->listener = co_socket_listen(&endpoint, BACKLOG, err);
     if (!own->listener)
         return false;
+    /* Descriptors come by other sockets only. */
+    if (socket_listener_port(own->listener)) {
+        socket_listener_free(TAKE(own->listener));
+        return error_set(err, "vhost-user-blk needs a UNIX socket, which file descriptor '%s' is not",
+                         from->addr->u.fd.str);
+    }
     own->server = co_task_start(loop_current(), serve_run, own);
     return true;
 }
