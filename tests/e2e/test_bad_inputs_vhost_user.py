@@ -106,6 +106,27 @@ def test_all_memory_cut(served):
     front.close()
 
 
+@pytest.mark.parametrize('cut', [False, True])
+def test_huge_pages_that_are_not_there(served, cut):
+    """V2: memory in huge pages, of which the system has none left, or which were cut off: what lies there reads as zeroes."""
+    front = served.connect()
+    queue = front.queue()
+    huge = os.memfd_create('huge', os.MFD_HUGETLB)
+    front.stack.callback(os.close, huge)
+    page = os.fstatvfs(huge).f_bsize
+    os.ftruncate(huge, 2 * page)
+    guest, user = GUEST + (1 << 32), vu.USER_BASE + (1 << 32)
+    assert front.do(vu.ADD_MEM_REG, bytes(8) + struct.pack('=QQQQ', guest, 2 * page, user, 0), [huge])
+    if cut:
+        os.ftruncate(huge, page)
+    for place in guest + page, guest + 2 * page - 16:
+        at = queue.memory.take(513, 16)
+        number = queue.post([(place, 16, 0), (GUEST + at, 512, vu.WRITE), (GUEST + at + 512, 1, vu.WRITE)])
+        queue.kick()
+        wait_for(lambda: queue.collect() or number in queue.done, 'the request with its header there')
+        assert queue.memory.map[at + 512] == vu.OK
+
+
 def test_region_removed_under_the_queue(served):
     """V2: a queue whose ring goes stops; the front end hears of it by name."""
     front = served.connect()

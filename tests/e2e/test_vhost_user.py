@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The vhost-user-blk export and a front end that keeps to the rules."""
+import contextlib
 import os
 import select
 import socket
@@ -94,18 +95,27 @@ def test_call_at_the_start(served):
 def test_reset_empties_the_table(served, ring):
     """A front end that resets the device and keeps the table: the rings begin anew, wherever they were."""
     front = served.connect((*BASIC, *ring), protocol=(vu.PF_REPLY_ACK, vu.PF_CONFIG, vu.PF_RESET_DEVICE, vu.PF_INFLIGHT))
-    _, (inflight,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 16) + bytes(4))
+    reply, (inflight,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 16) + bytes(4))
+    # The largest table that 16 places need; behind it may be more.
+    size, table = struct.unpack_from('=Q', reply)[0], 32 + 16 * 32
     queue = front.queue(size=16)
     for _ in range(3):
         assert queue.call(vu.IN, 0, into=512)[0] == vu.OK
-    assert any(os.pread(inflight, 1 << 16, 0))
+    assert any(os.pread(inflight, table, 0))
     assert front.do(vu.RESET_DEVICE)
-    assert not any(os.pread(inflight, 1 << 16, 0))
-    os.close(inflight)
+    assert not any(os.pread(inflight, table, 0))
     assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features & front.offered))
     again = front.queue(size=16)
     for _ in range(20):
         assert again.call(vu.IN, 0, into=512)[0] == vu.OK
+    front.close()
+    # One that has come with a table of before, and is reset before a queue begins.
+    assert any(os.pread(inflight, table, 0))
+    front = served.connect((*BASIC, *ring), protocol=(vu.PF_REPLY_ACK, vu.PF_RESET_DEVICE, vu.PF_INFLIGHT))
+    assert front.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHHI', size, 0, 1, 16, 0), [inflight])
+    assert front.do(vu.RESET_DEVICE)
+    assert not any(os.pread(inflight, table, 0))
+    os.close(inflight)
 
 
 def test_table_before_the_features(served):
@@ -198,12 +208,41 @@ def test_write_cache(tmp_path):
                 queue = front.queue()
                 for choice in choices:
                     if choice is not None:
-                        assert front.do(vu.SET_CONFIG, struct.pack('=III', 32, 1, 0) + bytes([choice]))
+                        flushed = flags_of(lambda: not front.do(vu.SET_CONFIG, struct.pack('=III', 32, 1, 0) + bytes([choice])))
+                        assert any(one & FLUSH for one in flushed) == (choice == 0), 'what was written before is to last, too'
                         assert front.config()[32] == choice
                     assert lasts(flags_of(queue.call, *write)) == (choice == 0 or vu.F_FLUSH not in features)
                 if vu.F_FLUSH in features:
                     assert any(one & FLUSH for one in flags_of(queue.call, vu.FLUSH))
                 assert not front.do(vu.SET_CONFIG, struct.pack('=III', 0, 1, 0) + b'x'), 'nothing else can be set'
+
+
+def test_write_cache_stays_off(tmp_path):
+    """A guest that has turned the cache off does not hear of the daemon's end: its successor knows it by the table of requests in flight."""
+    served = Served(tmp_path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: served.daemon.stop())
+        front = served.connect()
+        stack.callback(front.close)
+        reply, (table,) = front.ask(vu.GET_INFLIGHT_FD, struct.pack('=QQHH', 0, 0, 1, 64) + bytes(4))
+        stack.callback(os.close, table)
+        size, offset = struct.unpack_from('=QQ', reply)
+        assert front.do(vu.SET_CONFIG, struct.pack('=III', 32, 1, 0) + b'\0')
+        served.daemon.kill()
+        served.start()
+        log = add_logged(served.qmp, tmp_path, 'disk')
+        served.qmp.command('block-export-del', id='vub0')
+        served.qmp.command('block-export-add', type='vhost-user-blk', id='vub0', node_name='logged', writable=True,
+                           addr={'type': 'unix', 'path': str(served.socket)})
+        for known in True, False, True:
+            with vu.FrontEnd(served.socket) as again:
+                again.negotiate(BASIC).share_memory()
+                if known:
+                    assert again.do(vu.SET_INFLIGHT_FD, struct.pack('=QQHHI', size, offset, 1, 64, 0), [table])
+                assert again.config()[32] == (0 if known else 1)
+                before = len(flags_logged(log))
+                assert again.queue().call(vu.OUT, 8, [b'w' * 512]) == vu.OK
+                assert lasts(flags_logged(log)[before:]) == known
 
 
 @pytest.mark.parametrize('how', ['status', 'message'])
@@ -220,7 +259,7 @@ def test_status_and_reset(served, how):
     assert front.do(vu.SET_CONFIG, struct.pack('=III', 32, 1, 0) + b'\0')
     assert front.do(*((vu.SET_STATUS, bytes(8)) if how == 'status' else (vu.RESET_DEVICE,)))
     assert front.ask_u64(vu.GET_STATUS) == 0
-    assert front.config()[32] == 1
+    assert front.config()[32] == 0, 'a guest that was only stopped for a while is not asked again'
     number = queue.submit(vu.IN, 0, into=512)
     assert front.do(vu.SET_FEATURES, struct.pack('=Q', front.features & front.offered))
     assert not queue.collect() and not queue.done, 'a queue that was stopped has done something'

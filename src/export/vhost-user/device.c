@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "block/handle.h"
 #include "driver/protocol/virtio-blk/vhost-user-message.h"
 #include "export/virtio/blk.h"
 #include "export/virtio/dirty-log.h"
@@ -27,6 +28,17 @@
 #include "loop/socket.h"
 
 enum { TABLE_ALIGNMENT = 8 }; /* of what is in flight: its counters are of 64 bits */
+
+/*
+ * What a successor has to know besides, and the front end does not tell it again, lies behind the tables: a guest that
+ * has turned its cache off goes on without flushes. The front end can write there: any value will do.
+ */
+struct vhost_user_note {
+    uint8_t magic[8];
+    uint8_t write_through;
+    uint8_t padding[55];
+};
+static const uint8_t note_magic[8] = "ASHLARWC";
 
 #define PROTOCOL_FEATURE(name) (UINT64_C(1) << VHOST_USER_PROTOCOL_F_##name)
 
@@ -202,11 +214,15 @@ static bool CO_FN co_reset_device(struct vhost_user_device *device, struct vhost
         /* Where it stands stays: some front ends ask for that after the reset, and set it before each start. */
         device->queues[i].enabled = false;
         fd_close(TAKE_FD(device->queues[i].work.kick_fd));
-        vhost_user_queue_clear_table(&device->queues[i]);
     }
+    /* What a predecessor had in flight, too: nobody waits for it any more. */
+    if (device->inflight)
+        memset(shared_memory_base(device->inflight), 0, device->inflight_bytes);
     device->features = 0;
     device->status = 0;
-    virtio_blk_reset(device->blk);
+    /* The cache stays as it was chosen: a front end may reset us only because its guest rests for a while, and it is
+     * the front end that tells the guest which cache it has. */
+    virtio_blk_accept(device->blk, 0);
     return true;
 }
 
@@ -536,6 +552,23 @@ static bool check_inflight(const struct vhost_user_device *device, const struct 
     return true;
 }
 
+static void note_cache(struct vhost_user_device *device)
+{
+    if (device->note)
+        __atomic_store_n(&device->note->write_through, !atomic_load(&device->blk->write_back), __ATOMIC_RELAXED);
+}
+
+/* The note in memory that may have one, where it is; NULL: there is none. */
+static struct vhost_user_note *find_note(const struct shared_memory *memory, size_t tables)
+{
+    uint8_t *at = shared_memory_base(memory) + tables;
+
+    if (shared_memory_size(memory) < tables + sizeof(struct vhost_user_note) ||
+        memcmp(at, note_magic, sizeof(note_magic)))
+        return NULL;
+    return (struct vhost_user_note *)(void *)at;
+}
+
 static void take_inflight(struct vhost_user_device *device, struct shared_memory *memory,
                           const struct vhost_user_inflight *inflight)
 {
@@ -543,6 +576,8 @@ static void take_inflight(struct vhost_user_device *device, struct shared_memory
         device->queues[i].table = NULL;
     shared_memory_unref(device->inflight);
     device->inflight = memory;
+    device->inflight_bytes = MIN(shared_memory_size(memory), table_bytes_most(inflight));
+    device->note = find_note(memory, table_bytes_most(inflight));
     device->inflight_queues = inflight->queues;
     device->inflight_queue_size = inflight->queue_size;
 }
@@ -558,13 +593,15 @@ static bool CO_FN co_get_inflight_fd(struct vhost_user_device *device, struct vh
 
     if (!check_inflight(device, &inflight, err))
         return false;
-    size = table_bytes_most(&inflight);
+    size = table_bytes_most(&inflight) + sizeof(struct vhost_user_note);
     fd = shared_memory_file("requests in flight", size);
     if (fd < 0)
         return error_set_errno(err, fd, "table of requests in flight of %zu bytes", size);
     memory = shared_memory_map(fd, 0, size, err);
     if (memory) {
+        memcpy(shared_memory_base(memory) + table_bytes_most(&inflight), note_magic, sizeof(note_magic));
         take_inflight(device, memory, &inflight);
+        note_cache(device);
         message->payload.inflight.mmap_size = size;
         message->payload.inflight.mmap_offset = 0;
     }
@@ -590,11 +627,13 @@ static bool CO_FN co_set_inflight_fd(struct vhost_user_device *device, struct vh
     if (!is_aligned(inflight->mmap_offset, TABLE_ALIGNMENT))
         return error_set(err, "table of requests in flight at offset %" PRIu64 ", which %d does not divide",
                          inflight->mmap_offset, TABLE_ALIGNMENT);
-    size = (size_t)MIN(inflight->mmap_size, (uint64_t)table_bytes_most(inflight));
+    size = (size_t)MIN(inflight->mmap_size, (uint64_t)table_bytes_most(inflight) + sizeof(struct vhost_user_note));
     memory = shared_memory_map(message->fds[0], inflight->mmap_offset, size, err);
     if (!memory)
         return false;
     take_inflight(device, memory, inflight);
+    if (device->note)
+        atomic_store(&device->blk->write_back, !__atomic_load_n(&device->note->write_through, __ATOMIC_RELAXED));
     return true;
 }
 
@@ -630,10 +669,15 @@ static bool CO_FN co_set_config(struct vhost_user_device *device, struct vhost_u
                                 struct error **err)
 {
     const struct vhost_user_config *config = &message->payload.config;
+    int result = 0;
 
     if (!config_fits(message) || !virtio_blk_set_config(device->blk, config->offset, config->bytes, config->size))
         return error_set(err, "cannot set %u bytes of the configuration at %u", config->size, config->offset);
-    return true;
+    note_cache(device);
+    /* From now on the guest does not flush, also not what it has written before. */
+    if (!atomic_load(&device->blk->write_back))
+        result = co_handle_flush(device->blk->handle);
+    return !result || error_set_errno(err, result, "flush as the cache is turned off");
 }
 
 static bool CO_FN co_set_backend_req_fd(struct vhost_user_device *device, struct vhost_user_message *message,

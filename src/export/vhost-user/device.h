@@ -19,6 +19,7 @@ struct guest_map;
 struct loop;
 struct shared_memory;
 struct vhost_user_message;
+struct vhost_user_note;
 struct virtio_blk;
 
 struct vhost_user_queue {
@@ -34,8 +35,7 @@ struct vhost_user_queue {
     uint64_t log_address;
     bool log_used;
     uint8_t *table; /* of requests in flight, in the memory of all of them, since it last started; NULL: none */
-    size_t table_bytes;
-    int call_fd; /* -1: none */
+    int call_fd;    /* -1: none */
     atomic_bool call_nonblocking;
     int error_fd;
 };
@@ -51,6 +51,8 @@ struct vhost_user_device {
     struct guest_map *map;
     struct dirty_log *log;
     struct shared_memory *inflight;
+    size_t inflight_bytes;        /* of the tables in it */
+    struct vhost_user_note *note; /* behind the tables in it; NULL: it has none, as it is another back end's */
     uint16_t inflight_queues;
     uint16_t inflight_queue_size;
     unsigned queue_count;
@@ -81,9 +83,6 @@ void CO_FN co_vhost_user_device_changed(struct vhost_user_device *device);
 bool CO_FN co_vhost_user_queue_start(struct vhost_user_queue *queue, struct vhost_user_device *device,
                                      struct error **err) MUST_CHECK;
 void CO_FN co_vhost_user_queue_stop(struct vhost_user_queue *queue);
-
-/* Nothing is in flight, and nobody need know that anything was: for queues that rest. */
-void vhost_user_queue_clear_table(struct vhost_user_queue *queue);
 
 /* The log of dirty pages of a queue that runs. */
 void CO_FN co_vhost_user_queue_set_log(struct vhost_user_queue *queue, struct dirty_log *log);

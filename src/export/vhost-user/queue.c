@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A queue as the front end has set it up, and how it hears of what has been done: through event descriptors. */
-#include <assert.h>
 #include <errno.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -50,7 +48,6 @@ static bool find_table(struct vhost_user_queue *queue, const struct vhost_user_d
         return error_set(err, "the table of requests in flight has %zu bytes, and needs %zu",
                          shared_memory_size(device->inflight), offset + bytes);
     queue->table = shared_memory_base(device->inflight) + offset;
-    queue->table_bytes = bytes;
     return true;
 }
 
@@ -99,13 +96,6 @@ void co_vhost_user_queue_stop(struct vhost_user_queue *queue)
 {
     if (queue->work.started)
         queue->base = co_virtio_blk_queue_stop(&queue->work);
-}
-
-void vhost_user_queue_clear_table(struct vhost_user_queue *queue)
-{
-    assert(!queue->work.started);
-    if (queue->table)
-        memset(queue->table, 0, queue->table_bytes);
 }
 
 void co_vhost_user_queue_set_log(struct vhost_user_queue *queue, struct dirty_log *log)

@@ -63,6 +63,8 @@ static void test_write_cache(struct graph *graph)
         bool through;
     } cases[] = {
         {0, -1, true},
+        {VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE), -1, true},
+        {VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE), 1, true},
         {VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH), -1, false},
         {VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH) | VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE), -1, false},
         {VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH) | VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE), 0, true},
@@ -73,11 +75,15 @@ static void test_write_cache(struct graph *graph)
     co_serve(&served, graph);
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         uint8_t choice = (uint8_t)cases[i].choice;
+        uint8_t config[VIRTIO_BLK_CONFIG_BYTES];
 
         virtio_blk_reset(&served.blk);
         virtio_blk_accept(&served.blk, cases[i].features);
         if (cases[i].choice >= 0)
             g_assert_true(virtio_blk_set_config(&served.blk, VIRTIO_BLK_CONFIG_WRITEBACK, &choice, 1));
+        virtio_blk_config(&served.blk, config);
+        if (cases[i].features & VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE))
+            g_assert_cmpint(config[VIRTIO_BLK_CONFIG_WRITEBACK], ==, !cases[i].through);
         g_assert_cmpuint(co_do(&served.blk, 1, SECTOR), ==, 0);
         g_assert_cmpint(!!(served.disk->last_write_flags & IO_FUA), ==, cases[i].through);
     }

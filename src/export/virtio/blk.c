@@ -70,6 +70,16 @@ void virtio_blk_accept(struct virtio_blk *blk, uint64_t features)
     atomic_store(&blk->features, features);
 }
 
+/* What the configuration says. Who may choose, but cannot flush, has no choice. */
+static bool caches_writes(const struct virtio_blk *blk)
+{
+    uint64_t features = atomic_load_explicit(&blk->features, memory_order_relaxed);
+    uint64_t both = VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH) | VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
+
+    return atomic_load_explicit(&blk->write_back, memory_order_relaxed) &&
+           (features & both) != VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
+}
+
 static uint32_t alignment_exponent(const struct virtio_blk *blk)
 {
     uint32_t physical = MAX(handle_limits(blk->handle)->request_alignment, blk->block_size);
@@ -91,7 +101,7 @@ void virtio_blk_config(const struct virtio_blk *blk, uint8_t to[VIRTIO_BLK_CONFI
     to[24] = (uint8_t)alignment_exponent(blk);
     store_le16(to + 26, 1);
     store_le32(to + 28, limits->transfer_optimal / blk->block_size);
-    to[VIRTIO_BLK_CONFIG_WRITEBACK] = atomic_load(&blk->write_back);
+    to[VIRTIO_BLK_CONFIG_WRITEBACK] = caches_writes(blk);
     store_le16(to + VIRTIO_BLK_CONFIG_QUEUES, blk->queues);
     if (!blk->writable)
         return;
@@ -118,9 +128,7 @@ static unsigned write_flags(const struct virtio_blk *blk)
     bool can_flush = features & VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH);
     bool chooses = features & VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
 
-    if (chooses ? atomic_load_explicit(&blk->write_back, memory_order_relaxed) : can_flush)
-        return 0;
-    return IO_FUA;
+    return can_flush && (!chooses || caches_writes(blk)) ? 0 : IO_FUA;
 }
 
 static enum virtio_blk_status status_of(int result)
