@@ -52,6 +52,7 @@ static void test_wrong(void)
         {"access_drivers = [\n\"zork\"\n]",
          "f:1: access_drivers: there is no access driver 'zork', only \"none\" and \"polkit\""},
         {"unix_sock_ro_perms = \"0789\"", "f:1: unix_sock_ro_perms: '0789' is not a mode in octal, like \"0770\""},
+        {"unix_sock_ro_perms = \"17777\"", "f:1: unix_sock_ro_perms: '17777' is not a mode in octal, like \"0770\""},
         {"auth_unix_rw = \"zork\"", "f:1: auth_unix_rw: unsupported auth 'zork'"},
         {"log_filters = \"x", "f:1: log_filters: unterminated string"},
         {"max_clients 5", "f:1: max_clients: expecting an assignment"},
@@ -91,7 +92,7 @@ static void test_odd(void)
 {
     static const char text[] = "max_clients = 70\nmax_clients = 80\nlog_filters = 'a'\nlog_filters = 'b'\n"
                                "min_workers = 30\nadmin_min_workers = 7\nadmin_max_workers = 2\n"
-                               "max_queued_clients = 0\n";
+                               "max_queued_clients = 0\nadmin_max_clients = 0\nunix_sock_rw_perms = \"00770\"\n";
     AUTO(pool_config) config = pool_config_new();
 
     g_assert_true(pool_config_parse(config, text, "f", NULL));
@@ -100,6 +101,8 @@ static void test_odd(void)
     g_assert_cmpuint(config->min_workers, ==, 20);
     g_assert_cmpuint(config->admin_min_workers, ==, 2);
     g_assert_cmpuint(config->max_queued_clients, ==, 0);
+    g_assert_cmpuint(config->admin_max_clients, ==, 0);
+    g_assert_cmpuint(pool_config_mode(config->unix_sock_rw_perms, 0), ==, 0770);
     g_assert_cmpuint(config->warnings->len, ==, 4);
     g_assert_cmpstr(config->warnings->pdata[0], ==, "f:2: max_clients: line 1 has set it already, and that counts");
     g_assert_cmpstr(config->warnings->pdata[1], ==, "f:4: log_filters: line 3 has set it already, and that counts");

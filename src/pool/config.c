@@ -185,7 +185,7 @@ static bool check_mode(const struct parser *parser, const struct value *value, s
 {
     const char *text = value->string;
 
-    if (!*text || strlen(text) > 4 || strspn(text, "01234567") != strlen(text))
+    if (!*text || strlen(text) > 10 || strspn(text, "01234567") != strlen(text) || pool_config_mode(text, 0) > 07777)
         return fail(parser, err, "'%s' is not a mode in octal, like \"0770\"", text);
     return true;
 }
@@ -265,7 +265,7 @@ static const struct key keys[] = {
     {KEY(max_client_requests, KEY_UINT), .min = 1},
     {KEY(admin_min_workers, KEY_UINT)},
     {KEY(admin_max_workers, KEY_UINT), .min = 1},
-    {KEY(admin_max_clients, KEY_UINT), .min = 1},
+    {KEY(admin_max_clients, KEY_UINT)},
     {KEY(admin_max_queued_clients, KEY_UINT), .max = INT32_MAX},
     {KEY(admin_max_client_requests, KEY_UINT), .min = 1},
     {KEY(log_level, KEY_UINT), .max = POOL_LOG_ERROR},

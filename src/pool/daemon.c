@@ -110,7 +110,8 @@ static struct socket_listener *CO_FN co_make_socket(const struct pool_daemon_opt
                                                     const char *path, struct error **err)
 {
     bool admin = which == POOL_SOCKET_ADMIN;
-    int backlog = (int)(admin ? options->config->admin_max_queued_clients : options->config->max_queued_clients);
+    unsigned queued = admin ? options->config->admin_max_queued_clients : options->config->max_queued_clients;
+    int backlog = (int)MAX(queued, 1); /* one always fits into the kernel's queue */
     struct socket_endpoint endpoint = {.family = SOCKET_UNIX, .path = path};
     struct socket_listener *listener;
     mode_t mask;

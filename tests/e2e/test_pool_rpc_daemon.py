@@ -104,6 +104,19 @@ def test_unknown_key_is_a_warning(pool):
     assert 'virtstoraged.conf:1: listen_tls: there is no such key' in pool.log.read_text()
 
 
+def test_values_that_libvirt_takes(pool):
+    """Odd as they are: a queue for nobody, and an administrators' server that lets nobody in."""
+    config_path(pool).write_text('max_queued_clients = 0\nadmin_max_queued_clients = 0\nadmin_max_clients = 0\n')
+    pool.start()
+    clients = [pool.connect() for _ in range(10)]
+    assert [client.numOfStoragePools() for client in clients] == [0] * 10
+    raw = Raw(pool.socket.with_name('virtstoraged-admin-sock'), ADMIN)
+    raw.send(3)
+    raw.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        raw.receive()
+
+
 def test_bursts_of_calls_and_sleep(pool):
     config_path(pool).write_text('auth_unix_rw = "none"\npoll_max_us = 1000\n')
     pool.start()
