@@ -122,7 +122,7 @@ def test_parts_of_errors(pool, images):
         8, 18, 'unsupported flags (0x40) in function storagePoolGetXMLDesc', 2, 'storagePoolGetXMLDesc', 'flags', None, 0, 0)
     gone = "cannot open directory '/nowhere/at/all': No such file or directory"
     assert parts(connection.storagePoolCreateXML, pool_xml('x', '/nowhere/at/all')) == (
-        38, 18, gone, 2, '%s', gone, None, errno.ENOENT, -1)
+        38, 0, gone, 2, '%s', gone, None, errno.ENOENT, -1)
     root = "expecting root element of 'pool', not 'zork'"
     assert parts(connection.storagePoolDefineXML, '<zork/>') == (27, 5, f'XML error: {root}', 2, 'XML error: %1$s', root, None, -1, -1)
 

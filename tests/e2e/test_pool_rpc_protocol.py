@@ -223,7 +223,7 @@ def test_more_volumes_than_a_list_may_have(pool, raw, tmp_path):
     packet = string('many') + one.UUID()
     try:
         assert one.numOfVolumes() == most + 1
-        assert error_of(one.listAllVolumes) == (39, f"Too many storage volumes '{most + 1}' for limit '{most}'")
+        assert error_of(one.listAllVolumes) == (1, f"internal error: Too many storage_vols '{most + 1}' for limit '{most}'")
         assert raw.call(282, packet + words(0, 0)).body == words(0, most + 1)
         assert raw.call(92, packet + words(most)).body[:4] == words(most)
         (tmp_path / '0').unlink()

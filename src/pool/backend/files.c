@@ -653,6 +653,8 @@ bool CO_FN co_files_refresh(struct pool *pool, struct pool_scan *ret, struct poo
     ok = !failed;
     if (failed) {
         pool_error_set_errno(err, failed, "cannot open directory '%s'", scan.path);
+        if (err)
+            (*err)->domain = POOL_DOMAIN_NONE; /* who says so in libvirt's daemon knows nothing of storage */
     } else {
         co_scan_all(&scan);
         ok = !scan.error ||

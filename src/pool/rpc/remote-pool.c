@@ -48,9 +48,8 @@ bool co_remote_pool_list(struct rpc_call *call, struct pool_error **err)
     call->result[1].u = (uint32_t)pools->count;
     if (!call->args[0].u)
         return true;
-    if (pools->count > STORAGE_LIST_MAX)
-        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC,
-                                     "Too many storage pools '%zu' for limit '%d'", pools->count, STORAGE_LIST_MAX);
+    if (!remote_check_count("storage_pools", pools->count, err))
+        return false;
     call->result[0].pools = TAKE(pools);
     return true;
 }

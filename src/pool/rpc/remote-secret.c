@@ -34,15 +34,16 @@ bool co_remote_secret_uuids(struct rpc_call *call, struct pool_error **err)
 
 bool co_remote_secret_list(struct rpc_call *call, struct pool_error **err)
 {
-    struct secret_id_array *secrets = pool_secrets_list(remote_secrets(call), call->args[1].u, err);
+    AUTO(secret_id_array) secrets = pool_secrets_list(remote_secrets(call), call->args[1].u, err);
 
     if (!secrets)
         return false;
     call->result[1].u = (uint32_t)secrets->count;
-    if (call->args[0].u)
-        call->result[0].secrets = secrets;
-    else
-        secret_id_array_free(secrets);
+    if (!call->args[0].u)
+        return true;
+    if (!remote_check_count("secrets", secrets->count, err))
+        return false;
+    call->result[0].secrets = TAKE(secrets);
     return true;
 }
 

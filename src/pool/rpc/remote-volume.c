@@ -43,9 +43,8 @@ bool co_remote_volume_list(struct rpc_call *call, struct pool_error **err)
     call->result[1].u = (uint32_t)volumes->count;
     if (!call->args[1].u)
         return true;
-    if (volumes->count > STORAGE_LIST_MAX)
-        return pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_RPC,
-                                     "Too many storage volumes '%zu' for limit '%d'", volumes->count, STORAGE_LIST_MAX);
+    if (!remote_check_count("storage_vols", volumes->count, err))
+        return false;
     call->result[0].volumes = TAKE(volumes);
     return true;
 }

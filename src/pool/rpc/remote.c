@@ -129,6 +129,13 @@ bool remote_check_max(const char *what, int32_t count, const char *limit, struct
     return true;
 }
 
+bool remote_check_count(const char *what, size_t count, struct pool_error **err)
+{
+    return count <= STORAGE_LIST_MAX ||
+           pool_error_set_domain(err, POOL_DOMAIN_RPC, POOL_ERROR_INTERNAL, "Too many %s '%zu' for limit '%d'", what,
+                                 count, STORAGE_LIST_MAX);
+}
+
 static bool check_driver(const struct rpc_procedure *procedure, enum remote_driver driver, struct pool_error **err)
 {
     if (procedure->rules & RPC_SECRET && driver != REMOTE_SECRET)

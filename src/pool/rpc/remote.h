@@ -38,6 +38,8 @@ struct remote_session *remote_session(const struct rpc_call *call);
 
 /* A list call may be answered with so many names. `what` and `limit` as clients know them. */
 bool remote_check_max(const char *what, int32_t count, const char *limit, struct pool_error **err);
+/* The same for one that has `count` of them. */
+bool remote_check_count(const char *what, size_t count, struct pool_error **err);
 
 /* The handlers, by file. */
 

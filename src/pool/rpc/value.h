@@ -40,6 +40,7 @@ struct secret_id_array {
     struct secret_id **items;
 };
 void secret_id_array_free(struct secret_id_array *array);
+AUTO_DEFINE(secret_id_array, struct secret_id_array *, secret_id_array_free)
 
 /* A client as the admin program names it. */
 struct admin_client_id {
