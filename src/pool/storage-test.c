@@ -263,6 +263,61 @@ static void co_second_daemon(void *opaque)
     finish(&fixture);
 }
 
+struct rival {
+    char *path;
+    int end; /* atomic */
+};
+
+/* Daemons that come to an end as soon as they have begun. */
+static void *begin_and_end(void *opaque)
+{
+    struct rival *rival = opaque;
+
+    while (!g_atomic_int_get(&rival->end)) {
+        AUTO(fd) fd = open(rival->path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        struct stat ours;
+        struct stat named;
+
+        if (fd >= 0 && !file_lock_set(fd, 0, 1, FILE_LOCK_EXCLUSIVE) && !fstat(fd, &ours) &&
+            !stat(rival->path, &named) && ours.st_ino == named.st_ino)
+            unlink(rival->path);
+    }
+    return NULL;
+}
+
+/* Whoever begins while another one ends keeps a third one away, too. */
+static void co_daemons_change(void *opaque)
+{
+    enum { TIMES = 300 };
+    struct fixture fixture;
+    struct storage_config config;
+    struct rival rival = {0};
+    GThread *thread;
+
+    begin(&fixture);
+    close_storage(&fixture);
+    config = (struct storage_config){fixture.config, fixture.state, true};
+    rival.path = g_build_filename(fixture.state, "driver.pid", NULL);
+    thread = g_thread_new("rival", begin_and_end, &rival);
+    for (int begun = 0; begun < TIMES;) {
+        AUTO(fd) third = -1;
+
+        fixture.storage = storage_new(&config, fixture.graph, NULL, NULL);
+        if (!fixture.storage)
+            continue;
+        third = open(rival.path, O_RDWR | O_CLOEXEC);
+        g_assert_cmpint(third, >=, 0);
+        g_assert_cmpint(file_lock_set(third, 0, 1, FILE_LOCK_EXCLUSIVE), ==, -EAGAIN);
+        close_storage(&fixture);
+        begun++;
+    }
+    g_atomic_int_set(&rival.end, 1);
+    g_thread_join(thread);
+    open_storage(&fixture);
+    finish(&fixture);
+    g_free(rival.path);
+}
+
 /* A refresh that fails stops the pool. */
 static void co_lost_directory(void *opaque)
 {
@@ -643,6 +698,7 @@ int main(int argc, char **argv)
         {"/pool/redefined", co_redefined_while_running},
         {"/pool/transient", co_transient_pool},
         {"/pool/second-daemon", co_second_daemon},
+        {"/pool/daemons-change", co_daemons_change},
         {"/pool/lost-directory", co_lost_directory},
         {"/volume/life", co_volume_life},
         {"/volume/bad", co_bad_volumes},

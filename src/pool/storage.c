@@ -33,18 +33,38 @@ static gboolean uuid_equal(const void *a, const void *b)
 
 /* --- making and freeing --- */
 
+/* Whether `path` names the file that is open as `fd`. */
+static bool is_at(int fd, const char *path)
+{
+    struct stat ours;
+    struct stat named;
+
+    return !fstat(fd, &ours) && !stat(path, &named) && ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+}
+
+static bool open_locked(struct storage *storage, const char *path, struct pool_error **err)
+{
+    do {
+        fd_close(storage->lock_fd);
+        storage->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        if (storage->lock_fd < 0)
+            return pool_error_set_errno(err, errno, "Failed to open pid file '%s'", path);
+        if (file_lock_set(storage->lock_fd, 0, 1, FILE_LOCK_EXCLUSIVE))
+            return pool_error_set(err, POOL_ERROR_OPERATION_FAILED,
+                                  "Failed to acquire pid file '%s': another daemon works on the same pools", path);
+        /* Between opening and locking, its former owner may have removed it: then it keeps nobody else away. */
+    } while (!is_at(storage->lock_fd, path));
+    return true;
+}
+
 /* Held for as long as the daemon lives, so that no other one works on the same pools. */
 static bool take_lock(struct storage *storage, struct pool_error **err)
 {
     g_autofree char *path = g_build_filename(storage->state_directory, "driver.pid", NULL);
     int emptied;
 
-    storage->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (storage->lock_fd < 0)
-        return pool_error_set_errno(err, errno, "Failed to open pid file '%s'", path);
-    if (file_lock_set(storage->lock_fd, 0, 1, FILE_LOCK_EXCLUSIVE))
-        return pool_error_set(err, POOL_ERROR_OPERATION_FAILED,
-                              "Failed to acquire pid file '%s': another daemon works on the same pools", path);
+    if (!open_locked(storage, path, err))
+        return false;
     emptied = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
     fd_close(emptied);
     if (dprintf(storage->lock_fd, "%ld\n", (long)getpid()) < 0)
@@ -99,7 +119,8 @@ void CO_FN co_storage_close(struct storage *storage)
         co_mutex_lock(&pool->lock);
         co_mutex_unlock(&pool->lock);
     }
-    (void)unlink(path);
+    if (is_at(storage->lock_fd, path))
+        (void)unlink(path);
 }
 
 void storage_free(struct storage *storage)
