@@ -6,6 +6,7 @@ error, and afterwards everything is as free as if nobody had been there.
 import os
 import random
 import signal
+import tempfile
 import threading
 
 import libvirt
@@ -153,11 +154,13 @@ def test_path_to_where_nobody_answers(pool_daemon, daemon, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='makes loop devices')
 def test_one_pool_of_partitions(pool_daemon, tmp_path):
-    """Its definition gives way to one without any device while its volumes are looked at."""
+    """Its definition gives way to one without any device while its volumes are looked at, whose paths are nodes or links."""
     connection = pool_daemon.start().connect()
-    with loop_device(tmp_path / 'disk') as node:
+    with loop_device(tmp_path / 'disk') as node, tempfile.TemporaryDirectory(dir='/dev', prefix='ashlar-test-') as links:
         base = node.rsplit('/', 1)[1]
-        as_disk = disk_pool('one', node, 'dos')
+        for number in range(1, 10):
+            os.symlink(f'{node}p{number}', f'{links}/part{number}')
+        as_disk = disk_pool('one', node, 'dos').replace('<path>/dev<', f'<path>{links}<')
         pool = connection.storagePoolDefineXML(as_disk)
         pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
         for number in (1, 2, 3):
@@ -167,6 +170,7 @@ def test_one_pool_of_partitions(pool_daemon, tmp_path):
             pool.createXML(partition(f'{base}p{number}', 10 * MIB))
         uuid = f'<uuid>{pool.UUIDString()}</uuid>'
         definitions = [as_disk.replace('<source>', uuid + '<source>'),
+                       disk_pool('one', node, 'dos').replace('<source>', uuid + '<source>'),
                        pool_xml('one', pool_daemon.images).replace('<target>', uuid + '<target>')]
 
         def define(connection, rng):

@@ -193,12 +193,15 @@ static enum partition_kind kind_of(const struct disk_region *region)
 /* Name, key and path of a partition. */
 static void CO_FN co_name_volume(struct pool *pool, struct volume *volume, const char *node, unsigned number)
 {
+    /* While it is looked for, others may be asking for the volume as it has been. */
+    char *path = co_device_stable_path(pool, node, LINK_WAIT_MS, NULL);
+
     g_free(volume->name);
     g_free(volume->target.path);
     g_free(volume->key);
     volume->name = g_path_get_basename(node);
-    volume->target.path = co_device_stable_path(pool, node, LINK_WAIT_MS, NULL);
-    volume->key = g_strdup(volume->target.path);
+    volume->target.path = path;
+    volume->key = g_strdup(path);
     volume->partition_number = number;
 }
 
