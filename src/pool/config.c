@@ -439,22 +439,32 @@ bool pool_config_parse(struct pool_config *config, const char *text, const char 
 
 /* --- life --- */
 
+/* What counts where the file says nothing; other members are zero. */
+static const struct pool_config usual_config = {
+    .max_clients = 5000,
+    .max_queued_clients = 1000,
+    .max_anonymous_clients = 20,
+    .min_workers = 5,
+    .max_workers = 20,
+    .prio_workers = 5,
+    .max_client_requests = 5,
+    .admin_min_workers = 5,
+    .admin_max_workers = 20,
+    .admin_max_clients = 5000,
+    .admin_max_queued_clients = 20,
+    .admin_max_client_requests = 5,
+    .audit_level = 1,
+    .keepalive_interval = 5,
+    .keepalive_count = 5,
+    .admin_keepalive_interval = 5,
+    .admin_keepalive_count = 5,
+    .ovs_timeout = 5,
+};
+
 struct pool_config *pool_config_new(void)
 {
-    struct pool_config *config = g_new0(struct pool_config, 1);
+    struct pool_config *config = g_memdup2(&usual_config, sizeof(usual_config));
 
-    config->max_clients = config->admin_max_clients = 5000;
-    config->max_queued_clients = 1000;
-    config->max_anonymous_clients = 20;
-    config->min_workers = config->admin_min_workers = 5;
-    config->max_workers = config->admin_max_workers = 20;
-    config->prio_workers = 5;
-    config->max_client_requests = config->admin_max_client_requests = 5;
-    config->admin_max_queued_clients = 20;
-    config->audit_level = 1;
-    config->keepalive_interval = config->admin_keepalive_interval = 5;
-    config->keepalive_count = config->admin_keepalive_count = 5;
-    config->ovs_timeout = 5;
     config->warnings = g_ptr_array_new_with_free_func(g_free);
     return config;
 }
