@@ -259,7 +259,11 @@ static void test_bad_settings(void)
         {"1:stderr:x", "Log output '1:stderr:x' does not meet the format requirements for destination type 'stderr'"},
         {"1:stderr 9:stderr", "Invalid log priority '9' for log output '9:stderr'"},
     };
-    static const char *const filters[] = {"x", "1", "1:", "9:x", "1:+", "1:a:b"};
+    static const char *const filters[][2] = {
+        {"x", "Malformed format for filter 'x'"}, {"1:c 1", "Malformed format for filter '1'"},
+        {"1:", "Invalid match string ''"},        {"1:+", "Invalid match string '+'"},
+        {"1::c", "Invalid match string ''"},      {"9:x", "Invalid priority '9' for filter '9:x'"},
+    };
     g_autofree char *kept_outputs = NULL;
     g_autofree char *kept_filters = NULL;
     unsigned count;
@@ -274,8 +278,14 @@ static void test_bad_settings(void)
         g_assert_nonnull(strstr(error->message, outputs[i][1]));
         pool_error_free(error);
     }
-    for (size_t i = 0; i < G_N_ELEMENTS(filters); i++)
-        g_assert_false(pool_log_set_filters(filters[i], NULL));
+    for (size_t i = 0; i < G_N_ELEMENTS(filters); i++) {
+        struct pool_error *error = NULL;
+
+        g_assert_false(pool_log_set_filters(filters[i][0], &error));
+        g_assert_cmpint(error->code, ==, POOL_ERROR_INVALID_ARG);
+        g_assert_true(g_str_has_suffix(error->message, filters[i][1]));
+        pool_error_free(error);
+    }
     g_assert_false(pool_log_set_outputs("1:file:/nonexistent/folder/log", NULL));
     /* All is as it was. */
     kept_outputs = pool_log_get_outputs(&count);
@@ -284,6 +294,10 @@ static void test_bad_settings(void)
     kept_filters = pool_log_get_filters(&count);
     g_assert_cmpuint(count, ==, 2);
     g_assert_cmpstr(kept_filters, ==, "1:*a* 2:*b* ");
+    g_assert_true(pool_log_set_filters("1:a:b:c", NULL));
+    g_free(kept_filters);
+    kept_filters = pool_log_get_filters(&count);
+    g_assert_cmpstr(kept_filters, ==, "1:*a* ");
     pool_log_close();
 }
 

@@ -376,18 +376,19 @@ static void filter_clear(void *item)
     g_free(((struct log_filter *)item)->match);
 }
 
+/* What follows another colon libvirt's daemons pass over. */
 static bool parse_filter(const char *text, struct log_filter *filter, struct pool_error **err)
 {
-    g_auto(GStrv) words = g_strsplit(text, ":", 2);
+    g_auto(GStrv) words = g_strsplit(text, ":", 3);
     const char *match;
 
-    if (g_strv_length(words) != 2 || strchr(words[1], ':'))
-        return invalid(err, "Malformed format for log filter '%s'", text);
+    if (g_strv_length(words) < 2)
+        return invalid(err, "Malformed format for filter '%s'", text);
     if (!level_from_digit(words[0], &filter->level))
         return invalid(err, "Invalid priority '%s' for filter '%s'", words[0], text);
     match = *words[1] == '+' ? words[1] + 1 : words[1];
     if (!*match)
-        return invalid(err, "Malformed format for log filter '%s'", text);
+        return invalid(err, "Invalid match string '%s'", words[1]);
     filter->match = g_strdup_printf("*%s*", match);
     return true;
 }
