@@ -30,26 +30,14 @@ uint64_t size_unit(const char *unit)
     return value;
 }
 
-/* Digits with white space around them: false where it is anything else; larger numbers than fit are UINT64_MAX. */
+/* Digits, with nothing before them but white space and a plus: false where it is anything else, or larger than fits. */
 static bool parse_number(const char *text, uint64_t *ret)
 {
-    uint64_t value = 0;
-    bool fits = true;
-
     while (g_ascii_isspace(*text))
         text++;
     if (*text == '+')
         text++;
-    if (!g_ascii_isdigit(*text))
-        return false;
-    for (; g_ascii_isdigit(*text); text++) {
-        fits = fits && !__builtin_mul_overflow(value, 10, &value) &&
-               !__builtin_add_overflow(value, (uint64_t)(*text - '0'), &value);
-    }
-    while (g_ascii_isspace(*text))
-        text++;
-    *ret = fits ? value : UINT64_MAX;
-    return !*text;
+    return g_ascii_isdigit(*text) && g_ascii_string_to_unsigned(text, 10, 0, UINT64_MAX, ret, NULL);
 }
 
 bool xml_get_size(const xmlNode *node, const char *name, uint64_t *ret, bool *ret_found, struct pool_error **err)
