@@ -116,8 +116,12 @@ def test_target_that_is_not_there(pool_daemon, target):
     connection = pool_daemon.start().connect()
     code, message = error_of(connection.storagePoolCreateXML, pool_xml(target, device='iqn.2024-01.org.example:none'))
     assert code == libvirt.VIR_ERR_INTERNAL_ERROR
-    assert f'iSCSI target at 127.0.0.1:{target.port}: cannot log in' in message
+    assert message == f'internal error: iSCSI target at 127.0.0.1:{target.port}: Failed to login: Failed to log in to target. ' \
+        'Status: Target not found(515)'
+    host = "<host name='no such host'/>"
+    code, message = error_of(connection.findStoragePoolSources, 'iscsi-direct', f"<source>{host}<initiator><iqn name='{INITIATOR}'/></initiator></source>")
+    assert code == libvirt.VIR_ERR_INTERNAL_ERROR and ': Failed to connect: ' in message and 'no such host:3260' in message
     target.process.kill()
     target.process.wait(PATIENCE_S)
-    assert 'cannot log in' in error_of(connection.storagePoolCreateXML, pool_xml(target))[1]
+    assert ': Failed to connect: ' in error_of(connection.storagePoolCreateXML, pool_xml(target))[1]
     assert connection.listAllStoragePools() == []

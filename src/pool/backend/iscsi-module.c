@@ -20,16 +20,25 @@ static bool fail(struct iscsi_context *context, const char *what, char **ret_mes
 {
     const char *text = iscsi_get_error(context);
 
-    *ret_message = g_strdup_printf("%s: %s", what, text && *text ? text : "no reason given");
+    *ret_message = g_strchomp(g_strdup_printf("%s: %s", what, text && *text ? text : "no reason given"));
     return false;
 }
 
 /* --- sessions --- */
 
+/* NULL, or what has failed. */
+static const char *log_in(struct iscsi_context *context, const struct iscsi_login *login, enum iscsi_session_type type)
+{
+    if (iscsi_set_session_type(context, type) || iscsi_connect_sync(context, login->portal))
+        return "Failed to connect";
+    return iscsi_login_sync(context) ? "Failed to login" : NULL;
+}
+
 static struct iscsi_context *open_session(const struct iscsi_login *login, enum iscsi_session_type type,
                                           char **ret_message)
 {
     struct iscsi_context *context = iscsi_create_context(login->initiator);
+    const char *failed;
 
     if (!context) {
         *ret_message = g_strdup("no memory for an iSCSI session");
@@ -41,9 +50,9 @@ static struct iscsi_context *open_session(const struct iscsi_login *login, enum 
         iscsi_set_initiator_username_pwd(context, login->username, login->password);
     if (login->target)
         iscsi_set_targetname(context, login->target);
-    if (iscsi_set_session_type(context, type) || iscsi_connect_sync(context, login->portal) ||
-        iscsi_login_sync(context)) {
-        fail(context, "cannot log in", ret_message);
+    failed = log_in(context, login, type);
+    if (failed) {
+        fail(context, failed, ret_message);
         iscsi_destroy_context(context);
         return NULL;
     }
