@@ -180,3 +180,16 @@ def test_multipath(pool_guest, two_paths):
     pool = pool_guest.connect().storagePoolLookupByName('maps')
     assert pool.isActive() and pool.listVolumes() == [f'dm-{minor}']
     pool.destroy()
+
+
+def test_multipath_by_hand(pool_guest, two_paths):
+    """The kind of a map counts, not the identifier that somebody has given it or not."""
+    pool = pool_guest.connect().storagePoolCreateXML(MPATH)
+    sectors = 16 * MIB // 512
+    paths = ' '.join(f'{path} 1000' for path in two_paths)
+    pool_guest.do(f"dmsetup create plain --table '0 {sectors} multipath 0 0 1 1 round-robin 0 2 1 {paths}'")
+    pool_guest.do("dmsetup create likeness --uuid mpath-likeness --table '0 2048 zero'")
+    pool_guest.do('dmsetup create empty --uuid mpath-empty --notable')
+    pool.refresh()
+    assert [(volume.path(), volume.info()[1]) for volume in pool.listAllVolumes()] == [('/dev/mapper/plain', 16 * MIB)]
+    pool.destroy()

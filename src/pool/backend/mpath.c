@@ -27,7 +27,7 @@ static bool CO_FN mpath_co_check(struct pool *pool, bool *ret_active, struct poo
 
 static int list(void *opaque)
 {
-    *(GArray **)opaque = multipath_list("/sys");
+    *(GArray **)opaque = multipath_list("/sys", "/dev/mapper/control");
     return 0;
 }
 

@@ -9,5 +9,9 @@ struct multipath {
     char *name; /* of its node in /dev/mapper; owned */
 };
 
-/* struct multipath, by number; freed with the array. Blocks: for worker threads. */
-GArray *multipath_list(const char *sysfs);
+/*
+ * struct multipath, by number; freed with the array. What kind of map each is says the device mapper at `control`
+ * ("/dev/mapper/control"); where it does not, since only root may ask it, the identifiers of multipathd's maps do.
+ * Blocks: for worker threads.
+ */
+GArray *multipath_list(const char *sysfs, const char *control);

@@ -199,7 +199,7 @@ static void test_initiators(void)
 
 static void test_multipath(void)
 {
-    GArray *maps = multipath_list(tree);
+    GArray *maps = multipath_list(tree, "/nowhere");
 
     g_assert_cmpuint(maps->len, ==, 2);
     g_assert_cmpuint(g_array_index(maps, struct multipath, 0).minor, ==, 3);
