@@ -135,6 +135,8 @@ def test_password(iscsi, target):
     code, message = error_of(connection.storagePoolCreateXML, pool_xml(auth))
     assert code == libvirt.VIR_ERR_CONFIG_UNSUPPORTED and "'node.session.auth.password' has more than one line" in message
     secret.setValue(PASSWORD.encode())
+    # A record of another group of the same portal is somebody else's.
+    iscsi.do(f'iscsiadm --mode node --op new --targetname {TARGET} --portal 127.0.0.1:3260,7')
     iscsi.do('mv /bin/iscsiadm /bin/iscsiadm.real; rm -f /tmp/calls')
     iscsi.write('/bin/iscsiadm', '#!/bin/sh\\necho "$*" >>/tmp/calls\\nexec /bin/iscsiadm.real "$@"\\n')
     try:
@@ -147,7 +149,9 @@ def test_password(iscsi, target):
     assert '--login' in calls and PASSWORD not in calls and 'twelve' not in calls
     assert 'twelve' not in iscsi.do(f'cat {iscsi.log}')
     # Nobody else may read the record that has it.
-    assert iscsi.do(f'find /etc/iscsi/nodes/{TARGET} -type f -exec stat -c %a {{}} +') == '600'
+    records = iscsi.do(f'grep -rl twelve /etc/iscsi/nodes/{TARGET}').split()
+    assert [record.split('/')[-2] for record in records] == ['127.0.0.1,3260,1']
+    assert iscsi.do(f'stat -c %a {records[0]}') == '600'
     pool.destroy()
 
 
@@ -171,8 +175,13 @@ def test_initiator(iscsi, target):
     pool.destroy()
     assert sessions(iscsi) == []
     # Nothing is left of what was made for it; and whatever the XML has is the value of an option.
-    pool = iscsi.connect().storagePoolDefineXML(pool_xml("<initiator><iqn name='--logout'/></initiator>", name='odd'))
+    connection = iscsi.connect()
+    pool = connection.storagePoolDefineXML(pool_xml("<initiator><iqn name='--logout'/></initiator>", name='odd'))
     assert '--login' in error_of(pool.create)[1]
+    several = "<initiator><iqn name='iqn.a:b&#10;node.startup = automatic'/></initiator>"
+    assert error_of(connection.storagePoolCreateXML, pool_xml(several, name='several')) == (
+        libvirt.VIR_ERR_INVALID_ARG, "invalid argument: the initiator's name 'iqn.a:b\nnode.startup = automatic' has more than one line")
+    assert error_of(connection.findStoragePoolSources, 'iscsi', f'<source>{host}{several}</source>')[0] == libvirt.VIR_ERR_INVALID_ARG
     assert iscsi.do('ls /etc/iscsi/ifaces; find /etc/iscsi/nodes -name "ashlar-*"') == ''
 
 

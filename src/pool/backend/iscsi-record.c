@@ -22,31 +22,25 @@ struct record {
 
 /* --- finding it --- */
 
-/* "[::1]:3260" -> "::1,3260,": what the folder of a portal is called, but for the number of its group. */
-static char *folder_prefix(const char *portal)
+/* "[::1]:3260,1" -> "::1,3260,1": what the folder of a portal is called. The same one may have others, of other groups.
+ */
+static char *folder_of(const char *portal)
 {
     const char *colon = strrchr(portal, ':');
-    const char *host = *portal == '[' ? portal + 1 : portal;
-    const char *end = *portal == '[' ? strchr(portal, ']') : colon;
+    const char *bracket = *portal == '[' ? strchr(portal, ']') : NULL;
+    const char *host = bracket ? portal + 1 : portal;
+    const char *end = bracket ? bracket : colon;
 
-    assert(colon && end);
-    return g_strdup_printf("%.*s,%s,", (int)(end - host), host, colon + 1);
+    assert(colon);
+    return g_strdup_printf("%.*s,%s", (int)(end - host), host, colon + 1);
 }
 
 static char *find_in(const char *database, const struct record *record)
 {
-    g_autofree char *prefix = folder_prefix(record->portal);
-    g_autofree char *targets = g_build_filename(database, record->target, NULL);
-    g_autoptr(GDir) folder = g_dir_open(targets, 0, NULL);
-    const char *name;
+    g_autofree char *folder = folder_of(record->portal);
+    g_autofree char *path = g_build_filename(database, record->target, folder, record->interface, NULL);
 
-    while (folder && (name = g_dir_read_name(folder))) {
-        g_autofree char *path = g_build_filename(targets, name, record->interface, NULL);
-
-        if (g_str_has_prefix(name, prefix) && g_file_test(path, G_FILE_TEST_IS_REGULAR))
-            return TAKE(path);
-    }
-    return NULL;
+    return g_file_test(path, G_FILE_TEST_IS_REGULAR) ? TAKE(path) : NULL;
 }
 
 static int load(void *opaque)
@@ -103,7 +97,7 @@ bool co_iscsi_record_set(const char *target, const char *portal, const char *int
 
     if (strpbrk(value, "\r\n"))
         return pool_error_set(err, POOL_ERROR_CONFIG_UNSUPPORTED, "the value of '%s' has more than one line", name);
-    if (strchr(target, '/') || co_worker_run(load, &record)) {
+    if (strchr(target, '/') || strchr(portal, '/') || co_worker_run(load, &record)) {
         g_free(record.path);
         return pool_error_set(err, POOL_ERROR_INTERNAL,
                               "open-iscsi has no record of target '%s' at '%s' below %s or %s", target, portal,

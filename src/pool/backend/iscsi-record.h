@@ -12,9 +12,9 @@
 struct pool_error;
 
 /*
- * Sets `name` to `value` in the record of `target` at `portal` ("host:port", IPv6 in brackets) with that interface. The
- * file has the old content or the new. False: *err, which does not show the value; there is no such record, or the
- * value cannot stand in one.
+ * Sets `name` to `value` in the record of `target` at `portal` ("host:port,group", IPv6 in brackets) with that
+ * interface. The file has the old content or the new. False: *err, which does not show the value; there is no such
+ * record, or the value cannot stand in one.
  */
 bool CO_FN co_iscsi_record_set(const char *target, const char *portal, const char *interface, const char *name,
                                const char *value, struct pool_error **err);

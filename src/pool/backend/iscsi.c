@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "loop/loop.h"
 #include "pool/backend.h"
 #include "pool/backend/command.h"
@@ -22,6 +23,13 @@ static const char *target_of(const struct pool *pool)
     return pool->def->source.devices[0].path;
 }
 
+/* It goes into a record of open-iscsi's, where another line would be another setting. NULL is none. */
+static bool check_line(const char *what, const char *text, struct pool_error **err)
+{
+    return !text || !strpbrk(text, "\r\n") ||
+           pool_error_set(err, POOL_ERROR_INVALID_ARG, "the %s '%s' has more than one line", what, text);
+}
+
 static bool check_source(const struct pool *pool, struct pool_error **err)
 {
     const struct pool_source *source = &pool->def->source;
@@ -30,8 +38,11 @@ static bool check_source(const struct pool *pool, struct pool_error **err)
         return false;
     if (source->device_count != 1)
         return pool_error_set(err, POOL_ERROR_INTERNAL, "missing source device");
-    return *target_of(pool) != '-' ||
-           pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is not the name of a target", target_of(pool));
+    if (*target_of(pool) == '-')
+        return pool_error_set(err, POOL_ERROR_INVALID_ARG, "'%s' is not the name of a target", target_of(pool));
+    return check_line("host's name", source->hosts[0].name, err) && check_line("target's name", target_of(pool), err) &&
+           check_line("initiator's name", source->initiator, err) &&
+           check_line("user's name", source->auth.username, err);
 }
 
 /* --- interfaces --- */
@@ -76,11 +87,18 @@ static void CO_FN co_remove_interface(const char *interface)
 
 /* --- records of targets --- */
 
+/* The pool's portal with the number of the group that its records have. Owned. */
+static char *group_of(const struct pool *pool)
+{
+    g_autofree char *portal = portal_of(&pool->def->source);
+
+    return g_strconcat(portal, ",1", NULL);
+}
+
 /* Runs iscsiadm on the record of the pool's target: `words`, ended by NULL, follow. */
 static bool CO_FN co_on_node(struct pool *pool, const char *const *words, struct pool_error **err)
 {
-    g_autofree char *portal = portal_of(&pool->def->source);
-    g_autofree char *group = g_strconcat(portal, ",1", NULL);
+    g_autofree char *group = group_of(pool);
     g_autofree char *interface = interface_of(pool->def);
     const char *argv[18] = {"iscsiadm",     "--mode",        "node",        "--portal", group,
                             "--targetname", target_of(pool), "--interface", interface};
@@ -100,10 +118,10 @@ static bool CO_FN co_set(struct pool *pool, const char *name, const char *value,
 
 static bool CO_FN co_set_password(struct pool *pool, const struct secret_value *value, struct pool_error **err)
 {
-    g_autofree char *portal = portal_of(&pool->def->source);
+    g_autofree char *group = group_of(pool);
     g_autofree char *interface = interface_of(pool->def);
     char *password = g_strndup((const char *)value->data, value->size);
-    bool ok = co_iscsi_record_set(target_of(pool), portal, interface, "node.session.auth.password", password, err);
+    bool ok = co_iscsi_record_set(target_of(pool), group, interface, "node.session.auth.password", password, err);
 
     explicit_bzero(password, strlen(password));
     g_free(password);
@@ -168,12 +186,24 @@ static bool CO_FN iscsi_co_check(struct pool *pool, bool *ret_active, struct poo
     return true;
 }
 
+/* Somebody may have records of the same portal in other groups. Iscsiadm takes them all for meant, and fails for those
+ * that come after the session is there. */
 static bool CO_FN co_log_in(struct pool *pool, struct pool_error **err)
 {
     const char *make[] = {"--op", "new", NULL};
     const char *login[] = {"--login", NULL};
+    AUTO(pool_error) error = NULL;
+    g_autofree char *session = NULL;
 
-    return co_on_node(pool, make, err) && co_set_secret(pool, err) && co_on_node(pool, login, err);
+    if (!co_on_node(pool, make, err) || !co_set_secret(pool, err))
+        return false;
+    if (co_on_node(pool, login, &error))
+        return true;
+    session = error->code == POOL_ERROR_INTERNAL ? co_find_session(pool, NULL) : NULL;
+    if (!session)
+        return pool_error_move(err, TAKE(error));
+    log_warning("pool '%s' has a session all the same: %s", pool->def->name, error->message);
+    return true;
 }
 
 /* Of an interface of the pool's own nothing stays behind. */
@@ -201,9 +231,8 @@ static bool CO_FN iscsi_co_start(struct pool *pool, struct pool_error **err)
         return pool_error_move(err, TAKE(error));
     if (session)
         return true;
-    if (pool->def->source.initiator && !co_make_interface(interface, pool->def->source.initiator, err))
-        return false;
-    if (co_log_in(pool, err))
+    if ((!pool->def->source.initiator || co_make_interface(interface, pool->def->source.initiator, err)) &&
+        co_log_in(pool, err))
         return true;
     co_forget(pool);
     return false;
@@ -213,11 +242,15 @@ static bool CO_FN iscsi_co_start(struct pool *pool, struct pool_error **err)
 static bool CO_FN iscsi_co_stop(struct pool *pool, struct pool_error **err)
 {
     const char *logout[] = {"iscsiadm", "--mode", "session", "-r", NULL, "--logout", NULL};
+    AUTO(pool_error) error = NULL;
     g_autofree char *session = NULL;
 
     if (!check_source(pool, err))
         return false;
-    session = co_find_session(pool, NULL);
+    session = co_find_session(pool, &error);
+    /* Nobody knows of none: it would stay for good. */
+    if (error)
+        return pool_error_move(err, TAKE(error));
     logout[4] = session;
     if (session && !co_command_run(logout, NULL, err))
         return false;
@@ -241,6 +274,7 @@ static int find_host(void *opaque)
 
 static bool CO_FN iscsi_co_refresh(struct pool *pool, struct pool_scan *scan, struct pool_error **err)
 {
+    AUTO(pool_error) error = NULL;
     g_autofree char *session = NULL;
     const char *rescan[] = {"iscsiadm", "--mode", "session", "-r", NULL, "-R", NULL};
     struct host_search search;
@@ -248,7 +282,9 @@ static bool CO_FN iscsi_co_refresh(struct pool *pool, struct pool_scan *scan, st
 
     if (!check_source(pool, err))
         return false;
-    session = co_find_session(pool, NULL);
+    session = co_find_session(pool, &error);
+    if (error)
+        return pool_error_move(err, TAKE(error));
     if (!session)
         return pool_error_set(err, POOL_ERROR_INTERNAL, "cannot find iscsiadm session: %s", target_of(pool));
     rescan[4] = session;
@@ -302,7 +338,7 @@ static bool CO_FN iscsi_co_find_sources(struct storage *storage, const struct po
 {
     if (!source)
         return pool_error_set(err, POOL_ERROR_INVALID_ARG, "hostname must be specified for iscsi sources");
-    if (!portal_check_host(source, err))
+    if (!portal_check_host(source, err) || !check_line("initiator's name", source->initiator, err))
         return false;
     return source->initiator ? co_discover_as(source, sources, err) : co_discover(source, NULL, sources, err);
 }
