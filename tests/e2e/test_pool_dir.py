@@ -174,7 +174,7 @@ def test_copies_between_formats(pool_daemon, tmp_path):
 
 
 def test_what_is_not_a_volume(pool_daemon):
-    """Odd files are passed over; links and folders are volumes."""
+    """P9: Odd files are passed over; links and folders are volumes."""
     images = pool_daemon.images
     (images / 'plain').write_bytes(b'x' * 1000)
     (images / 'folder').mkdir()
@@ -280,6 +280,7 @@ def test_validation(pool_daemon):
 
 @pytest.mark.parametrize('name', ['../up', '/etc/passwd', 'a/b', '..', '.', 'new\nline', 'tab\t', 'x' * 256, '.ashlar-new-1'])
 def test_names_that_lead_elsewhere(pool_daemon, name):
+    """P3: Nothing is made, there or elsewhere."""
     connection = pool_daemon.start().connect()
     pool = connection.storagePoolCreateXML(pool_xml('demo', pool_daemon.images), 0)
     before = sorted(pool_daemon.folder.rglob('*'))

@@ -110,7 +110,7 @@ def test_tool_that_hangs_holds_up_nobody_else(pool_daemon, lvm, tmp_path, who):
 
 
 def test_tool_that_hangs_at_the_start(pool_daemon, lvm):
-    """Clients are served without the pool; when its tool answers, it is there."""
+    """P10: Clients are served without the pool; when its tool answers, it is there."""
     connection = pool_daemon.start().connect()
     connection.storagePoolDefineXML(lvm.pool_xml()).create()
     connection.storagePoolCreateXML(pool_xml('files', pool_daemon.images))

@@ -103,6 +103,7 @@ def restart(connection, _rng):
 
 
 def test_one_pool_of_files(pool_daemon, tmp_path):
+    """P4: Look-ups while the pool is refreshed, stopped, started, and redefined."""
     for name in ('one', 'two', 'other'):
         (tmp_path / name).mkdir()
     connection = pool_daemon.start().connect()

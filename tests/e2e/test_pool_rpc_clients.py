@@ -239,7 +239,7 @@ def test_vanished_clients_leave_nothing(pool, images):
 
 
 def test_upload_that_breaks_off(pool, images):
-    """Amid a packet: what came before it is there, and the volume is free."""
+    """P8: Amid a packet: what came before it is there, and the volume is free."""
     volume = pool.connect().storagePoolLookupByName('images').createXML(volume_xml('half', PIECE, allocation=0))
     raw = Raw(pool.socket)
     raw.call(66)

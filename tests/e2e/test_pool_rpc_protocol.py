@@ -30,6 +30,7 @@ def raw(pool):
 
 @pytest.mark.parametrize('length', [0, 3, 4, 27, (32 << 20) + 5, 0xffffffff])
 def test_impossible_length_drops_sender_only(pool, raw, length):
+    """P1: What is wrong inside a packet of a length that can be costs an error reply, no more (below)."""
     bad = Raw(pool.socket)
     bad.sock.sendall(struct.pack('>I', length) + bytes(24))
     assert bad.closed()
@@ -206,6 +207,9 @@ def test_other_families(raw, number, domain, function):
 
 
 def test_limits_of_name_lists(pool, raw):
+    """P2: Lists of nothing, and for nothing, among them."""
+    assert raw.call(72, words(0)).body == words(0)
+    assert raw.call(281, words(1, 0)).body == raw.call(281, words(0, 0)).body == words(0, 0)
     assert raw.call(72, words(-1)).error() == (39, 7, 'maxnames must be non-negative')
     assert raw.call(72, words(16385)).error() == (39, 7, 'maxnames > REMOTE_STORAGE_POOL_LIST_MAX')
     assert raw.call(72, words(16384)).body == words(0)
@@ -327,6 +331,7 @@ READ_ONLY = {75: 'virConnectFindStoragePoolSources', 76: 'virStoragePoolCreateXM
 
 
 def test_read_only_connections(pool):
+    """P6: Each procedure that changes or reads more than facts is refused, whatever its arguments."""
     raw = Raw(pool.socket)
     raw.open(pool.uri().split('?')[0], flags=1)
     for number, function in READ_ONLY.items():

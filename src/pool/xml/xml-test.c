@@ -157,7 +157,7 @@ static const struct bad bad_pools[] = {
     {"<pool type='iscsi'><name>a</name><source><auth username='u' type='chap'><secret uuid='x' usage='y'/></auth>"
      "</source></pool>",
      POOL_ERROR_XML, "XML error: either secret uuid or usage expected"},
-    /* What would grow, or reach out. */
+    /* P5: what would grow, or reach out. */
     {"<!DOCTYPE pool [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;&a;'><!ENTITY c '&b;&b;&b;&b;&b;'>]>"
      "<pool type='dir'><name>&c;</name></pool>",
      POOL_ERROR_XML_DETAIL, "at line 1: a document type is not allowed here"},
