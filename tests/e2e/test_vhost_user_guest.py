@@ -85,7 +85,7 @@ def test_migration(tmp_path):
     """
     A machine moves to another one, and from a daemon's disks to another's, with a split ring and a packed one. What it has read of its
     disks comes along: the other daemon's disks are empty, so that it can be from nowhere else. It rests meanwhile: the memory
-    of a machine that runs now and then arrives damaged, also with the peer's daemon; which pages we mark, test_dirty_log tells.
+    of a machine that runs now and then arrives damaged, whatever serves its disks; what we mark, test_vhost_user_moving tells.
     """
     data = [os.urandom(6 * MIB), os.urandom(6 * MIB)]
     images = 'disk.img', 'second.img'
