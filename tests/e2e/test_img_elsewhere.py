@@ -8,7 +8,6 @@ from img_pair import Pair, normalised
 from luks_tools import OUR_IMG, OUR_IO, PASSPHRASE, patient
 from nbd_peers import nbdkit, qemu_nbd
 
-MIB = 1 << 20
 SECRET = ('--object', f'secret,id=sec0,data={PASSPHRASE}')
 LUKS = 'key-secret=sec0,iter-time=100'
 QCOW2 = 'encrypt.format=luks,encrypt.key-secret=sec0,encrypt.iter-time=100'
@@ -72,7 +71,7 @@ def test_servers_by_options(pair, tmp_path, words):
 
 
 BAD_SECTORS = '''case "$1" in
-get_size) echo 1M;;
+get_size) echo 128k;;
 pread) if [ $4 -lt 68096 ] && [ $(($4 + $3)) -gt 65536 ]; then echo EIO bad >&2; exit 1; fi
        dd if=/dev/zero bs=$3 count=1 iflag=fullblock 2>/dev/null | tr '\\0' '\\1';;
 *) exit 2;;
@@ -86,7 +85,7 @@ def test_salvage(tmp_path):
     script.write_text(BAD_SECTORS)
     script.chmod(0o755)
     socket = tmp_path / 's'
-    want = b'\1' * 65536 + bytes(2560) + b'\1' * (MIB - 68096)
+    want = b'\1' * 65536 + bytes(2560) + b'\1' * (131072 - 68096)
     with nbdkit(socket, 'sh', script):
         url = f'nbd+unix:///?socket={socket}'
         assert run(OUR_IMG, 'convert', '-f', 'raw', url, tmp_path / 'x', check=False).returncode == 1
