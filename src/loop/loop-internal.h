@@ -165,6 +165,8 @@ struct worker_pool {
     uint32_t threads_min;
     uint32_t threads_max;
     bool stopping;
+    bool has_last; /* of those that have ended; the next one waits until it is gone */
+    pthread_t last_ended;
 };
 enum { WORKER_THREADS_DEFAULT = 64 };
 void worker_pool_init(struct worker_pool *pool);

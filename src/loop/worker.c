@@ -58,9 +58,27 @@ static struct work *worker_next(struct worker_pool *pool)
     }
 }
 
+/*
+ * Under the mutex: this thread ends, or the pool does (`self` NULL). Whoever ends waits for the one before it, so that
+ * all are gone, with what libraries keep for each thread, when the pool is. True: wait for *ret_before, unlocked.
+ */
+static bool worker_follow(struct worker_pool *pool, const pthread_t *self, pthread_t *ret_before)
+{
+    bool has_before = pool->has_last;
+
+    *ret_before = pool->last_ended;
+    pool->has_last = self;
+    if (self)
+        pool->last_ended = *self;
+    return has_before;
+}
+
 static void *worker_main(void *opaque)
 {
     struct worker_pool *pool = opaque;
+    pthread_t self = pthread_self();
+    pthread_t before;
+    bool has_before;
     struct work *work;
 
     pthread_mutex_lock(&pool->mutex);
@@ -71,25 +89,24 @@ static void *worker_main(void *opaque)
         pthread_mutex_lock(&pool->mutex);
     }
     pool->threads--;
+    has_before = worker_follow(pool, &self, &before);
     pthread_cond_broadcast(&pool->ended);
     pthread_mutex_unlock(&pool->mutex);
+    if (has_before)
+        pthread_join(before, NULL);
     return NULL;
 }
 
 /* Under the mutex. False: the system gives us no thread; those that there are have to do. */
 static bool worker_start(struct worker_pool *pool)
 {
-    pthread_attr_t attributes;
     pthread_t thread;
     sigset_t old;
     int failed;
 
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     thread_block_signals(&old);
-    failed = pthread_create(&thread, &attributes, worker_main, pool);
+    failed = pthread_create(&thread, NULL, worker_main, pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attributes);
     if (failed)
         return false;
     pthread_setname_np(thread, "worker");
@@ -125,13 +142,19 @@ void worker_pool_configure(struct worker_pool *pool, uint32_t threads_min, uint3
 
 void worker_pool_done(struct worker_pool *pool)
 {
+    pthread_t last;
+    bool has_last;
+
     pthread_mutex_lock(&pool->mutex);
     assert(!pool->first);
     pool->stopping = true;
     pthread_cond_broadcast(&pool->changed);
     while (pool->threads)
         pthread_cond_wait(&pool->ended, &pool->mutex);
+    has_last = worker_follow(pool, NULL, &last);
     pthread_mutex_unlock(&pool->mutex);
+    if (has_last)
+        pthread_join(last, NULL);
     pthread_cond_destroy(&pool->ended);
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
